@@ -1,0 +1,180 @@
+//! The validated configuration. Nothing downstream checks any of it again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::template::Template;
+use crate::core::KindId;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub network: Network,
+    pub session: Session,
+    /// `control.socket`; `None`: `<runtime dir>/herd/control.sock` (see `docs/configuration.md`).
+    pub control_socket: Option<PathBuf>,
+    /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
+    pub state_dir: Option<PathBuf>,
+    pub lifetime: Lifetime,
+    /// How long bound sessions may go on after the first SIGTERM or SIGINT.
+    pub drain_timeout: Duration,
+    /// In the order of the file; never empty. `KindId` indexes it.
+    pub kinds: Vec<Arc<Kind>>,
+}
+
+impl Config {
+    pub fn kind(&self, id: KindId) -> &Arc<Kind> {
+        &self.kinds[id.0]
+    }
+
+    pub fn kind_named(&self, name: &str) -> Option<KindId> {
+        self.kinds.iter().position(|k| k.name == name).map(KindId)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub data_bind: SocketAddr,
+    /// A request head must be complete within this time of its first byte (and of the accept).
+    pub header_timeout: Duration,
+    /// An idle keep-alive connection is closed after this.
+    pub idle_timeout: Duration,
+    /// Connections beyond this are not accepted until one closes.
+    pub max_connections: usize,
+    /// Largest request head, bytes; and most header fields.
+    pub max_header_size: usize,
+    pub max_headers: usize,
+    /// Peers whose `X-Forwarded-*` is appended to instead of overwritten.
+    pub trusted_proxies: Vec<IpNet>,
+    /// A peer that answers nothing for this long is dead (TCP keep-alive, TCP_USER_TIMEOUT, h2 PING).
+    pub dead_peer_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// `x-session-id`, then the aliases.
+    pub headers: Vec<HeaderName>,
+    /// Query parameter that may carry the id; removed before forwarding.
+    pub query: Option<String>,
+    /// Cookie that may carry the id.
+    pub cookie: Option<String>,
+    /// 410, or 404 for MCP.
+    pub lost_status: http::StatusCode,
+    /// How long a crashed session's id answers `lost_status`.
+    pub lost_for: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Refuse to start where the kernel cannot guarantee that nothing survives herd.
+    Strict,
+    /// Where it cannot, use the weaker guard and say so loudly.
+    BestEffort,
+}
+
+/// One entry under `workers:`.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    pub name: String,
+    pub cmd: Vec<Template>,
+    pub env: BTreeMap<String, Template>,
+    /// Patterns (`*` and `?`) of variable names copied from herd's own environment.
+    pub env_passthrough: Vec<String>,
+    pub cwd: Option<Template>,
+    /// Derived from the templates: a kind that names `{{.Socket}}` is reached over it.
+    pub upstream: Upstream,
+    /// Derived: names `{{.SessionID}}`, so each worker is started for one known session.
+    pub per_session: bool,
+    pub min: usize,
+    pub max: usize,
+    /// `None`: never ends for idleness (`ttl: never`).
+    pub ttl: Option<Duration>,
+    pub max_lifetime: Option<Duration>,
+    pub reuse: Reuse,
+    /// Ready when a GET of this path answers 200–399; `None`: when it accepts a connection.
+    pub health_path: Option<String>,
+    pub start_timeout: Duration,
+    pub stop_timeout: Duration,
+    pub disconnect_grace: Duration,
+    pub on_disconnect: OnDisconnect,
+    pub bind: Bind,
+    pub on_crash: OnCrash,
+    pub queue: Queue,
+    pub host_header: HostHeader,
+    pub protocol: Protocol,
+    pub routes: Vec<Route>,
+    /// Bytes of a worker's output that are kept.
+    pub log_buffer: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    Port,
+    Socket,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// `reuse: false`: a worker serves one session and dies.
+    Never,
+    /// `reuse: true`: after its session it returns to the warm pool.
+    AfterSession,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    Kill,
+    Ttl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Requests, streams and holds keep the session.
+    Session,
+    /// So does every client connection that carried one of its requests, until it closes.
+    Connection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// The id answers `session_lost` until the tombstone goes.
+    Lost,
+    /// The next request starts a new worker.
+    Respawn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    pub max: usize,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The client's `Host` is passed on.
+    Client,
+    /// The worker sees its own address as `Host`; `webSocketDebuggerUrl` in JSON answers is rewritten.
+    Worker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// HTTP/2 with prior knowledge, for gRPC.
+    H2,
+}
+
+/// A request that matches every given part is for this kind, unless `X-Herd-Worker` says otherwise.
+/// At least one part is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Without port, lower case.
+    pub host: Option<String>,
+    /// Matches whole segments: `/a` matches `/a` and `/a/b`, not `/ab`.
+    pub path_prefix: Option<String>,
+}

@@ -1,0 +1,121 @@
+//! `{{.Name}}` templates in `cmd`, `env` and `cwd`. Parsed once, rendered per worker.
+
+use std::fmt;
+
+/// What a template may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variable {
+    Port,
+    Socket,
+    SessionId,
+    Worker,
+    Dir,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Text(String),
+    Variable(Variable),
+}
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Segment>);
+
+/// The values of one worker. A value is `None` only where the kind cannot name it.
+#[derive(Debug, Clone, Default)]
+pub struct Values {
+    pub port: Option<u16>,
+    pub socket: Option<String>,
+    pub session_id: Option<String>,
+    pub worker: String,
+    pub dir: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplateError {
+    Unclosed { at: usize },
+    Unknown { at: usize, name: String },
+}
+
+impl Variable {
+    pub const ALL: [Variable; 5] = [Self::Port, Self::Socket, Self::SessionId, Self::Worker, Self::Dir];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Port => "Port",
+            Self::Socket => "Socket",
+            Self::SessionId => "SessionID",
+            Self::Worker => "Worker",
+            Self::Dir => "Dir",
+        }
+    }
+}
+
+impl Template {
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut segments = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find("{{") {
+            let at = text.len() - rest.len() + open;
+            if open > 0 {
+                segments.push(Segment::Text(rest[..open].to_owned()));
+            }
+            let inside = &rest[open + 2..];
+            let close = inside.find("}}").ok_or(TemplateError::Unclosed { at })?;
+            let name = inside[..close].trim();
+            let variable = Variable::ALL
+                .into_iter()
+                .find(|v| name.strip_prefix('.') == Some(v.name()))
+                .ok_or_else(|| TemplateError::Unknown { at, name: name.to_owned() })?;
+            segments.push(Segment::Variable(variable));
+            rest = &inside[close + 2..];
+        }
+        if !rest.is_empty() {
+            segments.push(Segment::Text(rest.to_owned()));
+        }
+        Ok(Self(segments))
+    }
+
+    pub fn names(&self, variable: Variable) -> bool {
+        self.0.contains(&Segment::Variable(variable))
+    }
+
+    pub fn render(&self, values: &Values) -> String {
+        let mut out = String::new();
+        for segment in &self.0 {
+            match segment {
+                Segment::Text(text) => out.push_str(text),
+                Segment::Variable(Variable::Port) => {
+                    if let Some(port) = values.port {
+                        out.push_str(&port.to_string());
+                    }
+                }
+                Segment::Variable(Variable::Socket) => out.push_str(values.socket.as_deref().unwrap_or("")),
+                Segment::Variable(Variable::SessionId) => {
+                    out.push_str(values.session_id.as_deref().unwrap_or(""));
+                }
+                Segment::Variable(Variable::Worker) => out.push_str(&values.worker),
+                Segment::Variable(Variable::Dir) => out.push_str(&values.dir),
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unclosed { at } => {
+                write!(f, "the {{{{ at byte {at} is never closed; write e.g. {{{{.Port}}}}")
+            }
+            Self::Unknown { name, .. } => write!(
+                f,
+                "{{{{{name}}}}} is not a template herd knows; use one of \
+                 {{{{.Port}}}} {{{{.Socket}}}} {{{{.SessionID}}}} {{{{.Worker}}}} {{{{.Dir}}}}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TemplateError {}

@@ -1,0 +1,110 @@
+//! How sessions and workers end. Every ending carries its reason.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndReason {
+    /// `herd stop`, `DELETE`.
+    Stopped,
+    /// The last stream, connection or hold that kept the session closed.
+    Disconnected,
+    /// Nothing held the session for its `ttl`.
+    Ttl,
+    /// `max_lifetime` passed.
+    MaxLifetime,
+    /// The worker ended by itself.
+    Crashed(Exit),
+    /// herd is draining and `drain_timeout` passed, or a second signal came.
+    Drained,
+}
+
+impl EndReason {
+    /// The stable word for logs, metrics and the control API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Disconnected => "disconnected",
+            Self::Ttl => "ttl",
+            Self::MaxLifetime => "max_lifetime",
+            Self::Crashed(_) => "crashed",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped on request"),
+            Self::Disconnected => f.write_str("its client disconnected"),
+            Self::Ttl => f.write_str("idle for its ttl"),
+            Self::MaxLifetime => f.write_str("reached max_lifetime"),
+            Self::Crashed(exit) => write!(f, "the worker ended by itself: {exit}"),
+            Self::Drained => f.write_str("herd is shutting down"),
+        }
+    }
+}
+
+/// How a worker's main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// The keeper died (killed from outside) before it could report; the tree died with it.
+    KeeperLost,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::KeeperLost => f.write_str("its keeper was killed"),
+        }
+    }
+}
+
+/// A worker did not become ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    pub kind: StartFailureKind,
+    /// The worker's last output lines, at most 20 lines and 4 KiB, control bytes already escaped.
+    pub log_tail: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartFailureKind {
+    /// The program could not be executed at all; the text names what and why.
+    Exec { message: String },
+    /// It ended before it was ready.
+    Exited(Exit),
+    /// It did not become ready within `start_timeout`; `last` tells what the last probe saw.
+    Timeout { after: Duration, last: String },
+    /// Another process already listens on the worker's port.
+    PortTaken { port: u16 },
+    /// herd could not give the worker what it needs (a port, a directory, a launcher).
+    Resource { message: String },
+}
+
+impl fmt::Display for StartFailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exec { message } | Self::Resource { message } => f.write_str(message),
+            Self::Exited(exit) => write!(f, "the worker ended before it was ready: {exit}"),
+            Self::Timeout { after, last } => {
+                write!(f, "the worker was not ready within {after:?}; last probe: {last}")
+            }
+            Self::PortTaken { port } => {
+                write!(f, "port {port} is used by a process that is not the worker's")
+            }
+        }
+    }
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}

@@ -1,0 +1,161 @@
+//! Names of things. Every id is its own type, so that no two can be confused.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A client-chosen session id: 1–128 bytes of `[A-Za-z0-9._~-]`, case-sensitive. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+/// Why a string is not a session id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvalidSessionId {
+    Empty,
+    TooLong { len: usize },
+    BadByte { at: usize, byte: u8 },
+}
+
+impl SessionId {
+    /// Longest id, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks without allocating; the data plane looks sessions up by the borrowed form.
+    pub fn check(id: &[u8]) -> Result<&str, InvalidSessionId> {
+        if id.is_empty() {
+            return Err(InvalidSessionId::Empty);
+        }
+        if id.len() > Self::MAX_LEN {
+            return Err(InvalidSessionId::TooLong { len: id.len() });
+        }
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-');
+        if let Some(at) = id.iter().position(|b| !allowed(b)) {
+            return Err(InvalidSessionId::BadByte { at, byte: id[at] });
+        }
+        // Every allowed byte is ASCII, so this cannot fail; no unchecked conversion is needed for that.
+        std::str::from_utf8(id).map_err(|_| InvalidSessionId::Empty)
+    }
+
+    pub fn parse(id: &[u8]) -> Result<Self, InvalidSessionId> {
+        Self::check(id).map(|id| Self(Arc::from(id)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for InvalidSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the session id is empty"),
+            Self::TooLong { len } => {
+                write!(f, "the session id is {len} bytes long; the limit is {}", SessionId::MAX_LEN)
+            }
+            Self::BadByte { at, byte } => write!(
+                f,
+                "byte {at} of the session id is {:?}; allowed are A-Z a-z 0-9 . _ ~ -",
+                char::from(*byte)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidSessionId {}
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+number_id! {
+    /// One worker, unique for the life of this herd process; never reused.
+    WorkerId(u64), "w"
+}
+number_id! {
+    /// Counts incarnations of sessions; a later session of the same id has a higher generation, so a
+    /// stale timer or a late release can never touch a successor.
+    Generation(u64), "g"
+}
+number_id! {
+    /// One waiting request.
+    TicketId(u64), "t"
+}
+number_id! {
+    /// A worker kind: its index in `Config::kinds`, in the order of the file.
+    KindId(usize), "k"
+}
+
+/// One incarnation of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionRef {
+    pub id: SessionId,
+    pub generation: Generation,
+}
+
+/// Monotonic time since herd's own start. The core never reads a clock; it is told the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Moment;
+
+    /// Saturates: a deadline beyond the representable range never comes.
+    fn add(self, d: Duration) -> Moment {
+        Moment(self.0.saturating_add(d))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_is_1_to_128_unreserved_bytes() {
+        assert_eq!(SessionId::check(b"user-42._~Z"), Ok("user-42._~Z"));
+        assert_eq!(SessionId::check(&[b'a'; 128]).map(str::len), Ok(128));
+        assert_eq!(SessionId::check(b""), Err(InvalidSessionId::Empty));
+        assert_eq!(SessionId::check(&[b'a'; 129]), Err(InvalidSessionId::TooLong { len: 129 }));
+        assert_eq!(SessionId::check(b"a b"), Err(InvalidSessionId::BadByte { at: 1, byte: b' ' }));
+        assert_eq!(SessionId::check("ü".as_bytes()), Err(InvalidSessionId::BadByte { at: 0, byte: 0xc3 }));
+    }
+}

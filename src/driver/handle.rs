@@ -1,0 +1,224 @@
+//! The cheap, cloneable side of the driver: what the proxy and the control plane talk to.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::session::{Hold, Session};
+use crate::core::{EndReason, HolderKind, KindId, Refusal, SessionId, SessionRef, WorkerId};
+use crate::worker::{Death, Logs};
+
+/// How a request came by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KindChoice {
+    /// Named by `X-Herd-Worker` or matched by a route: a session bound to another kind is a conflict.
+    Named(KindId),
+    /// Nothing said otherwise; only used if the session does not exist yet.
+    Fallback(KindId),
+}
+
+/// What to do where no slot is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Queue,
+    /// `X-Herd-Wait: 0`.
+    Refuse,
+}
+
+/// What to do about the remains of a crashed session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// Answer that the session is lost.
+    Respect,
+    /// `X-Herd-Session: new`: forget them and start anew.
+    Discard,
+}
+
+/// A request for a session.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    pub id: SessionId,
+    pub kind: KindChoice,
+    pub holder: HolderKind,
+    pub wait: Wait,
+    pub remains: Remains,
+}
+
+/// How the request came by its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Created,
+    Reused,
+}
+
+/// A granted request. Dropping `hold` releases it.
+#[derive(Debug)]
+pub struct Attached {
+    pub hold: Hold,
+    pub origin: Origin,
+    /// Time spent waiting for a slot, and for the worker to become ready; zero for a bound session.
+    pub queued: Duration,
+    pub starting: Duration,
+}
+
+impl Attached {
+    pub fn session(&self) -> &Arc<Session> {
+        self.hold.session()
+    }
+}
+
+/// The state of a session, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionState {
+    Queued,
+    Starting,
+    Bound,
+    /// Decided to end; its worker's tree is not gone yet.
+    Ending(EndReason),
+    Ended(EndReason),
+}
+
+/// One row of `herd ps`.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    pub session: SessionRef,
+    pub kind: String,
+    pub state: SessionState,
+    pub worker: Option<WorkerId>,
+    /// The worker's process id as the host sees it: the keeper's, whose death is the tree's.
+    pub pid: Option<i32>,
+    pub endpoint: Option<String>,
+    pub created: SystemTime,
+    pub holders: u32,
+    pub streams: u32,
+    pub holds: u16,
+    /// When it ends if nothing changes; `None` while something holds it and no `max_lifetime` runs.
+    pub ends_in: Option<Duration>,
+    pub ended: Option<SystemTime>,
+    /// What its end took with it; known once the tree is reaped.
+    pub death: Option<Death>,
+}
+
+/// Counts of one kind's pool, for `herd ps` and readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolView {
+    pub kind: String,
+    pub min: usize,
+    pub max: usize,
+    pub starting: usize,
+    pub warm: usize,
+    pub bound: usize,
+    pub dying: usize,
+    pub queued: usize,
+}
+
+/// What a stop request found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// The session's whole tree is gone and reaped (or the worker is warm again, with `reuse: true`).
+    Ended,
+    /// It had not started yet; its waiting requests were refused.
+    NeverStarted,
+    /// Only the remains of a crash were there; forgotten now.
+    Forgotten,
+    Unknown,
+}
+
+/// The driver is gone: herd is exiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("herd is shutting down")]
+pub struct DriverGone;
+
+/// What the driver is asked. The reply travels in the oneshot; a dropped receiver means that the asker
+/// has left, and a waiting request gives its place up.
+#[derive(Debug)]
+pub(super) enum Command {
+    Attach { attach: Attach, reply: oneshot::Sender<Result<Attached, Refusal>> },
+    Abandon,
+    Stop { id: SessionId, reply: oneshot::Sender<Stopped> },
+    List { ended: bool, reply: oneshot::Sender<Vec<SessionView>> },
+    Show { id: SessionId, reply: oneshot::Sender<Vec<SessionView>> },
+    Pools { reply: oneshot::Sender<Vec<PoolView>> },
+    Logs { id: SessionId, reply: oneshot::Sender<Option<Arc<Logs>>> },
+}
+
+/// Talks to the driver.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) endings: broadcast::Sender<SessionRef>,
+}
+
+impl Handle {
+    /// Binds the id to a worker, starting one or waiting for a slot as needed. Dropping the future
+    /// leaves the queue.
+    pub async fn attach(&self, attach: Attach) -> Result<Attached, Refusal> {
+        let (reply, mut answer) = oneshot::channel();
+        if self.commands.send(Command::Attach { attach, reply }).await.is_err() {
+            return Err(Refusal::Draining);
+        }
+        // The driver sees `reply.is_closed()`; this wakes it to look.
+        let leave = Leave { commands: &self.commands, done: false };
+        let result = (&mut answer).await;
+        leave.done();
+        result.unwrap_or(Err(Refusal::Draining))
+    }
+
+    /// Ends the session now; resolves when its tree is reaped.
+    pub async fn stop(&self, id: SessionId) -> Result<Stopped, DriverGone> {
+        self.ask(|reply| Command::Stop { id, reply }).await
+    }
+
+    /// Live sessions, oldest first; with `ended`, also the remembered ended ones.
+    pub async fn list(&self, ended: bool) -> Result<Vec<SessionView>, DriverGone> {
+        self.ask(|reply| Command::List { ended, reply }).await
+    }
+
+    /// Every remembered incarnation of one id, newest first.
+    pub async fn show(&self, id: SessionId) -> Result<Vec<SessionView>, DriverGone> {
+        self.ask(|reply| Command::Show { id, reply }).await
+    }
+
+    pub async fn pools(&self) -> Result<Vec<PoolView>, DriverGone> {
+        self.ask(|reply| Command::Pools { reply }).await
+    }
+
+    /// The output of the newest incarnation's worker, live or ended.
+    pub async fn logs(&self, id: SessionId) -> Result<Option<Arc<Logs>>, DriverGone> {
+        self.ask(|reply| Command::Logs { id, reply }).await
+    }
+
+    /// Sessions as they end, so that caches can forget them. A receiver that lags has to sweep its
+    /// cache for closed sessions.
+    pub fn endings(&self) -> broadcast::Receiver<SessionRef> {
+        self.endings.subscribe()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, DriverGone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| DriverGone)?;
+        answer.await.map_err(|_| DriverGone)
+    }
+}
+
+/// Tells the driver that somebody left while waiting.
+struct Leave<'a> {
+    commands: &'a mpsc::Sender<Command>,
+    done: bool,
+}
+
+impl Leave<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            // A full mailbox wakes the driver too, which then looks for leavers anyway.
+            let _ = self.commands.try_send(Command::Abandon);
+        }
+    }
+}

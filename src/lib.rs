@@ -1,0 +1,38 @@
+//! herd binds **one session to one worker**: the first request that carries a session id starts (or
+//! claims) a worker, every later request of that id reaches exactly that worker, and when the client
+//! goes, the worker's whole process tree dies.
+//!
+//! # Lexicon
+//!
+//! | word | meaning |
+//! |---|---|
+//! | session | client-side identity bound to exactly one worker |
+//! | worker | one supervised program serving one session at a time |
+//! | kind | one entry under `workers:` in herd.yaml; a template for workers |
+//! | pool | the starting, warm, bound and dying workers of one kind, and their limit |
+//! | holder | something that keeps a session alive: a request, a stream, a connection, a hold |
+//! | launcher | the single-threaded process that forks keepers |
+//! | keeper | the small process that owns one worker's tree from birth to reaping |
+//! | drain | admit nothing new, finish the rest |
+//! | evict | end a session for idleness or a cap |
+//! | stop / kill / reap | polite end / SIGKILL only / collect an exit status |
+//!
+//! # Modules
+//!
+//! `cli` → everything; `proxy` and `control` → `driver` and `core` types; `driver` → `core`, `worker`;
+//! `worker` → `launcher`, `sys`; `core` → `std` only. `tests/architecture.rs` checks these edges.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod driver;
+pub mod launcher;
+pub mod proxy;
+pub mod runner;
+pub mod sys;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,49 @@
+//! Workers: from a kind's templates to a ready, supervised process tree, and to its end.
+
+mod logs;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use logs::{Line, Logs, Stream};
+
+use crate::core::{Exit, StartFailure, WorkerId};
+
+/// Where a ready worker is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp(TcpEndpoint),
+    Unix(Arc<PathBuf>),
+}
+
+/// A bare worker's port, with the identity of the listener that was proven to be the worker's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpEndpoint {
+    pub addr: SocketAddr,
+}
+
+/// What a worker's end took with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// Every process of the tree just before the end, as the host numbers them (at most 128 listed).
+    pub pids: Vec<i32>,
+    /// How many there were.
+    pub processes: usize,
+    /// Private memory of those processes, bytes.
+    pub memory: u64,
+    /// From the decision to kill until the whole tree was reaped; zero if the worker ended by itself.
+    pub took: Duration,
+    pub exit: Exit,
+}
+
+/// What the driver hears of its workers. For each worker: at most one of `Ready` and `StartFailed`,
+/// then exactly one `Gone`.
+#[derive(Debug)]
+pub enum Event {
+    Ready { worker: WorkerId, endpoint: Endpoint },
+    StartFailed { worker: WorkerId, failure: StartFailure },
+    /// The whole tree is gone and reaped.
+    Gone { worker: WorkerId, death: Death },
+}
