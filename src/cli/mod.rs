@@ -1,1 +1,31 @@
+//! The command line: one file per verb. A verb's `run` answers with its exit code; an error is printed
+//! here, once, and means exit code 1.
 
+mod runner;
+
+use std::process::ExitCode;
+
+/// One session, one worker: stateful processes behind a proxy, dead with their client
+#[derive(Debug, clap::Parser)]
+#[command(name = "herd", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    Runner(runner::Runner),
+}
+
+impl Cli {
+    pub fn run(self) -> ExitCode {
+        let result = match self.verb {
+            Verb::Runner(runner) => runner.run(),
+        };
+        result.unwrap_or_else(|error| {
+            eprintln!("herd: {error:#}");
+            ExitCode::FAILURE
+        })
+    }
+}

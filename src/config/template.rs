@@ -67,7 +67,10 @@ impl Template {
             let variable = Variable::ALL
                 .into_iter()
                 .find(|v| name.strip_prefix('.') == Some(v.name()))
-                .ok_or_else(|| TemplateError::Unknown { at, name: name.to_owned() })?;
+                .ok_or_else(|| TemplateError::Unknown {
+                    at,
+                    name: name.to_owned(),
+                })?;
             segments.push(Segment::Variable(variable));
             rest = &inside[close + 2..];
         }
@@ -107,7 +110,10 @@ impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unclosed { at } => {
-                write!(f, "the {{{{ at byte {at} is never closed; write e.g. {{{{.Port}}}}")
+                write!(
+                    f,
+                    "the {{{{ at byte {at} is never closed; write e.g. {{{{.Port}}}}"
+                )
             }
             Self::Unknown { name, .. } => write!(
                 f,

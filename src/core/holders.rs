@@ -82,20 +82,22 @@ impl Holders {
     /// Takes a hold, unless the session is closed (or holds more than can be counted).
     #[must_use]
     pub fn acquire(&self, kind: HolderKind) -> bool {
-        let taken = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let full =
-                word & COUNT_MASK == COUNT_MASK || kind == HolderKind::Hold && word & HOLD_MASK == HOLD_MASK;
-            if word & CLOSED != 0 || full {
-                return None;
-            }
-            let sequence = word.wrapping_add(SEQUENCE_ONE) & SEQUENCE_MASK;
-            let word = (word & !SEQUENCE_MASK | sequence) + 1;
-            Some(match kind {
-                HolderKind::Request => word,
-                HolderKind::Stream | HolderKind::Connection => word | NOTIFY | EVER_STREAM,
-                HolderKind::Hold => (word | NOTIFY | EVER_HOLD) + HOLD_ONE,
-            })
-        });
+        let taken = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let full = word & COUNT_MASK == COUNT_MASK
+                    || kind == HolderKind::Hold && word & HOLD_MASK == HOLD_MASK;
+                if word & CLOSED != 0 || full {
+                    return None;
+                }
+                let sequence = word.wrapping_add(SEQUENCE_ONE) & SEQUENCE_MASK;
+                let word = (word & !SEQUENCE_MASK | sequence) + 1;
+                Some(match kind {
+                    HolderKind::Request => word,
+                    HolderKind::Stream | HolderKind::Connection => word | NOTIFY | EVER_STREAM,
+                    HolderKind::Hold => (word | NOTIFY | EVER_HOLD) + HOLD_ONE,
+                })
+            });
         if taken.is_ok() && matches!(kind, HolderKind::Stream | HolderKind::Connection) {
             self.streams.fetch_add(1, Ordering::Relaxed);
         }
@@ -120,7 +122,11 @@ impl Holders {
         let after = before - one;
         let last = after & COUNT_MASK == 0 && after & (NOTIFY | CLOSED) != 0;
         let last_hold = is_hold && after & HOLD_MASK == 0;
-        if last || last_hold { Release::Notify } else { Release::Quiet }
+        if last || last_hold {
+            Release::Notify
+        } else {
+            Release::Quiet
+        }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -230,7 +236,11 @@ mod tests {
         assert!(!h.close_if_idle());
         h.close();
         assert!(!h.acquire(HolderKind::Request));
-        assert_eq!(h.release(HolderKind::Request, at(1)), Release::Notify, "the owner waits for zero");
+        assert_eq!(
+            h.release(HolderKind::Request, at(1)),
+            Release::Notify,
+            "the owner waits for zero"
+        );
     }
 
     #[test]

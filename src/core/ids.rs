@@ -68,7 +68,11 @@ impl fmt::Display for InvalidSessionId {
         match self {
             Self::Empty => f.write_str("the session id is empty"),
             Self::TooLong { len } => {
-                write!(f, "the session id is {len} bytes long; the limit is {}", SessionId::MAX_LEN)
+                write!(
+                    f,
+                    "the session id is {len} bytes long; the limit is {}",
+                    SessionId::MAX_LEN
+                )
             }
             Self::BadByte { at, byte } => write!(
                 f,
@@ -154,8 +158,17 @@ mod tests {
         assert_eq!(SessionId::check(b"user-42._~Z"), Ok("user-42._~Z"));
         assert_eq!(SessionId::check(&[b'a'; 128]).map(str::len), Ok(128));
         assert_eq!(SessionId::check(b""), Err(InvalidSessionId::Empty));
-        assert_eq!(SessionId::check(&[b'a'; 129]), Err(InvalidSessionId::TooLong { len: 129 }));
-        assert_eq!(SessionId::check(b"a b"), Err(InvalidSessionId::BadByte { at: 1, byte: b' ' }));
-        assert_eq!(SessionId::check("ü".as_bytes()), Err(InvalidSessionId::BadByte { at: 0, byte: 0xc3 }));
+        assert_eq!(
+            SessionId::check(&[b'a'; 129]),
+            Err(InvalidSessionId::TooLong { len: 129 })
+        );
+        assert_eq!(
+            SessionId::check(b"a b"),
+            Err(InvalidSessionId::BadByte { at: 1, byte: b' ' })
+        );
+        assert_eq!(
+            SessionId::check("ü".as_bytes()),
+            Err(InvalidSessionId::BadByte { at: 0, byte: 0xc3 })
+        );
     }
 }

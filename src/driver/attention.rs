@@ -14,7 +14,10 @@ pub(super) struct Attention {
 
 impl Attention {
     pub(super) fn push(&self, session: SessionRef) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        self.list
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(session);
         self.wake.notify_one();
     }
 

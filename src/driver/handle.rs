@@ -134,13 +134,30 @@ pub struct DriverGone;
 /// has left, and a waiting request gives its place up.
 #[derive(Debug)]
 pub(super) enum Command {
-    Attach { attach: Attach, reply: oneshot::Sender<Result<Attached, Refusal>> },
+    Attach {
+        attach: Attach,
+        reply: oneshot::Sender<Result<Attached, Refusal>>,
+    },
     Abandon,
-    Stop { id: SessionId, reply: oneshot::Sender<Stopped> },
-    List { ended: bool, reply: oneshot::Sender<Vec<SessionView>> },
-    Show { id: SessionId, reply: oneshot::Sender<Vec<SessionView>> },
-    Pools { reply: oneshot::Sender<Vec<PoolView>> },
-    Logs { id: SessionId, reply: oneshot::Sender<Option<Arc<Logs>>> },
+    Stop {
+        id: SessionId,
+        reply: oneshot::Sender<Stopped>,
+    },
+    List {
+        ended: bool,
+        reply: oneshot::Sender<Vec<SessionView>>,
+    },
+    Show {
+        id: SessionId,
+        reply: oneshot::Sender<Vec<SessionView>>,
+    },
+    Pools {
+        reply: oneshot::Sender<Vec<PoolView>>,
+    },
+    Logs {
+        id: SessionId,
+        reply: oneshot::Sender<Option<Arc<Logs>>>,
+    },
 }
 
 /// Talks to the driver.
@@ -155,11 +172,19 @@ impl Handle {
     /// leaves the queue.
     pub async fn attach(&self, attach: Attach) -> Result<Attached, Refusal> {
         let (reply, mut answer) = oneshot::channel();
-        if self.commands.send(Command::Attach { attach, reply }).await.is_err() {
+        if self
+            .commands
+            .send(Command::Attach { attach, reply })
+            .await
+            .is_err()
+        {
             return Err(Refusal::Draining);
         }
         // The driver sees `reply.is_closed()`; this wakes it to look.
-        let leave = Leave { commands: &self.commands, done: false };
+        let leave = Leave {
+            commands: &self.commands,
+            done: false,
+        };
         let result = (&mut answer).await;
         leave.done();
         result.unwrap_or(Err(Refusal::Draining))

@@ -33,7 +33,10 @@ pub struct Session {
 impl Session {
     /// Takes a hold without visiting the driver. `None`: the session has ended; attach anew.
     pub fn hold(self: &Arc<Self>, kind: HolderKind) -> Option<Hold> {
-        self.holders.acquire(kind).then(|| Hold { session: Arc::clone(self), kind })
+        self.holders.acquire(kind).then(|| Hold {
+            session: Arc::clone(self),
+            kind,
+        })
     }
 
     /// Why it ended, if it has.

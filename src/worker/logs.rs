@@ -41,7 +41,11 @@ pub struct Logs {
 
 impl Logs {
     pub fn new(limit: usize) -> Self {
-        Self { limit, ring: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            limit,
+            ring: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 
     pub fn push(&self, stream: Stream, text: Bytes, at: SystemTime) {
@@ -49,7 +53,12 @@ impl Logs {
         let sequence = ring.next;
         ring.next += 1;
         ring.bytes += text.len();
-        ring.lines.push_back(Line { sequence, at, stream, text });
+        ring.lines.push_back(Line {
+            sequence,
+            at,
+            stream,
+            text,
+        });
         // The newest line stays even if it alone is over the limit; the reader cuts lines well below it.
         while ring.bytes > self.limit && ring.lines.len() > 1 {
             if let Some(oldest) = ring.lines.pop_front() {
@@ -69,7 +78,11 @@ impl Logs {
     /// The latest `count` lines, oldest first.
     pub fn tail(&self, count: usize) -> Vec<Line> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.lines.iter().skip(ring.lines.len().saturating_sub(count)).cloned().collect()
+        ring.lines
+            .iter()
+            .skip(ring.lines.len().saturating_sub(count))
+            .cloned()
+            .collect()
     }
 
     /// Lines from `sequence` on, and how many before the first of them were lost to the ring.
@@ -77,7 +90,14 @@ impl Logs {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ring.lines.front().map_or(ring.next, |l| l.sequence);
         let lost = first.saturating_sub(sequence);
-        (ring.lines.iter().filter(|l| l.sequence >= sequence).cloned().collect(), lost)
+        (
+            ring.lines
+                .iter()
+                .filter(|l| l.sequence >= sequence)
+                .cloned()
+                .collect(),
+            lost,
+        )
     }
 
     /// Waits until line `sequence` exists. `false`: it never will, the worker is gone.
@@ -107,7 +127,11 @@ mod tests {
     fn logs(limit: usize, lines: &[&'static str]) -> Logs {
         let logs = Logs::new(limit);
         for line in lines {
-            logs.push(Stream::Stdout, Bytes::from_static(line.as_bytes()), SystemTime::UNIX_EPOCH);
+            logs.push(
+                Stream::Stdout,
+                Bytes::from_static(line.as_bytes()),
+                SystemTime::UNIX_EPOCH,
+            );
         }
         logs
     }
@@ -116,7 +140,10 @@ mod tests {
     fn the_ring_forgets_the_oldest_lines_and_says_how_many() {
         let logs = logs(8, &["aaaa", "bbbb", "cccc"]);
         let (lines, lost) = logs.since(0);
-        assert_eq!(lines.iter().map(|l| &l.text[..]).collect::<Vec<_>>(), [b"bbbb", b"cccc"]);
+        assert_eq!(
+            lines.iter().map(|l| &l.text[..]).collect::<Vec<_>>(),
+            [b"bbbb", b"cccc"]
+        );
         assert_eq!(lost, 1);
         assert_eq!(logs.tail(1)[0].sequence, 2);
     }

@@ -42,8 +42,17 @@ pub struct Death {
 /// then exactly one `Gone`.
 #[derive(Debug)]
 pub enum Event {
-    Ready { worker: WorkerId, endpoint: Endpoint },
-    StartFailed { worker: WorkerId, failure: StartFailure },
+    Ready {
+        worker: WorkerId,
+        endpoint: Endpoint,
+    },
+    StartFailed {
+        worker: WorkerId,
+        failure: StartFailure,
+    },
     /// The whole tree is gone and reaped.
-    Gone { worker: WorkerId, death: Death },
+    Gone {
+        worker: WorkerId,
+        death: Death,
+    },
 }
