@@ -9,6 +9,8 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Parser)]
 #[command(name = "herd", version, propagate_version = true)]
 pub struct Cli {
+    #[command(flatten)]
+    pub log: crate::telemetry::LogArgs,
     #[command(subcommand)]
     pub verb: Verb,
 }

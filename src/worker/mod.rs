@@ -1,5 +1,6 @@
 //! Workers: from a kind's templates to a ready, supervised process tree, and to its end.
 
+mod escape;
 mod logs;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use escape::escape;
 pub use logs::{Line, Logs, Stream};
 
 use crate::core::{Exit, StartFailure, WorkerId};
