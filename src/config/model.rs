@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::template::Template;
 use crate::core::KindId;
+pub use crate::core::{OnCrash, OnDisconnect, Reuse};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -119,33 +120,11 @@ pub enum Upstream {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// `reuse: false`: a worker serves one session and dies.
-    Never,
-    /// `reuse: true`: after its session it returns to the warm pool.
-    AfterSession,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDisconnect {
-    Kill,
-    Ttl,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bind {
     /// Requests, streams and holds keep the session.
     Session,
     /// So does every client connection that carried one of its requests, until it closes.
     Connection,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCrash {
-    /// The id answers `session_lost` until the tombstone goes.
-    Lost,
-    /// The next request starts a new worker.
-    Respawn,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -124,7 +124,7 @@ number_id! {
 }
 
 /// One incarnation of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionRef {
     pub id: SessionId,
     pub generation: Generation,

@@ -1,11 +1,48 @@
 //! The session core: pure state machines. No I/O, no clock, no async runtime, nothing but `std`.
+//!
+//! The driver calls one method per event with the present [`Moment`], then carries out the [`Output`]s
+//! and arms [`Core::next_deadline`]. Everything random or slow happens outside.
+//!
+//! # A session
+//!
+//! ```text
+//!            attach                    worker ready                 end (any reason but a crash)
+//!  (unknown) ──────▶ Waiting ─────────────────────────▶ Bound ─────────────────────────▶ (unknown)
+//!                       │ all clients left,               │ its worker died by itself
+//!                       │ queue timeout, start failed     ▼
+//!                       ▼                                Lost ──▶ (unknown)  on expiry, DELETE,
+//!                   (unknown)                                                X-Herd-Session: new
+//! ```
+//!
+//! # A worker
+//!
+//! ```text
+//!  Starting ──▶ Warm ──▶ Bound ──▶ Dying ──▶ gone     each but `gone` occupies one of `max` slots;
+//!     │          │  ▲      │        ▲              gone: the whole tree is reaped
+//!     │          │  └──────┴─ Recycling (reuse: true, until the old session's holders have left)
+//!     └──────────┴──────────────────┘
+//! ```
+//!
+//! Waiting sessions form one FIFO per kind. Workers are started for the length of that queue plus the
+//! warm stock, never beyond `max`; a worker that becomes ready serves the head of the queue. A waiting
+//! session is *covered* while its place in the queue is within the number of starting workers: then it
+//! waits for a start, not for a slot, and the queue's limits do not apply to it.
+//!
+//! Deliberately absent: fairness between kinds (they share nothing), priorities, persistence.
 
 mod ending;
 mod holders;
 mod ids;
+mod machine;
 mod refusal;
+mod rules;
+mod timers;
 
 pub use ending::{EndReason, Exit, StartFailure, StartFailureKind};
 pub use holders::{HolderKind, Holders, Release, Snapshot};
 pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
+pub use machine::{
+    Core, Counts, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
+};
 pub use refusal::Refusal;
+pub use rules::{OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -6,34 +6,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::session::{Hold, Session};
-use crate::core::{EndReason, HolderKind, KindId, Refusal, SessionId, SessionRef, WorkerId};
+use crate::core::{EndReason, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
+pub use crate::core::{KindChoice, Origin, Remains, Wait};
 use crate::worker::{Death, Logs};
-
-/// How a request came by its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KindChoice {
-    /// Named by `X-Herd-Worker` or matched by a route: a session bound to another kind is a conflict.
-    Named(KindId),
-    /// Nothing said otherwise; only used if the session does not exist yet.
-    Fallback(KindId),
-}
-
-/// What to do where no slot is free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    Queue,
-    /// `X-Herd-Wait: 0`.
-    Refuse,
-}
-
-/// What to do about the remains of a crashed session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remains {
-    /// Answer that the session is lost.
-    Respect,
-    /// `X-Herd-Session: new`: forget them and start anew.
-    Discard,
-}
 
 /// A request for a session.
 #[derive(Debug, Clone)]
@@ -43,13 +18,6 @@ pub struct Attach {
     pub holder: HolderKind,
     pub wait: Wait,
     pub remains: Remains,
-}
-
-/// How the request came by its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    Created,
-    Reused,
 }
 
 /// A granted request. Dropping `hold` releases it.

@@ -1,0 +1,191 @@
+//! How bound sessions end: their holders leave, a clock runs out, somebody asks, their worker dies.
+
+use std::sync::Arc;
+
+use super::super::{EndReason, OnCrash, OnDisconnect, Reuse};
+use super::{
+    Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerState, earliest,
+    reference,
+};
+
+impl Core {
+    /// A session's last holder, or its last hold, has left.
+    pub fn attention(&mut self, session: &SessionRef, now: Moment) {
+        if self.is_current(session) {
+            self.consider_disconnect(&session.id, now);
+        } else {
+            self.consider_recycling(session, now);
+        }
+    }
+
+    fn is_current(&self, session: &SessionRef) -> bool {
+        self.sessions
+            .get(&session.id)
+            .is_some_and(|s| s.generation == session.generation)
+    }
+
+    /// Plans, or carries out, the end that a disconnect asks for.
+    fn consider_disconnect(&mut self, id: &SessionId, now: Moment) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let rules = &self.rules[session.kind.0];
+        let SessionState::Bound { holders, grace, .. } = &mut session.state else {
+            return;
+        };
+        let seen = holders.snapshot();
+        let hold_gone = seen.ever_hold && seen.holds == 0;
+        let unheld = seen.holders == 0;
+        if seen.holds > 0 || !(unheld || hold_gone) || !(seen.ever_stream || seen.ever_hold) {
+            return;
+        }
+        if !hold_gone && rules.on_disconnect == OnDisconnect::Ttl {
+            holders.quieten();
+            return;
+        }
+        match grace {
+            // The same absence, seen again: its deadline stands.
+            Some(armed) if armed.sequence == seen.sequence => {}
+            _ => {
+                *grace = Some(Grace {
+                    at: now + rules.disconnect_grace,
+                    sequence: seen.sequence,
+                })
+            }
+        }
+        self.session_due(&reference(id, &self.sessions[id]), now);
+    }
+
+    /// Looks at everything that may be due for a session, and arms what comes next.
+    pub(super) fn session_due(&mut self, name: &SessionRef, now: Moment) {
+        if !self.is_current(name) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&name.id) else {
+            return;
+        };
+        let kind = session.kind;
+        match &mut session.state {
+            SessionState::Waiting { .. } => self.reconcile(kind, now),
+            SessionState::Lost { until, .. } => {
+                if *until <= now {
+                    self.forget(&name.id);
+                } else {
+                    let until = *until;
+                    self.timers.arm(Subject::Session(name.clone()), Some(until));
+                }
+            }
+            SessionState::Bound {
+                holders,
+                grace,
+                idle_check,
+                lifetime_ends,
+                ..
+            } => {
+                let mut ended = None;
+                if lifetime_ends.is_some_and(|at| at <= now) {
+                    ended = Some(EndReason::MaxLifetime);
+                }
+                if let Some(armed) = *grace
+                    && armed.at <= now
+                    && ended.is_none()
+                {
+                    // Whoever came since the absence was seen cancels the end.
+                    match holders.close_if_unchanged(armed.sequence) {
+                        true => ended = Some(EndReason::Disconnected),
+                        false => *grace = None,
+                    }
+                }
+                if let (Some(at), Some(ttl), None) = (*idle_check, self.rules[kind.0].ttl, &ended)
+                    && at <= now
+                {
+                    let idle_since = holders.last_release();
+                    if holders.snapshot().holders > 0 {
+                        *idle_check = Some(now + ttl);
+                    } else if idle_since + ttl > now {
+                        *idle_check = Some(idle_since + ttl);
+                    } else if holders.close_if_idle() {
+                        ended = Some(EndReason::Ttl);
+                    } else {
+                        *idle_check = Some(now + ttl);
+                    }
+                }
+                match ended {
+                    Some(reason) => self.end(&name.id, reason, now),
+                    None => {
+                        let next = earliest([grace.map(|g| g.at), *idle_check, *lifetime_ends]);
+                        self.timers.arm(Subject::Session(name.clone()), next);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a bound session: nobody can hold it any more, and its worker dies or is recycled.
+    pub(super) fn end(&mut self, id: &SessionId, reason: EndReason, now: Moment) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        let SessionState::Bound { worker, holders, .. } = &session.state else {
+            return;
+        };
+        let (kind, name, worker, holders) =
+            (session.kind, reference(id, session), *worker, Arc::clone(holders));
+        holders.close();
+        self.timers.arm(Subject::Session(name.clone()), None);
+        self.outputs.push_back(Output::Ended {
+            session: name.clone(),
+            kind,
+            worker: Some(worker),
+            reason: reason.clone(),
+        });
+        let rules = &self.rules[kind.0];
+        let crashed = matches!(reason, EndReason::Crashed(_));
+        if crashed && rules.on_crash == OnCrash::Lost && self.phase == Phase::Serving {
+            let until = now + rules.lost_for;
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.state = SessionState::Lost {
+                    reason: reason.clone(),
+                    until,
+                };
+            }
+            self.timers.arm(Subject::Session(name.clone()), Some(until));
+        } else {
+            self.sessions.remove(id);
+        }
+        match reason {
+            // The caller has the dead worker in hand.
+            EndReason::Crashed(_) => {}
+            EndReason::Drained => self.terminate(worker, now),
+            _ if rules.reuse == Reuse::AfterSession && self.phase == Phase::Serving => {
+                self.set_worker(
+                    worker,
+                    WorkerState::Recycling {
+                        session: name.clone(),
+                        holders,
+                    },
+                );
+                self.consider_recycling(&name, now);
+            }
+            // The client is gone, or somebody said "now": nothing is left to be polite to.
+            EndReason::Disconnected | EndReason::Stopped => self.kill(worker),
+            EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
+        }
+        self.reconcile(kind, now);
+    }
+
+    /// Ends every session and worker, politely where that is still possible.
+    pub(super) fn end_all(&mut self, now: Moment) {
+        self.phase = Phase::Ending;
+        self.timers.arm(Subject::Drain, None);
+        let ids: Vec<SessionId> = self.sessions.keys().cloned().collect();
+        for id in ids {
+            match self.sessions.get(&id).map(|s| &s.state) {
+                Some(SessionState::Bound { .. }) => self.end(&id, EndReason::Drained, now),
+                Some(SessionState::Lost { .. }) => self.forget(&id),
+                _ => {}
+            }
+        }
+        self.check_drained();
+    }
+}

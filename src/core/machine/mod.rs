@@ -1,0 +1,409 @@
+//! The owner of every session, worker and queue.
+
+mod endings;
+mod pool;
+mod requests;
+mod workers;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::pool::Pool;
+use super::timers::{Subject, Timers};
+use super::{
+    EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules, SessionId, SessionRef,
+    StartedFor, TicketId, WorkerId,
+};
+
+/// How a request came by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KindChoice {
+    /// Named by `X-Herd-Worker` or matched by a route: a session bound to another kind is a conflict.
+    Named(KindId),
+    /// Nothing said otherwise; only used if the session does not exist yet.
+    Fallback(KindId),
+}
+
+/// What to do where no slot is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Queue,
+    /// `X-Herd-Wait: 0`.
+    Refuse,
+}
+
+/// What to do about the remains of a crashed session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// Answer that the session is lost.
+    Respect,
+    /// `X-Herd-Session: new`: forget them and start anew.
+    Discard,
+}
+
+/// How a request came by its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Created,
+    Reused,
+}
+
+/// A request for a session.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub id: SessionId,
+    pub kind: KindChoice,
+    pub holder: HolderKind,
+    pub wait: Wait,
+    pub remains: Remains,
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Start a worker; `session` only for kinds whose workers are started for one session.
+    Start {
+        worker: WorkerId,
+        kind: KindId,
+        session: Option<SessionId>,
+    },
+    /// End the worker politely (SIGTERM). A [`Output::Kill`] follows if it does not go in time.
+    Terminate {
+        worker: WorkerId,
+    },
+    /// Kill the worker's whole tree now.
+    Kill {
+        worker: WorkerId,
+    },
+    /// A session has its worker. Precedes the grants to the requests that waited for it.
+    Bound {
+        session: SessionRef,
+        kind: KindId,
+        worker: WorkerId,
+        holders: Arc<Holders>,
+    },
+    /// The request may go to its worker. Its hold has been taken already.
+    Grant {
+        ticket: TicketId,
+        session: SessionRef,
+        origin: Origin,
+        queued: Duration,
+        starting: Duration,
+    },
+    Refuse {
+        ticket: TicketId,
+        refusal: Refusal,
+    },
+    /// The session is no more. `worker` is what it was bound to, if it was.
+    Ended {
+        session: SessionRef,
+        kind: KindId,
+        worker: Option<WorkerId>,
+        reason: EndReason,
+    },
+    /// A drain has nothing left to wait for: no session and no worker remains.
+    Drained,
+}
+
+/// What a stop found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopOutcome {
+    /// The session ends now; with the worker whose end completes the stop.
+    Ending {
+        session: SessionRef,
+        worker: WorkerId,
+    },
+    /// It was still waiting; its requests were refused.
+    NeverStarted,
+    /// Only the remains of a crash were there.
+    Forgotten,
+    Unknown,
+}
+
+/// The stage of a live session, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    Queued,
+    Starting,
+    Bound { worker: WorkerId },
+    Lost { reason: EndReason },
+}
+
+/// One live session.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    pub session: SessionRef,
+    pub kind: KindId,
+    pub stage: Stage,
+    /// When it ends if nothing more happens; `None` while something holds it.
+    pub ends: Option<Moment>,
+}
+
+/// The occupation of one kind's pool. `starting + warm + bound + dying` never exceeds `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub starting: usize,
+    pub warm: usize,
+    /// Bound, or recycling after its session.
+    pub bound: usize,
+    pub dying: usize,
+    /// Sessions that wait for a slot or a start.
+    pub queued: usize,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    id: TicketId,
+    holder: HolderKind,
+}
+
+/// A planned end for want of holders.
+#[derive(Debug, Clone, Copy)]
+struct Grace {
+    at: Moment,
+    /// Whoever acquires after this cancels it.
+    sequence: u16,
+}
+
+#[derive(Debug)]
+enum SessionState {
+    Waiting {
+        tickets: Vec<Ticket>,
+        since: Moment,
+        /// Since when a starting worker covers its place.
+        covered: Option<Moment>,
+        /// The worker that was started for just this session.
+        own: Option<WorkerId>,
+    },
+    Bound {
+        worker: WorkerId,
+        holders: Arc<Holders>,
+        grace: Option<Grace>,
+        /// The next look at the ttl clock.
+        idle_check: Option<Moment>,
+        lifetime_ends: Option<Moment>,
+    },
+    Lost {
+        reason: EndReason,
+        until: Moment,
+    },
+}
+
+#[derive(Debug)]
+struct Session {
+    generation: Generation,
+    kind: KindId,
+    state: SessionState,
+}
+
+#[derive(Debug)]
+enum WorkerState {
+    Starting {
+        session: Option<SessionId>,
+    },
+    Warm {
+        evict_at: Option<Moment>,
+    },
+    Bound {
+        session: SessionId,
+    },
+    /// Waits for the holders of its last session to leave before it serves another.
+    Recycling {
+        session: SessionRef,
+        holders: Arc<Holders>,
+    },
+    /// Told to end; killed at the moment given, or already killed.
+    Dying {
+        kill_at: Option<Moment>,
+    },
+}
+
+#[derive(Debug)]
+struct Worker {
+    kind: KindId,
+    state: WorkerState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining {
+        deadline: Moment,
+    },
+    /// Everything is being ended.
+    Ending,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    rules: Vec<Rules>,
+    pools: Vec<Pool>,
+    sessions: HashMap<SessionId, Session>,
+    workers: HashMap<WorkerId, Worker>,
+    /// Which waiting session a request belongs to.
+    tickets: HashMap<TicketId, SessionId>,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    phase: Phase,
+    drained: bool,
+    last_worker: u64,
+    last_generation: u64,
+}
+
+impl Core {
+    /// One [`Rules`] per kind, in the order of [`KindId`].
+    pub fn new(rules: Vec<Rules>) -> Self {
+        Self {
+            pools: rules.iter().map(|_| Pool::default()).collect(),
+            rules,
+            sessions: HashMap::new(),
+            workers: HashMap::new(),
+            tickets: HashMap::new(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            phase: Phase::Serving,
+            drained: false,
+            last_worker: 0,
+            last_generation: 0,
+        }
+    }
+
+    /// Fills the warm pools.
+    pub fn start(&mut self, now: Moment) {
+        for kind in 0..self.pools.len() {
+            self.reconcile(KindId(kind), now);
+        }
+    }
+
+    /// The next thing to do; call until `None` after every event.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`advance`](Self::advance) has to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// Does what has become due.
+    pub fn advance(&mut self, now: Moment) {
+        while let Some(subject) = self.timers.due(now) {
+            match subject {
+                Subject::Session(session) => self.session_due(&session, now),
+                Subject::Worker(worker) => self.worker_due(worker, now),
+                Subject::Kind(kind) => self.reconcile(kind, now),
+                Subject::Drain => self.end_all(now),
+            }
+        }
+    }
+
+    /// Admits no new session; bound ones go on until `deadline`.
+    pub fn drain(&mut self, deadline: Moment, now: Moment) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Draining { deadline };
+        self.timers.arm(Subject::Drain, Some(deadline));
+        for id in self.waiting_sessions() {
+            self.give_up(&id, &Refusal::Draining);
+        }
+        for kind in 0..self.pools.len() {
+            self.reconcile(KindId(kind), now);
+        }
+        self.check_drained();
+    }
+
+    /// Kills everything now.
+    pub fn kill_all(&mut self, now: Moment) {
+        self.drain(now, now);
+        self.end_all(now);
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for worker in workers {
+            self.kill(worker);
+        }
+    }
+
+    /// Live sessions, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = Overview> + '_ {
+        self.sessions
+            .iter()
+            .map(|(id, session)| self.overview(id, session))
+    }
+
+    pub fn session(&self, id: &SessionId) -> Option<Overview> {
+        self.sessions.get(id).map(|session| self.overview(id, session))
+    }
+
+    pub fn counts(&self, kind: KindId) -> Counts {
+        let pool = &self.pools[kind.0];
+        Counts {
+            starting: pool.starting.len(),
+            warm: pool.warm.len(),
+            bound: pool.bound,
+            dying: pool.dying,
+            queued: pool.waiting.len(),
+        }
+    }
+
+    fn overview(&self, id: &SessionId, session: &Session) -> Overview {
+        let (stage, ends) = match &session.state {
+            SessionState::Waiting { covered: None, .. } => (Stage::Queued, None),
+            SessionState::Waiting { .. } => (Stage::Starting, None),
+            SessionState::Lost { reason, until } => (
+                Stage::Lost {
+                    reason: reason.clone(),
+                },
+                Some(*until),
+            ),
+            SessionState::Bound {
+                worker,
+                holders,
+                grace,
+                lifetime_ends,
+                ..
+            } => {
+                let idle = match (grace, self.rules[session.kind.0].ttl) {
+                    (Some(grace), _) => Some(grace.at),
+                    (None, Some(ttl)) if holders.snapshot().holders == 0 => {
+                        Some(holders.last_release() + ttl)
+                    }
+                    _ => None,
+                };
+                (Stage::Bound { worker: *worker }, earliest([idle, *lifetime_ends]))
+            }
+        };
+        Overview {
+            session: reference(id, session),
+            kind: session.kind,
+            stage,
+            ends,
+        }
+    }
+
+    fn waiting_sessions(&self) -> Vec<SessionId> {
+        self.pools
+            .iter()
+            .flat_map(|pool| pool.waiting.iter().cloned())
+            .collect()
+    }
+
+    fn check_drained(&mut self) {
+        if self.phase != Phase::Serving && !self.drained && self.workers.is_empty() {
+            self.drained = true;
+            self.outputs.push_back(Output::Drained);
+        }
+    }
+}
+
+fn reference(id: &SessionId, session: &Session) -> SessionRef {
+    SessionRef {
+        id: id.clone(),
+        generation: session.generation,
+    }
+}
+
+fn earliest<const N: usize>(moments: [Option<Moment>; N]) -> Option<Moment> {
+    moments.into_iter().flatten().min()
+}

@@ -1,0 +1,228 @@
+//! One kind's pool: its workers by state, its queue, its luck with starts; and the one function that
+//! brings the pool to what its queue and its warm stock ask for.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{
+    Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState, StartedFor, Subject,
+    Worker, WorkerId, WorkerState,
+};
+
+/// From this many failures in a row on, new sessions are refused for a while.
+const CRASH_LOOP: u32 = 5;
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// Oldest first, as the other lists.
+    pub(super) starting: VecDeque<WorkerId>,
+    pub(super) warm: VecDeque<WorkerId>,
+    pub(super) bound: usize,
+    pub(super) dying: usize,
+    pub(super) waiting: VecDeque<SessionId>,
+    /// Starts that failed, and warm workers that died, since a worker was last bound.
+    failures: u32,
+    /// No start for the warm stock before this.
+    pub(super) refill_at: Moment,
+    /// No start at all before this.
+    backoff_until: Moment,
+}
+
+impl Pool {
+    pub(super) fn occupied(&self) -> usize {
+        self.starting.len() + self.warm.len() + self.bound + self.dying
+    }
+
+    pub(super) fn backoff(&self, now: Moment) -> Option<Duration> {
+        (self.backoff_until > now).then(|| self.backoff_until.since(now))
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.refill_at = Moment::default();
+        self.backoff_until = Moment::default();
+    }
+
+    pub(super) fn failed(&mut self, now: Moment) {
+        self.failures = self.failures.saturating_add(1);
+        let doublings = self.failures.saturating_sub(1).min(16);
+        let delay = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
+        self.refill_at = now + delay;
+        if self.failures >= CRASH_LOOP {
+            self.backoff_until = now + delay;
+        }
+    }
+
+    pub(super) fn leave_queue(&mut self, id: &SessionId) {
+        self.waiting.retain(|waiting| waiting != id);
+    }
+}
+
+impl Core {
+    /// Hands ready workers to waiting sessions, starts what is missing, ends what is too much, and
+    /// refuses who has waited too long. Called after everything that changes a pool; idempotent.
+    pub(super) fn reconcile(&mut self, kind: KindId, now: Moment) {
+        let per_session = self.rules[kind.0].started_for == StartedFor::OneSession;
+        if !per_session {
+            while let (Some(worker), Some(id)) = (
+                self.pools[kind.0].warm.front().copied(),
+                self.pools[kind.0].waiting.front().cloned(),
+            ) {
+                self.pools[kind.0].warm.pop_front();
+                self.bind(&id, worker, now);
+            }
+        }
+        self.start_missing(kind, now);
+        self.end_surplus(kind);
+        self.cover_queue(kind, now);
+        let pool = &self.pools[kind.0];
+        let retry = pool.refill_at.max(pool.backoff_until);
+        let wants_more = self.phase == Phase::Serving
+            && (pool.starting.len() + pool.warm.len() < self.rules[kind.0].min || !pool.waiting.is_empty());
+        self.timers
+            .arm(Subject::Kind(kind), (wants_more && retry > now).then_some(retry));
+    }
+
+    fn start_missing(&mut self, kind: KindId, now: Moment) {
+        if self.phase != Phase::Serving || self.pools[kind.0].backoff(now).is_some() {
+            return;
+        }
+        let (min, max) = (self.rules[kind.0].min, self.rules[kind.0].max);
+        if self.rules[kind.0].started_for == StartedFor::OneSession {
+            for id in self.pools[kind.0].waiting.clone() {
+                if self.pools[kind.0].occupied() >= max {
+                    break;
+                }
+                let Some(SessionState::Waiting { own: own @ None, .. }) =
+                    self.sessions.get_mut(&id).map(|s| &mut s.state)
+                else {
+                    continue;
+                };
+                self.last_worker += 1;
+                *own = Some(WorkerId(self.last_worker));
+                self.begin_start(WorkerId(self.last_worker), kind, Some(id));
+            }
+            return;
+        }
+        loop {
+            let pool = &self.pools[kind.0];
+            let stock = if pool.refill_at > now { 0 } else { min };
+            let wanted = pool.waiting.len() + stock.saturating_sub(pool.warm.len());
+            if pool.starting.len() >= wanted || pool.occupied() >= max {
+                return;
+            }
+            self.last_worker += 1;
+            self.begin_start(WorkerId(self.last_worker), kind, None);
+        }
+    }
+
+    fn begin_start(&mut self, worker: WorkerId, kind: KindId, session: Option<SessionId>) {
+        self.pools[kind.0].starting.push_back(worker);
+        self.workers.insert(
+            worker,
+            Worker {
+                kind,
+                state: WorkerState::Starting {
+                    session: session.clone(),
+                },
+            },
+        );
+        self.outputs.push_back(Output::Start {
+            worker,
+            kind,
+            session,
+        });
+    }
+
+    /// Ends starts that nobody waits for any more, the youngest first, and warm workers beyond the
+    /// stock. With `reuse: true` warm workers are the point, and go only for idleness.
+    fn end_surplus(&mut self, kind: KindId) {
+        let serving = self.phase == Phase::Serving;
+        let stock = if serving { self.rules[kind.0].min } else { 0 };
+        if self.rules[kind.0].started_for == StartedFor::OneSession {
+            let orphans: Vec<WorkerId> = self.pools[kind.0]
+                .starting
+                .iter()
+                .copied()
+                .filter(|worker| !self.is_awaited(*worker))
+                .collect();
+            for worker in orphans {
+                self.kill(worker);
+            }
+        } else {
+            loop {
+                let pool = &self.pools[kind.0];
+                let wanted = pool.waiting.len() + stock.saturating_sub(pool.warm.len());
+                match pool.starting.back().copied() {
+                    Some(youngest) if pool.starting.len() > wanted => self.kill(youngest),
+                    _ => break,
+                }
+            }
+        }
+        if !serving || self.rules[kind.0].reuse == Reuse::Never {
+            while self.pools[kind.0].warm.len() > stock {
+                match self.pools[kind.0].warm.back().copied() {
+                    Some(youngest) => self.kill(youngest),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn is_awaited(&self, worker: WorkerId) -> bool {
+        let Some(Worker {
+            state: WorkerState::Starting { session: Some(id) },
+            ..
+        }) = self.workers.get(&worker)
+        else {
+            return false;
+        };
+        matches!(
+            self.sessions.get(id).map(|s| &s.state),
+            Some(SessionState::Waiting { own: Some(own), .. }) if *own == worker
+        )
+    }
+
+    /// Notes which waiting sessions a start covers, and refuses those that have waited too long for one.
+    fn cover_queue(&mut self, kind: KindId, now: Moment) {
+        let starting = self.pools[kind.0].starting.len();
+        let per_session = self.rules[kind.0].started_for == StartedFor::OneSession;
+        let timeout = self.rules[kind.0].queue_timeout;
+        let mut late = Vec::new();
+        for (place, id) in self.pools[kind.0].waiting.iter().enumerate() {
+            let Some(session) = self.sessions.get_mut(id) else {
+                continue;
+            };
+            let SessionState::Waiting {
+                since, covered, own, ..
+            } = &mut session.state
+            else {
+                continue;
+            };
+            let is_covered = if per_session {
+                own.is_some()
+            } else {
+                place < starting
+            };
+            *covered = match (is_covered, *covered) {
+                (true, None) => Some(now),
+                (true, known) => known,
+                (false, _) => None,
+            };
+            let deadline = *since + timeout;
+            let subject = Subject::Session(super::reference(id, session));
+            if is_covered {
+                self.timers.arm(subject, None);
+            } else if deadline <= now {
+                late.push((id.clone(), deadline));
+            } else {
+                self.timers.arm(subject, Some(deadline));
+            }
+        }
+        for (id, _) in late {
+            self.give_up(&id, &Refusal::QueueTimeout { waited: timeout });
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a kind asks of its sessions and workers: the part of the configuration that the core decides by.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// `reuse: false`: a worker serves one session and dies.
+    Never,
+    /// `reuse: true`: after its session it returns to the warm pool.
+    AfterSession,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The session ends with its last stream or connection, after the grace.
+    Kill,
+    /// It goes on until its ttl.
+    Ttl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// The id answers `session_lost` until the tombstone goes.
+    Lost,
+    /// The next request starts a new worker.
+    Respawn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartedFor {
+    /// Any worker of the kind can serve any session.
+    Anyone,
+    /// Each worker is started for one known session, because its templates name it.
+    OneSession,
+}
+
+/// The rules of one kind.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub min: usize,
+    /// At least 1 and at least `min`.
+    pub max: usize,
+    pub started_for: StartedFor,
+    /// `None`: no end for idleness.
+    pub ttl: Option<Duration>,
+    pub max_lifetime: Option<Duration>,
+    pub stop_timeout: Duration,
+    pub disconnect_grace: Duration,
+    pub on_disconnect: OnDisconnect,
+    pub on_crash: OnCrash,
+    pub reuse: Reuse,
+    /// Sessions that may wait for a slot, and for how long.
+    pub queue_max: usize,
+    pub queue_timeout: Duration,
+    /// How long a crashed session answers `session_lost`.
+    pub lost_for: Duration,
+}
