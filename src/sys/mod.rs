@@ -1,1 +1,10 @@
+//! Thin safe wrappers around what Linux offers and `std` does not: pidfds, `clone3`, namespaces' helpers,
+//! `/proc`, socket diagnostics. Nothing here knows what a session or a worker is.
 
+pub mod fd;
+pub mod fork;
+pub mod kernel;
+pub mod lifeline;
+pub mod listener;
+pub mod pidfd;
+pub mod process;

@@ -1,30 +1,16 @@
 //! Workers: from a kind's templates to a ready, supervised process tree, and to its end.
 
+mod endpoint;
 mod escape;
 mod logs;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use endpoint::{Connection, Endpoint, TcpEndpoint};
 pub use escape::escape;
 pub use logs::{Line, Logs, Stream};
 
 use crate::core::{Exit, StartFailure, WorkerId};
-
-/// Where a ready worker is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    Tcp(TcpEndpoint),
-    Unix(Arc<PathBuf>),
-}
-
-/// A bare worker's port, with the identity of the listener that was proven to be the worker's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TcpEndpoint {
-    pub addr: SocketAddr,
-}
 
 /// What a worker's end took with it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,198 @@
+//! How herd makes its launcher.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{getegid, geteuid};
+
+use crate::config::Lifetime;
+use crate::sys::fork::{Namespaces, Side, clone3, exit_now};
+use crate::sys::lifeline::Lifeline;
+use crate::sys::pidfd::PidFd;
+use crate::sys::{fd, process};
+
+use super::run;
+use super::wire::{self, Reply};
+
+/// How long a launcher may take to set itself up, milliseconds. It needs a few; this only bounds a hang.
+const SETUP_LIMIT: u16 = 10_000;
+
+/// For tests only: behave as if the kernel refused every namespace.
+const FORCE_WEAK: &str = "HERD_FORCE_WEAK_GUARD";
+
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub lifetime: Lifetime,
+}
+
+/// What makes sure that nothing survives herd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// PID namespaces made with privilege: the kernel's guarantee.
+    PidNamespace,
+    /// PID namespaces inside a user namespace with the same uid: the same guarantee, without privilege.
+    UserPidNamespace,
+    /// Process groups, sub-reapers and parent-death signals. Fails if a keeper *and* the launcher are killed
+    /// with SIGKILL at once, or a worker changes its credentials.
+    Weak { why: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    #[error("the launcher has to be forked before any thread exists, and there are {threads} threads")]
+    Threads { threads: usize },
+    #[error("`lifetime: strict` cannot be kept here: {why}")]
+    NotGuaranteed { why: String },
+    #[error("cannot start the launcher: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// herd's end of a running launcher.
+#[derive(Debug)]
+pub struct Forked {
+    pub socket: OwnedFd,
+    pub pidfd: Arc<PidFd>,
+    pub guard: Guard,
+}
+
+/// Forks the launcher. Returns in the parent only.
+///
+/// The calling thread must be the one that lives as long as herd: the launcher dies with it.
+pub fn fork(options: Options) -> Result<Forked, ForkError> {
+    let threads = process::threads()?;
+    if threads != 1 {
+        return Err(ForkError::Threads { threads });
+    }
+    let forced = std::env::var_os(FORCE_WEAK).is_some();
+    let why = if forced {
+        format!("{FORCE_WEAK} is set")
+    } else {
+        match with_namespaces()? {
+            Ok(forked) => return Ok(forked),
+            Err(why) => why,
+        }
+    };
+    match options.lifetime {
+        Lifetime::Strict => Err(ForkError::NotGuaranteed { why }),
+        Lifetime::BestEffort => {
+            let guard = Guard::Weak { why };
+            start(Namespaces::NONE, guard)?.map_err(|message| io::Error::other(message).into())
+        }
+    }
+}
+
+/// The inner error says why the kernel does not want to.
+fn with_namespaces() -> io::Result<Result<Forked, String>> {
+    let mut refusal = String::new();
+    if geteuid().is_root() {
+        match start(Namespaces::PID_MOUNT, Guard::PidNamespace)? {
+            Ok(forked) => return Ok(Ok(forked)),
+            Err(why) => refusal = format!("as root: {why}; "),
+        }
+    }
+    match start(Namespaces::USER_PID_MOUNT, Guard::UserPidNamespace)? {
+        Ok(forked) => Ok(Ok(forked)),
+        Err(why) => Ok(Err(format!("{refusal}{why}{}", likely_cause()))),
+    }
+}
+
+fn start(namespaces: Namespaces, guard: Guard) -> io::Result<Result<Forked, String>> {
+    let lifeline = Lifeline::tie()?;
+    let (ours, theirs) = fd::packet_pair()?;
+    let (go_read, go_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // SAFETY: `fork` has checked that there is only this thread.
+    let side = match unsafe { clone3(namespaces) } {
+        Ok(side) => side,
+        Err(e) => return Ok(Err(format!("the kernel refuses new {}: {e}", names(namespaces)))),
+    };
+    let (pid, pidfd) = match side {
+        Side::Child => {
+            drop((ours, go_write));
+            exit_now(run::launcher(theirs, go_read, &lifeline, &guard))
+        }
+        Side::Parent { pid, child } => (pid, child),
+    };
+    drop((theirs, go_read));
+    let result = if namespaces == Namespaces::USER_PID_MOUNT {
+        map_ids(pid)
+    } else {
+        Ok(())
+    }
+    .and_then(|()| {
+        nix::unistd::write(&go_write, b"!")
+            .map(drop)
+            .map_err(|e| format!("the launcher died at once: {e}"))
+    })
+    .and_then(|()| first_words(&ours));
+    if let Err(why) = result {
+        pidfd.signal(Signal::SIGKILL)?;
+        fd::retry(|| nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None))?;
+        return Ok(Err(why));
+    }
+    lifeline.keep();
+    Ok(Ok(Forked {
+        socket: ours,
+        pidfd: Arc::new(pidfd),
+        guard,
+    }))
+}
+
+/// The same uid and gid inside as outside, and nothing else: files keep their owners.
+fn map_ids(pid: i32) -> Result<(), String> {
+    let (uid, gid) = (geteuid(), getegid());
+    let write = |file: &str, text: String| {
+        fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(|e| format!("the kernel refuses the {file}: {e}"))
+    };
+    // Without privilege the kernel accepts a gid map only once setgroups(2) is off (user_namespaces(7)).
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("{uid} {uid} 1"))?;
+    write("gid_map", format!("{gid} {gid} 1"))
+}
+
+fn first_words(socket: &OwnedFd) -> Result<(), String> {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    match fd::retry(|| poll(&mut fds, PollTimeout::from(SETUP_LIMIT))) {
+        Ok(0) => return Err("the launcher did not finish its set-up".to_owned()),
+        Ok(_) => {}
+        Err(e) => return Err(format!("poll: {e}")),
+    }
+    match wire::receive(socket.as_fd(), &mut Vec::new()) {
+        Ok(Some((Reply::Ready, _))) => Ok(()),
+        Ok(Some((Reply::Refused { message }, _))) => Err(message),
+        Ok(Some((other, _))) => Err(format!("the launcher began with {other:?}")),
+        Ok(None) => Err("the launcher died during its set-up".to_owned()),
+        Err(e) => Err(format!("the launcher cannot be heard: {e}")),
+    }
+}
+
+fn names(namespaces: Namespaces) -> &'static str {
+    match namespaces {
+        Namespaces::USER_PID_MOUNT => "user, PID and mount namespaces",
+        _ => "PID and mount namespaces",
+    }
+}
+
+/// The setting that most probably forbids user namespaces, and what to do about it.
+fn likely_cause() -> String {
+    let value = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let is = |path: &str, wanted: &str| value(path).as_deref() == Some(wanted);
+    if is("/proc/sys/user/max_user_namespaces", "0") {
+        "; user.max_user_namespaces is 0: raise it with `sysctl user.max_user_namespaces=10000`".to_owned()
+    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "; kernel.unprivileged_userns_clone is 0: allow it with `sysctl kernel.unprivileged_userns_clone=1`"
+            .to_owned()
+    } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "; AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1): give herd a \
+         profile with `userns,` or set it to 0"
+            .to_owned()
+    } else if is("/proc/sys/user/max_pid_namespaces", "0") {
+        "; user.max_pid_namespaces is 0: raise it with `sysctl user.max_pid_namespaces=10000`".to_owned()
+    } else {
+        "; no sysctl forbids it, so a seccomp filter or a container's policy probably does".to_owned()
+    }
+}

@@ -1,0 +1,229 @@
+//! The keeper: owns one worker's tree from birth to reaping.
+//!
+//! With namespaces it is itself PID 1 of the worker's namespace, so its end, however it comes, is the end of
+//! everything in it: one process fewer than a keeper outside with an init inside. Without, it is a sub-reaper
+//! that kills what it can see.
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+use crate::sys::fork::exit_now;
+use crate::sys::lifeline::Lifeline;
+use crate::sys::{fd, process};
+
+use super::exec;
+use super::run::KILL_TREE;
+use super::wire::{Program, Report};
+
+/// What the keeper has to hold its tree together with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guarding {
+    Namespace,
+    Group,
+}
+
+/// What launcher and keepers block, and read from a signalfd when they want to know.
+pub(super) fn signals() -> SigSet {
+    [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        KILL_TREE,
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// Runs in the freshly forked process; its result is the exit status.
+pub(super) fn run(program: &Program, pipes: [OwnedFd; 3], parent: &Lifeline, guarding: Guarding) -> i32 {
+    let [stdout, stderr, status] = pipes;
+    let keep = [
+        stdout.as_raw_fd(),
+        stderr.as_raw_fd(),
+        status.as_raw_fd(),
+        parent.as_raw_fd(),
+    ];
+    if fd::close_all_except(&keep).is_err() {
+        return 1;
+    }
+    let mut keeper = Keeper {
+        status: status.into(),
+        guarding,
+        worker: None,
+    };
+    keeper.guard(parent);
+    let Ok(signals) = SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC) else {
+        keeper.report(&Report::ExecFailed {
+            message: "the keeper cannot watch its signals".to_owned(),
+        });
+        return 1;
+    };
+    keeper.start(program, stdout, stderr);
+    keeper.watch(&signals);
+    if guarding == Guarding::Group {
+        keeper.kill_all();
+    }
+    0
+}
+
+struct Keeper {
+    status: std::fs::File,
+    guarding: Guarding,
+    /// The worker's main process, until it is reaped; also its process group.
+    worker: Option<Pid>,
+}
+
+impl Keeper {
+    fn guard(&mut self, parent: &Lifeline) {
+        let _ = prctl::set_name(c"herd-keeper");
+        // A worker of the same uid must not be able to ptrace the process that bounds it.
+        let _ = prctl::set_dumpable(false);
+        let deathsig = match self.guarding {
+            Guarding::Namespace => Signal::SIGKILL,
+            Guarding::Group => KILL_TREE,
+        };
+        // After arming, not before: a launcher that died in between is seen here.
+        if prctl::set_pdeathsig(deathsig).is_err() || parent.is_cut() {
+            exit_now(1);
+        }
+        match self.guarding {
+            Guarding::Group => {
+                if let Err(e) = prctl::set_child_subreaper(true) {
+                    self.note(format!("the keeper cannot adopt orphans: {e}"));
+                }
+            }
+            Guarding::Namespace => {
+                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+                if let Err(e) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
+                    // Refused inside containers that mask parts of /proc. The worker then sees the host's
+                    // processes, as it would without herd; its lifetime does not depend on it.
+                    self.note(format!("the worker keeps the host's /proc: {e}"));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, program: &Program, stdout: OwnedFd, stderr: OwnedFd) {
+        let (read, write) = match nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC) {
+            Ok(pipe) => pipe,
+            Err(e) => {
+                return self.report(&Report::ExecFailed {
+                    message: format!("cannot make a pipe: {e}"),
+                });
+            }
+        };
+        let keeper = Pid::this();
+        // SAFETY: the keeper never makes a thread, so the child may allocate until it executes the program.
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Child) => {
+                let failure = exec::run(program, &stdout, &stderr, keeper, self.guarding);
+                let _ = std::fs::File::from(write).write_all(failure.as_bytes());
+                exit_now(127)
+            }
+            Ok(ForkResult::Parent { child }) => {
+                self.worker = Some(child);
+                drop((write, stdout, stderr));
+                // The end of file means that the program runs, in its own process group: only now can a
+                // SIGTERM be passed on.
+                match std::io::read_to_string(std::fs::File::from(read)) {
+                    Ok(failure) if failure.is_empty() => {}
+                    Ok(message) => self.report(&Report::ExecFailed { message }),
+                    Err(e) => self.note(format!("cannot hear whether the program runs: {e}")),
+                }
+            }
+            Err(e) => {
+                self.report(&Report::ExecFailed {
+                    message: format!("the kernel refuses another process: {e}"),
+                });
+            }
+        }
+    }
+
+    /// Until the worker's main process ended or the tree has to go.
+    fn watch(&mut self, signals: &SignalFd) {
+        // Its end may have come before the signalfd was read.
+        self.reap();
+        while self.worker.is_some() {
+            match signals.read_signal() {
+                Ok(Some(info)) => match Signal::try_from(info.ssi_signo as i32) {
+                    Ok(Signal::SIGTERM) => self.signal_group(Signal::SIGTERM),
+                    Ok(KILL_TREE) if self.guarding == Guarding::Group => return,
+                    _ => {}
+                },
+                Ok(None) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+            self.reap();
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return,
+                Ok(WaitStatus::Exited(pid, code)) if Some(pid) == self.worker => {
+                    self.worker = None;
+                    self.report(&Report::Exited { code });
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == self.worker => {
+                    self.worker = None;
+                    self.report(&Report::Signalled {
+                        signal: signal as i32,
+                    });
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Some(worker) = self.worker {
+            // Not reaped yet, so neither the process nor its group can be another's.
+            let _ = killpg(worker, signal);
+        }
+    }
+
+    /// Kills the process group, then every descendant: each death hands its children to this sub-reaper.
+    fn kill_all(&mut self) {
+        self.signal_group(Signal::SIGKILL);
+        loop {
+            for pid in process::children(Pid::this().as_raw()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            match waitpid(None, None) {
+                Ok(WaitStatus::Exited(pid, code)) if Some(pid) == self.worker => {
+                    self.report(&Report::Exited { code });
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == self.worker => {
+                    self.report(&Report::Signalled {
+                        signal: signal as i32,
+                    });
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn note(&mut self, message: String) {
+        self.report(&Report::Note { message });
+    }
+
+    fn report(&mut self, report: &Report) {
+        if let Ok(mut line) = serde_json::to_vec(report) {
+            line.push(b'\n');
+            // Without a reader there is nobody left to tell.
+            let _ = self.status.write_all(&line);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The launcher process itself: a plain blocking loop over herd's socket and SIGCHLD.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::sys::fd;
+use crate::sys::fork::{Namespaces, Side, clone3, exit_now};
+use crate::sys::lifeline::Lifeline;
+use crate::sys::process;
+
+use super::fork::Guard;
+use super::keeper;
+use super::wire::{self, KeeperId, Program, Reply, Request};
+
+/// Tells a keeper of the weak guard to kill its tree. Namespaced keepers are simply killed.
+pub(crate) const KILL_TREE: Signal = Signal::SIGUSR1;
+
+/// Runs in the freshly forked process; its result is the exit status.
+pub(super) fn launcher(socket: OwnedFd, go: OwnedFd, parent: &Lifeline, guard: &Guard) -> i32 {
+    let ready = set_up(go, parent, guard).and_then(|signals| {
+        let lifeline = Lifeline::tie().map_err(|e| format!("cannot make a lifeline: {e}"))?;
+        Ok((signals, lifeline))
+    });
+    let (signals, lifeline) = match ready {
+        Ok(ready) => ready,
+        Err(message) => {
+            // If herd cannot be told, it sees the end of the socket.
+            let _ = wire::send(socket.as_fd(), &Reply::Refused { message }, &[]);
+            return 1;
+        }
+    };
+    let weak = matches!(guard, Guard::Weak { .. });
+    let mut launcher = Launcher {
+        socket,
+        signals,
+        lifeline,
+        namespaces: if weak {
+            Namespaces::NONE
+        } else {
+            Namespaces::PID_MOUNT
+        },
+        weak,
+        keepers: HashMap::new(),
+        reaped: Vec::new(),
+    };
+    match launcher.serve() {
+        Ok(()) => 0,
+        // herd's end is broken or gone; either way this process has no purpose left, and its end is the
+        // workers' end.
+        Err(_) => 1,
+    }
+}
+
+fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<SignalFd, String> {
+    let step = |what: &'static str| move |e: Errno| format!("the launcher cannot {what}: {e}");
+    let _ = prctl::set_name(c"herd-launcher");
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("arm its parent-death signal"))?;
+    // After arming, not before: a parent that died in between is seen here, a later death is signalled.
+    if parent.is_cut() {
+        exit_now(1);
+    }
+    // In a user namespace nothing may be done before the ids are mapped; an end of file means that they never
+    // will be.
+    if fd::retry(|| nix::unistd::read(&go, &mut [0; 1])) != Ok(1) {
+        exit_now(1);
+    }
+    drop(go);
+    // Ctrl-C goes to the whole foreground process group; how herd ends is herd's decision.
+    nix::unistd::setsid().map_err(step("leave the foreground process group"))?;
+    // Blocked from here on, in every keeper too: a signal that comes before its reader is ready stays pending,
+    // where PID 1 of a namespace would lose it.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&keeper::signals()), None).map_err(step("block signals"))?;
+    let devnull = std::fs::File::open("/dev/null").map_err(|e| format!("cannot open /dev/null: {e}"))?;
+    nix::unistd::dup2_stdin(&devnull).map_err(step("replace its standard input"))?;
+    match guard {
+        // What a dead keeper leaves behind comes here.
+        Guard::Weak { .. } => prctl::set_child_subreaper(true).map_err(step("adopt orphans"))?,
+        Guard::PidNamespace | Guard::UserPidNamespace => {
+            // Later mounts of the host still appear; the keepers' own /proc stays theirs.
+            let (none, slave) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE);
+            mount(none, "/", none, slave, none).map_err(step("change mounts in its new namespace"))?;
+        }
+    }
+    let mut mine = SigSet::empty();
+    mine.add(Signal::SIGCHLD);
+    SignalFd::with_flags(&mine, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(step("watch its children"))
+}
+
+struct Launcher {
+    socket: OwnedFd,
+    signals: SignalFd,
+    lifeline: Lifeline,
+    namespaces: Namespaces,
+    weak: bool,
+    keepers: HashMap<i32, KeeperId>,
+    /// Keepers that are gone while strays of some keeper are not; only with the weak guard.
+    reaped: Vec<KeeperId>,
+}
+
+impl Launcher {
+    /// Until herd closes its end.
+    fn serve(&mut self) -> io::Result<()> {
+        self.say(&Reply::Ready, &[])?;
+        let mut buffer = Vec::new();
+        loop {
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
+            let (request, child) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
+            if child {
+                while let Some(_signal) = self.signals.read_signal()? {}
+                self.reap()?;
+            }
+            if request {
+                match wire::receive(self.socket.as_fd(), &mut buffer)? {
+                    None => return self.end(),
+                    Some((Request::Spawn { keeper, program }, fds)) => self.spawn(keeper, &program, fds)?,
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, keeper: KeeperId, program: &Program, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok([stdout, stderr, status]) = <[OwnedFd; 3]>::try_from(fds) else {
+            let message = "the request lacks its three pipes".to_owned();
+            return self.say(&Reply::SpawnFailed { keeper, message }, &[]);
+        };
+        // SAFETY: the launcher never makes a thread.
+        match unsafe { clone3(self.namespaces) } {
+            Ok(Side::Child) => {
+                let guard = if self.weak {
+                    keeper::Guarding::Group
+                } else {
+                    keeper::Guarding::Namespace
+                };
+                exit_now(keeper::run(
+                    program,
+                    [stdout, stderr, status],
+                    &self.lifeline,
+                    guard,
+                ))
+            }
+            Ok(Side::Parent { pid, child }) => {
+                self.keepers.insert(pid, keeper);
+                self.say(&Reply::Spawned { keeper }, &[child.as_fd()])
+            }
+            Err(e) => {
+                let message = format!("the kernel refuses another process: {e}");
+                self.say(&Reply::SpawnFailed { keeper, message }, &[])
+            }
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(status) => {
+                    self.reaped
+                        .extend(status.pid().and_then(|pid| self.keepers.remove(&pid.as_raw())));
+                }
+            }
+        }
+        // A namespaced keeper is reaped after everything in its namespace. Without one its tree may still be
+        // dying, and each stray's end brings us back here.
+        if self.weak && self.kill_strays() > 0 {
+            return Ok(());
+        }
+        for keeper in std::mem::take(&mut self.reaped) {
+            self.say(&Reply::Reaped { keeper }, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Kills what keepers of the weak guard left behind when they were killed themselves; how many there were.
+    fn kill_strays(&self) -> usize {
+        let mut strays = process::children(std::process::id() as i32);
+        strays.retain(|pid| !self.keepers.contains_key(pid));
+        for pid in &strays {
+            // Our own child and not reaped yet: the number cannot have been reused.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        strays.len()
+    }
+
+    /// herd is gone. As PID 1 of the jail there is nothing to do: the kernel kills everything in it.
+    fn end(&mut self) -> io::Result<()> {
+        if self.weak {
+            for pid in self.keepers.keys() {
+                let _ = kill(Pid::from_raw(*pid), KILL_TREE);
+            }
+            while !matches!(waitpid(None, None), Err(Errno::ECHILD)) {
+                self.kill_strays();
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, reply: &Reply, fds: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+        wire::send(self.socket.as_fd(), reply, fds)
+    }
+}

@@ -1,0 +1,111 @@
+//! What herd and its launcher say to each other: one JSON body per packet, descriptors beside it.
+//!
+//! ```text
+//! herd      Spawn{keeper, …} + [stdout, stderr, status] ──▶  launcher
+//! launcher  Ready | Refused                                  once, at its own start
+//!           Spawned{keeper} + [pidfd]  or  SpawnFailed       one answer to each Spawn
+//!           Reaped{keeper}                                   once after Spawned: the whole tree is gone
+//! keeper    Report lines on the status pipe                  exec failure, notes, the worker's exit
+//! ```
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::fd;
+
+/// Largest body, bytes. `execve` itself takes at most 128 KiB per string and a quarter of the stack in all.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
+
+/// One keeper, for the life of a launcher. A worker that is tried again on another port gets a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeeperId(pub u64);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Carries the write ends of stdout, stderr and the status pipe, in this order.
+    Spawn { keeper: KeeperId, program: Program },
+}
+
+/// What to run, completely: nothing is inherited but the launcher's resource limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// Never empty; the first is looked up in `PATH` of `env` unless it names a path.
+    pub argv: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Ready,
+    Refused {
+        message: String,
+    },
+    /// Carries the keeper's pidfd.
+    Spawned {
+        keeper: KeeperId,
+    },
+    SpawnFailed {
+        keeper: KeeperId,
+        message: String,
+    },
+    Reaped {
+        keeper: KeeperId,
+    },
+}
+
+/// A keeper's own words, one JSON line each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The program could not be run at all.
+    ExecFailed {
+        message: String,
+    },
+    /// Something is weaker than it should be; for herd's log.
+    Note {
+        message: String,
+    },
+    /// The worker's main process ended.
+    Exited {
+        code: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
+}
+
+pub(crate) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    fd::send_packet(socket, &encode(message)?, fds)
+}
+
+pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(message)?;
+    if body.len() > MAX_BODY {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "the command line and environment take {} bytes; at most {MAX_BODY} can be passed on",
+                body.len()
+            ),
+        ));
+    }
+    Ok(body)
+}
+
+/// `None`: the other side is gone.
+pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    buffer.resize(MAX_BODY, 0);
+    match fd::receive_packet(socket, buffer)? {
+        (0, _) => Ok(None),
+        (len, fds) => Ok(Some((serde_json::from_slice(&buffer[..len])?, fds))),
+    }
+}

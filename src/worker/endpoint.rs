@@ -1,0 +1,132 @@
+//! Where a ready worker is reached, and the proof that it is the worker that answers there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::launcher::Keeper;
+use crate::sys::listener::{self, Listener};
+use crate::sys::process::{self, Ownership};
+
+/// Where a ready worker is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp(TcpEndpoint),
+    /// A socket in the worker's own 0700 directory.
+    Unix(Arc<PathBuf>),
+}
+
+/// A connection to a worker.
+#[derive(Debug)]
+pub enum Connection {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Endpoint {
+    /// Connects, and makes sure that it is the worker that accepted. `TCP_NODELAY` is set.
+    ///
+    /// `ConnectionRefused` also stands for "somebody else listens there now": to the caller it is the same, the
+    /// worker cannot be reached.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(tcp) => {
+                let stream = TcpStream::connect(tcp.addr).await?;
+                tcp.verify()?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::Tcp(stream))
+            }
+            Self::Unix(path) => Ok(Connection::Unix(UnixStream::connect(path.as_path()).await?)),
+        }
+    }
+}
+
+/// A bare worker's port, with the identity of the listener that was proven to be the worker's.
+#[derive(Debug, Clone)]
+pub struct TcpEndpoint {
+    pub addr: SocketAddr,
+    proof: Arc<Proof>,
+}
+
+#[derive(Debug)]
+struct Proof {
+    /// Of the listener last proven; the kernel never gives it to another socket.
+    cookie: AtomicU64,
+    keeper: Arc<Keeper>,
+}
+
+impl PartialEq for TcpEndpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.addr == other.addr && Arc::ptr_eq(&self.proof, &other.proof)
+    }
+}
+
+impl Eq for TcpEndpoint {}
+
+/// Whose listener it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Nobody,
+    Proven(Listener),
+    Stranger,
+    /// This many processes of the tree could not be looked into.
+    Unknown(usize),
+}
+
+/// Asks who listens at `addr`, and whether it is the keeper's tree.
+pub(super) fn standing(addr: SocketAddr, keeper: &Keeper) -> io::Result<Standing> {
+    let Some(listener) = listener::at(addr)? else {
+        return Ok(Standing::Nobody);
+    };
+    let Some(root) = keeper.pid() else {
+        return Ok(Standing::Stranger);
+    };
+    let ownership = process::owns_socket(root, listener.inode);
+    // The number was the keeper's only if the keeper still lives, and the inode this listener's only if that
+    // still listens.
+    if keeper.has_exited() || listener::at(addr)? != Some(listener) {
+        return Ok(Standing::Nobody);
+    }
+    Ok(match ownership {
+        Ownership::Owned => Standing::Proven(listener),
+        Ownership::NotOwned => Standing::Stranger,
+        Ownership::Unreadable(processes) => Standing::Unknown(processes),
+    })
+}
+
+impl TcpEndpoint {
+    pub(super) fn new(addr: SocketAddr, listener: Listener, keeper: Arc<Keeper>) -> Self {
+        Self {
+            addr,
+            proof: Arc::new(Proof {
+                cookie: AtomicU64::new(listener.cookie),
+                keeper,
+            }),
+        }
+    }
+
+    /// Proves that a connection made just before was accepted by this worker: its proven listener is still the
+    /// one at the address. One question to the kernel, a few microseconds; only a worker that has opened a new
+    /// listener costs a look through its descriptors.
+    pub fn verify(&self) -> io::Result<()> {
+        let listener = listener::at(self.addr)?;
+        if listener.is_some_and(|l| l.cookie == self.proof.cookie.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        if let Standing::Proven(listener) = standing(self.addr, &self.proof.keeper)? {
+            // The connection may still have met whoever listened in between; the caller's next one cannot.
+            self.proof.cookie.store(listener.cookie, Ordering::Release);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            format!(
+                "what listens at {} is not the worker's proven listener",
+                self.addr
+            ),
+        ))
+    }
+}
