@@ -1,6 +1,7 @@
 //! The cheap, cloneable side of the driver: what the proxy and the control plane talk to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -132,6 +133,8 @@ pub(super) enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
+    /// Somebody left while waiting: set before the wake-up, so that a full mailbox loses nothing.
+    pub(super) left: Arc<AtomicBool>,
     pub(super) endings: broadcast::Sender<SessionRef>,
 }
 
@@ -150,7 +153,7 @@ impl Handle {
         }
         // The driver sees `reply.is_closed()`; this wakes it to look.
         let leave = Leave {
-            commands: &self.commands,
+            handle: self,
             done: false,
         };
         let result = (&mut answer).await;
@@ -197,7 +200,7 @@ impl Handle {
 
 /// Tells the driver that somebody left while waiting.
 struct Leave<'a> {
-    commands: &'a mpsc::Sender<Command>,
+    handle: &'a Handle,
     done: bool,
 }
 
@@ -210,8 +213,9 @@ impl Leave<'_> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if !self.done {
-            // A full mailbox wakes the driver too, which then looks for leavers anyway.
-            let _ = self.commands.try_send(Command::Abandon);
+            self.handle.left.store(true, Ordering::Release);
+            // Only a wake-up: where the mailbox is full, the driver is awake and will see the flag.
+            let _ = self.handle.commands.try_send(Command::Abandon);
         }
     }
 }

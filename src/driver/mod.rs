@@ -1,9 +1,23 @@
 //! The driver: the one task that owns the core.
+//!
+//! It turns what happens (a request, a worker's report, a holder's leaving, a deadline, a signal) into
+//! calls of the core, and the core's outputs into deeds. It does no I/O itself: requests come over a
+//! bounded mailbox, workers are started and killed by its [`Crew`], answers go out in oneshots. One
+//! deadline is armed at a time.
 
 mod attention;
 mod clock;
 mod handle;
+mod records;
 mod session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{info, warn};
 
 pub use clock::Clock;
 pub use handle::{
@@ -11,3 +25,520 @@ pub use handle::{
     Stopped, Wait,
 };
 pub use session::{Hold, Session};
+
+use self::attention::Attention;
+use self::handle::Command;
+use self::records::Records;
+use crate::config::{Config, Kind, Reuse};
+use crate::core::{
+    Core, EndReason, HolderKind, Holders, KindId, Output, Overview, Refusal, Request, Rules, SessionId,
+    SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
+};
+use crate::worker::{Death, Endpoint, Event, Logs};
+
+/// Requests that may wait in the mailbox before their senders wait themselves.
+const MAILBOX: usize = 1024;
+/// Endings that a slow cache may fall behind before it has to sweep.
+const ENDINGS: usize = 1024;
+
+/// Who starts and ends workers: [`crate::worker::Workers`], or a fake in tests.
+pub trait Crew {
+    /// Never fails here: the outcome arrives as an [`Event`].
+    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>);
+    /// SIGTERM.
+    fn terminate(&mut self, worker: WorkerId);
+    /// SIGKILL to the whole tree, now.
+    fn kill(&mut self, worker: WorkerId);
+    /// The keeper's process id, as the host sees it.
+    fn pid(&self, worker: WorkerId) -> Option<i32>;
+    fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
+    /// Drops what is kept about a worker that is gone.
+    fn forget(&mut self, worker: WorkerId);
+}
+
+/// What the process's signals ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Admit nothing new, let bound sessions finish until `drain_timeout`.
+    Drain,
+    /// End everything now.
+    Now,
+}
+
+/// A waiting request.
+#[derive(Debug)]
+struct Waiter {
+    holder: HolderKind,
+    reply: oneshot::Sender<Result<Attached, Refusal>>,
+}
+
+/// What the driver knows of a worker beside the core.
+#[derive(Debug)]
+struct Staff {
+    kind: KindId,
+    endpoint: Option<Endpoint>,
+    session: Option<SessionRef>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Driver<C> {
+    core: Core,
+    crew: C,
+    config: Arc<Config>,
+    clock: Clock,
+    attention: Arc<Attention>,
+    commands: mpsc::Receiver<Command>,
+    left: Arc<AtomicBool>,
+    endings: broadcast::Sender<SessionRef>,
+    waiters: HashMap<TicketId, Waiter>,
+    last_ticket: u64,
+    live: HashMap<SessionRef, Arc<Session>>,
+    staff: HashMap<WorkerId, Staff>,
+    records: Records,
+    /// Who waits for a worker's end.
+    stops: HashMap<WorkerId, Vec<oneshot::Sender<Stopped>>>,
+    drained: bool,
+}
+
+impl<C: Crew> Driver<C> {
+    pub fn new(config: Arc<Config>, crew: C) -> (Self, Handle) {
+        let (sender, commands) = mpsc::channel(MAILBOX);
+        let endings = broadcast::Sender::new(ENDINGS);
+        let left = Arc::new(AtomicBool::new(false));
+        let handle = Handle {
+            commands: sender,
+            left: Arc::clone(&left),
+            endings: endings.clone(),
+        };
+        let clock = Clock::start();
+        let driver = Self {
+            core: Core::new(
+                config
+                    .kinds
+                    .iter()
+                    .map(|kind| rules(kind, config.session.lost_for))
+                    .collect(),
+            ),
+            crew,
+            config,
+            clock,
+            attention: Arc::default(),
+            commands,
+            left,
+            endings,
+            waiters: HashMap::new(),
+            last_ticket: 0,
+            live: HashMap::new(),
+            staff: HashMap::new(),
+            records: Records::new(SystemTime::now()),
+            stops: HashMap::new(),
+            drained: false,
+        };
+        (driver, handle)
+    }
+
+    /// Runs until a shutdown has ended every worker.
+    pub async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut shutdown: mpsc::Receiver<Shutdown>) {
+        self.core.start(self.clock.now());
+        self.carry_out();
+        let attention = Arc::clone(&self.attention);
+        while !self.drained {
+            let deadline = self.core.next_deadline().and_then(|at| self.clock.instant(at));
+            // Biased: a worker's end comes before the requests that it decides, a holder's leaving before
+            // the deadline that it may move, and signals before everything, so that no load delays them.
+            tokio::select! {
+                biased;
+                Some(shutdown) = shutdown.recv() => self.shut_down(shutdown),
+                Some(event) = events.recv() => self.worker_event(event),
+                () = attention.listed() => self.attend(),
+                Some(command) = self.commands.recv() => self.command(command),
+                () = sleep_until(deadline) => self.core.advance(self.clock.now()),
+            }
+            if self.left.swap(false, Ordering::AcqRel) {
+                self.abandon_left();
+            }
+            self.carry_out();
+        }
+    }
+
+    fn shut_down(&mut self, shutdown: Shutdown) {
+        let now = self.clock.now();
+        match shutdown {
+            Shutdown::Drain => {
+                let bound = self.live.len();
+                let limit = self.config.drain_timeout;
+                info!(
+                    bound,
+                    ?limit,
+                    "draining: new sessions are refused; a second signal stops at once"
+                );
+                self.core.drain(now + limit, now);
+            }
+            Shutdown::Now => {
+                info!(bound = self.live.len(), "stopping now");
+                self.core.kill_all(now);
+            }
+        }
+    }
+
+    fn worker_event(&mut self, event: Event) {
+        let now = self.clock.now();
+        match event {
+            Event::Ready { worker, endpoint } => {
+                if let Some(staff) = self.staff.get_mut(&worker) {
+                    staff.endpoint = Some(endpoint);
+                }
+                self.core.worker_ready(worker, now);
+            }
+            Event::StartFailed { worker, failure } => {
+                let kind = self.kind_name(worker);
+                let last = failure.log_tail.last().map(String::as_str).unwrap_or_default();
+                warn!(%worker, kind, %failure, last_line = last, "worker did not start");
+                self.core.worker_failed(worker, failure, now);
+            }
+            Event::Gone { worker, death } => self.worker_gone(worker, death),
+        }
+    }
+
+    fn worker_gone(&mut self, worker: WorkerId, death: Death) {
+        // The core first: a crash ends its session, and that ending precedes the tree's story.
+        self.core.worker_gone(worker, death.exit, self.clock.now());
+        self.carry_out();
+        let kind = self.kind_name(worker).to_owned();
+        let session = self.staff.remove(&worker).and_then(|staff| staff.session);
+        info!(
+            session = session.as_ref().map(|s| tracing::field::display(&s.id)),
+            %worker,
+            kind,
+            pids = ?death.pids,
+            processes = death.processes,
+            freed_bytes = death.memory,
+            took_ms = death.took.as_secs_f64() * 1e3,
+            exit = %death.exit,
+            "tree gone"
+        );
+        let logs = self.crew.logs(worker);
+        self.crew.forget(worker);
+        if let Some(session) = session {
+            self.records.buried(&session, death, logs);
+        }
+        for stop in self.stops.remove(&worker).into_iter().flatten() {
+            let _ = stop.send(Stopped::Ended);
+        }
+    }
+
+    fn attend(&mut self) {
+        for name in self.attention.take() {
+            if let Some(session) = self.live.get(&name) {
+                // Before the core reads the holders: a release after this lists the session anew.
+                session.listed.store(false, Ordering::Release);
+            }
+            self.core.attention(&name, self.clock.now());
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.clock.now();
+        match command {
+            Command::Attach { attach, reply } => {
+                self.last_ticket += 1;
+                let ticket = TicketId(self.last_ticket);
+                self.waiters.insert(
+                    ticket,
+                    Waiter {
+                        holder: attach.holder,
+                        reply,
+                    },
+                );
+                let Attach {
+                    id,
+                    kind,
+                    holder,
+                    wait,
+                    remains,
+                } = attach;
+                self.core.attach(
+                    ticket,
+                    Request {
+                        id,
+                        kind,
+                        holder,
+                        wait,
+                        remains,
+                    },
+                    now,
+                );
+            }
+            // The flag that came with it says what to do.
+            Command::Abandon => {}
+            Command::Stop { id, reply } => self.stop(&id, reply),
+            Command::List { ended, reply } => {
+                // The remains of a crash are listed among the ended.
+                let lives = |overview: &Overview| !matches!(overview.stage, Stage::Lost { .. });
+                let mut views: Vec<SessionView> = self
+                    .core
+                    .sessions()
+                    .filter(lives)
+                    .map(|overview| self.view(&overview))
+                    .collect();
+                views.extend(self.records.ending());
+                views.sort_by_key(|view| (view.created, view.session.generation));
+                if ended {
+                    views.splice(0..0, self.records.ended());
+                }
+                let _ = reply.send(views);
+            }
+            Command::Show { id, reply } => {
+                let current = self.core.session(&id).map(|overview| self.view(&overview));
+                let mut views: Vec<SessionView> = self.records.of(&id);
+                views.extend(current);
+                views.sort_by_key(|view| std::cmp::Reverse(view.session.generation));
+                views.dedup_by(|a, b| a.session == b.session);
+                let _ = reply.send(views);
+            }
+            Command::Pools { reply } => {
+                let _ = reply.send(self.pools());
+            }
+            Command::Logs { id, reply } => {
+                let worker = self.core.session(&id).and_then(|overview| match overview.stage {
+                    Stage::Bound { worker } => Some(worker),
+                    _ => None,
+                });
+                let logs = worker.and_then(|w| self.crew.logs(w));
+                let _ = reply.send(logs.or_else(|| self.records.logs(&id, |worker| self.crew.logs(worker))));
+            }
+        }
+    }
+
+    fn stop(&mut self, id: &SessionId, reply: oneshot::Sender<Stopped>) {
+        match self.core.stop(id, self.clock.now()) {
+            StopOutcome::Ending { worker, .. } => {
+                let reused = self
+                    .staff
+                    .get(&worker)
+                    .is_some_and(|s| self.config.kind(s.kind).reuse == Reuse::AfterSession);
+                if reused {
+                    let _ = reply.send(Stopped::Ended);
+                } else {
+                    self.stops.entry(worker).or_default().push(reply);
+                }
+            }
+            StopOutcome::NeverStarted => {
+                let _ = reply.send(Stopped::NeverStarted);
+            }
+            StopOutcome::Forgotten => {
+                let _ = reply.send(Stopped::Forgotten);
+            }
+            // It may have been decided to end already, with its tree not gone yet: wait for that.
+            StopOutcome::Unknown => match self.records.dying_worker(id) {
+                Some(worker) => self.stops.entry(worker).or_default().push(reply),
+                None => {
+                    let _ = reply.send(Stopped::Unknown);
+                }
+            },
+        }
+    }
+
+    /// Gives up the places of those who no longer wait.
+    fn abandon_left(&mut self) {
+        let left: Vec<TicketId> = self
+            .waiters
+            .iter()
+            .filter(|(_, w)| w.reply.is_closed())
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in left {
+            self.waiters.remove(&ticket);
+            self.core.abandon(ticket, self.clock.now());
+        }
+    }
+
+    /// Does everything the core has asked for.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Start {
+                    worker,
+                    kind,
+                    session,
+                } => {
+                    self.staff.insert(
+                        worker,
+                        Staff {
+                            kind,
+                            endpoint: None,
+                            session: None,
+                        },
+                    );
+                    self.crew.start(worker, self.config.kind(kind), session.as_ref());
+                }
+                Output::Terminate { worker } => self.crew.terminate(worker),
+                Output::Kill { worker } => self.crew.kill(worker),
+                Output::Bound {
+                    session,
+                    kind,
+                    worker,
+                    holders,
+                } => self.bound(session, kind, worker, holders),
+                Output::Grant {
+                    ticket,
+                    session,
+                    origin,
+                    queued,
+                    starting,
+                } => {
+                    self.grant(ticket, &session, origin, queued, starting);
+                }
+                Output::Refuse { ticket, refusal } => {
+                    if let Some(waiter) = self.waiters.remove(&ticket) {
+                        let _ = waiter.reply.send(Err(refusal));
+                    }
+                }
+                Output::Ended {
+                    session,
+                    reason,
+                    worker,
+                    ..
+                } => self.ended(&session, reason, worker),
+                Output::Drained => self.drained = true,
+            }
+        }
+    }
+
+    fn bound(&mut self, name: SessionRef, kind_id: KindId, worker: WorkerId, holders: Arc<Holders>) {
+        let Some(staff) = self.staff.get_mut(&worker) else {
+            return;
+        };
+        let Some(endpoint) = staff.endpoint.clone() else {
+            return;
+        };
+        staff.session = Some(name.clone());
+        let kind = Arc::clone(self.config.kind(kind_id));
+        let pid = self.crew.pid(worker);
+        info!(session = %name.id, kind = kind.name, %worker, pid, endpoint = %endpoint, "session created");
+        self.records
+            .bound(&name, &kind.name, worker, pid, endpoint.to_string());
+        let session = Session {
+            name: name.clone(),
+            kind_id,
+            kind,
+            worker,
+            endpoint,
+            holders,
+            end: watch::Sender::new(None),
+            attention: Arc::clone(&self.attention),
+            listed: AtomicBool::new(false),
+            clock: self.clock,
+        };
+        self.live.insert(name, Arc::new(session));
+    }
+
+    fn grant(
+        &mut self,
+        ticket: TicketId,
+        name: &SessionRef,
+        origin: Origin,
+        queued: Duration,
+        starting: Duration,
+    ) {
+        let (Some(waiter), Some(session)) = (self.waiters.remove(&ticket), self.live.get(name)) else {
+            return;
+        };
+        let hold = Hold::granted(Arc::clone(session), waiter.holder);
+        // If the client has left, the hold comes back here and is released at once.
+        let _ = waiter.reply.send(Ok(Attached {
+            hold,
+            origin,
+            queued,
+            starting,
+        }));
+    }
+
+    fn ended(&mut self, name: &SessionRef, reason: EndReason, worker: Option<WorkerId>) {
+        info!(session = %name.id, reason = reason.code(), "session ended: {reason}");
+        let recycled = !matches!(reason, EndReason::Crashed(_))
+            && worker.and_then(|w| self.staff.get_mut(&w)).is_some_and(|staff| {
+                let recycled = self.config.kind(staff.kind).reuse == Reuse::AfterSession;
+                if recycled {
+                    staff.session = None;
+                }
+                recycled
+            });
+        self.records.ended_now(name, reason.clone(), recycled);
+        if let Some(session) = self.live.remove(name) {
+            session.end.send_replace(Some(reason));
+        }
+        // Nobody listening is fine: no cache, nothing to forget.
+        let _ = self.endings.send(name.clone());
+    }
+
+    fn kind_name(&self, worker: WorkerId) -> &str {
+        self.staff
+            .get(&worker)
+            .map_or("", |staff| &self.config.kind(staff.kind).name)
+    }
+
+    fn pools(&self) -> Vec<PoolView> {
+        let view = |(index, kind): (usize, &Arc<Kind>)| {
+            let counts = self.core.counts(KindId(index));
+            PoolView {
+                kind: kind.name.clone(),
+                min: kind.min,
+                max: kind.max,
+                starting: counts.starting,
+                warm: counts.warm,
+                bound: counts.bound,
+                dying: counts.dying,
+                queued: counts.queued,
+            }
+        };
+        self.config.kinds.iter().enumerate().map(view).collect()
+    }
+
+    fn view(&self, overview: &Overview) -> SessionView {
+        let now = self.clock.now();
+        let live = self.live.get(&overview.session);
+        let snapshot = live.map(|session| session.holders.snapshot());
+        self.records.view(
+            overview,
+            &self.config.kind(overview.kind).name,
+            now,
+            (
+                snapshot.map_or(0, |s| s.holders),
+                live.map_or(0, |session| session.holders.streams()),
+                snapshot.map_or(0, |s| s.holds),
+            ),
+        )
+    }
+}
+
+/// Never, without a deadline.
+async fn sleep_until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn rules(kind: &Kind, lost_for: Duration) -> Rules {
+    Rules {
+        min: kind.min,
+        max: kind.max,
+        started_for: if kind.per_session {
+            StartedFor::OneSession
+        } else {
+            StartedFor::Anyone
+        },
+        ttl: kind.ttl,
+        max_lifetime: kind.max_lifetime,
+        stop_timeout: kind.stop_timeout,
+        disconnect_grace: kind.disconnect_grace,
+        on_disconnect: kind.on_disconnect,
+        on_crash: kind.on_crash,
+        reuse: kind.reuse,
+        queue_max: kind.queue.max,
+        queue_timeout: kind.queue.timeout,
+        lost_for,
+    }
+}

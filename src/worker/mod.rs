@@ -44,3 +44,12 @@ pub enum Event {
         death: Death,
     },
 }
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(tcp) => tcp.addr.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}

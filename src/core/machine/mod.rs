@@ -136,6 +136,8 @@ pub struct Overview {
     pub session: SessionRef,
     pub kind: KindId,
     pub stage: Stage,
+    /// When its first request came.
+    pub since: Moment,
     /// When it ends if nothing more happens; `None` while something holds it.
     pub ends: Option<Moment>,
 }
@@ -194,6 +196,7 @@ enum SessionState {
 struct Session {
     generation: Generation,
     kind: KindId,
+    since: Moment,
     state: SessionState,
 }
 
@@ -378,6 +381,7 @@ impl Core {
             session: reference(id, session),
             kind: session.kind,
             stage,
+            since: session.since,
             ends,
         }
     }

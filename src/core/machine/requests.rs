@@ -88,6 +88,7 @@ impl Core {
         let session = Session {
             generation: Generation(self.last_generation),
             kind,
+            since: now,
             state: waiting,
         };
         self.sessions.insert(id.clone(), session);

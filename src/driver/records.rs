@@ -1,0 +1,186 @@
+//! What is remembered of sessions for people: when, which worker, why it ended, what died with it.
+//! Bounded; decisions never depend on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::handle::{SessionState, SessionView};
+use crate::core::{EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
+use crate::worker::{Death, Logs};
+
+/// Ended sessions that are remembered.
+const HISTORY: usize = 1000;
+/// Of those, the latest whose worker's output is kept: a ring is up to `log_buffer` bytes.
+const HISTORY_LOGS: usize = 64;
+
+#[derive(Debug)]
+struct Record {
+    view: SessionView,
+    logs: Option<Arc<Logs>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Records {
+    started: SystemTime,
+    /// Bound sessions, and ended ones whose tree is not gone yet.
+    live: HashMap<SessionRef, Record>,
+    /// Oldest first.
+    ended: VecDeque<Record>,
+}
+
+impl Records {
+    /// `started`: the wall-clock time of moment zero.
+    pub(super) fn new(started: SystemTime) -> Self {
+        Self {
+            started,
+            live: HashMap::new(),
+            ended: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn bound(
+        &mut self,
+        session: &SessionRef,
+        kind: &str,
+        worker: WorkerId,
+        pid: Option<i32>,
+        endpoint: String,
+    ) {
+        let view = SessionView {
+            session: session.clone(),
+            kind: kind.to_owned(),
+            state: SessionState::Bound,
+            worker: Some(worker),
+            pid,
+            endpoint: Some(endpoint),
+            created: SystemTime::now(),
+            holders: 0,
+            streams: 0,
+            holds: 0,
+            ends_in: None,
+            ended: None,
+            death: None,
+        };
+        self.live.insert(session.clone(), Record { view, logs: None });
+    }
+
+    /// The session was decided to end. With `recycled` its worker lives on, so nothing more will come.
+    pub(super) fn ended_now(&mut self, session: &SessionRef, reason: EndReason, recycled: bool) {
+        let Some(record) = self.live.get_mut(session) else {
+            return;
+        };
+        record.view.ended = Some(SystemTime::now());
+        record.view.state = if recycled {
+            SessionState::Ended(reason)
+        } else {
+            SessionState::Ending(reason)
+        };
+        if recycled {
+            self.bury(session);
+        }
+    }
+
+    /// The session's tree is gone.
+    pub(super) fn buried(&mut self, session: &SessionRef, death: Death, logs: Option<Arc<Logs>>) {
+        let Some(record) = self.live.get_mut(session) else {
+            return;
+        };
+        record.view.death = Some(death);
+        record.logs = logs;
+        if let SessionState::Ending(reason) = &record.view.state {
+            record.view.state = SessionState::Ended(reason.clone());
+        }
+        self.bury(session);
+    }
+
+    fn bury(&mut self, session: &SessionRef) {
+        if let Some(record) = self.live.remove(session) {
+            self.ended.push_back(record);
+        }
+        if self.ended.len() > HISTORY {
+            self.ended.pop_front();
+        }
+        if let Some(index) = self.ended.len().checked_sub(HISTORY_LOGS + 1)
+            && let Some(old) = self.ended.get_mut(index)
+        {
+            old.logs = None;
+        }
+    }
+
+    /// Sessions that have ended but whose trees have not.
+    pub(super) fn ending(&self) -> impl Iterator<Item = SessionView> + '_ {
+        let ending = |record: &&Record| matches!(record.view.state, SessionState::Ending(_));
+        self.live
+            .values()
+            .filter(ending)
+            .map(|record| record.view.clone())
+    }
+
+    pub(super) fn ended(&self) -> impl Iterator<Item = SessionView> + '_ {
+        self.ended.iter().map(|record| record.view.clone())
+    }
+
+    /// Every ending and ended incarnation of an id.
+    pub(super) fn of(&self, id: &SessionId) -> Vec<SessionView> {
+        self.ending()
+            .chain(self.ended())
+            .filter(|view| view.session.id == *id)
+            .collect()
+    }
+
+    pub(super) fn dying_worker(&self, id: &SessionId) -> Option<WorkerId> {
+        self.ending()
+            .find(|view| view.session.id == *id)
+            .and_then(|view| view.worker)
+    }
+
+    /// The output of the newest incarnation that has some.
+    pub(super) fn logs(
+        &self,
+        id: &SessionId,
+        of_worker: impl Fn(WorkerId) -> Option<Arc<Logs>>,
+    ) -> Option<Arc<Logs>> {
+        let dying = self.dying_worker(id).and_then(of_worker);
+        let buried = || {
+            self.ended
+                .iter()
+                .rev()
+                .find(|r| r.view.session.id == *id)
+                .and_then(|r| r.logs.clone())
+        };
+        dying.or_else(buried)
+    }
+
+    /// A live session as the core sees it, with what is known beside.
+    pub(super) fn view(
+        &self,
+        overview: &Overview,
+        kind: &str,
+        now: Moment,
+        (holders, streams, holds): (u32, u32, u16),
+    ) -> SessionView {
+        let known = self.live.get(&overview.session).map(|record| &record.view);
+        let state = match &overview.stage {
+            Stage::Queued => SessionState::Queued,
+            Stage::Starting => SessionState::Starting,
+            Stage::Bound { .. } => SessionState::Bound,
+            Stage::Lost { reason } => SessionState::Ended(reason.clone()),
+        };
+        SessionView {
+            session: overview.session.clone(),
+            kind: kind.to_owned(),
+            state,
+            worker: known.and_then(|view| view.worker),
+            pid: known.and_then(|view| view.pid),
+            endpoint: known.and_then(|view| view.endpoint.clone()),
+            created: self.started + overview.since.0,
+            holders,
+            streams,
+            holds,
+            ends_in: overview.ends.map(|at| at.since(now)),
+            ended: None,
+            death: None,
+        }
+    }
+}
