@@ -1,6 +1,7 @@
 //! The command line: one file per verb. A verb's `run` answers with its exit code; an error is printed
 //! here, once, and means exit code 1.
 
+mod check;
 mod runner;
 
 use std::process::ExitCode;
@@ -17,12 +18,14 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
+    Check(check::Check),
     Runner(runner::Runner),
 }
 
 impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
+            Verb::Check(check) => check.run(),
             Verb::Runner(runner) => runner.run(),
         };
         result.unwrap_or_else(|error| {

@@ -19,7 +19,7 @@ enum Segment {
 }
 
 /// A parsed template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template(Vec<Segment>);
 
 /// The values of one worker. A value is `None` only where the kind cannot name it.

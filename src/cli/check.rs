@@ -1,0 +1,77 @@
+//! `herd check`: what is wrong with a configuration file, without starting anything.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::config::{self, ConfigFile, LoadError};
+
+/// Say everything that is wrong with a configuration file, without starting anything
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+impl Check {
+    /// Success if herd would start with this file. The findings are the command's result, so they go
+    /// to standard output.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let file = self.config.path.display().to_string();
+        let result = config::load(&self.config.path);
+        let code = if result.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+        let text = match self.output {
+            Output::Text => as_text(&file, result),
+            Output::Json => as_json(&file, result),
+        };
+        writeln!(std::io::stdout().lock(), "{text}")?;
+        Ok(code)
+    }
+}
+
+fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {
+    match result {
+        Ok(config) => {
+            let kinds = config.kinds.len();
+            format!(
+                "{file}: ok, {kinds} worker kind{}",
+                if kinds == 1 { "" } else { "s" }
+            )
+        }
+        Err(LoadError::Invalid(problems)) => {
+            let count = problems.list.len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            format!("{problems}\n{file}: {count} {noun}")
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn as_json(file: &str, result: Result<config::Config, LoadError>) -> String {
+    let value = match result {
+        Ok(config) => {
+            let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
+            json!({ "file": file, "ok": true, "workers": kinds, "problems": [] })
+        }
+        Err(LoadError::Invalid(problems)) => {
+            json!({ "file": file, "ok": false, "problems": problems.list })
+        }
+        Err(error) => json!({ "file": file, "ok": false, "error": error.to_string(), "problems": [] }),
+    };
+    format!("{value:#}")
+}

@@ -1,0 +1,148 @@
+//! The way from a file to a [`Config`].
+//!
+//! ```text
+//! bytes ─utf8─▶ text ─yaml──▶ tree ─serde─▶ raw::File ─validate─▶ Config
+//!                              ▲      │ a mistake: note it, take its node out, read again
+//!                              └──────┘
+//! ```
+//!
+//! Reading again after each mistake is what lets one run report all of them: serde stops at the first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_path_to_error::Segment;
+
+use super::model::Config;
+use super::node_de::Mistake;
+use super::problem::{Collector, Problems};
+use super::raw;
+use super::validate::validate;
+use super::yaml::{self, Node, Position, Step};
+
+/// Larger files are refused unread.
+const MAX_FILE_SIZE: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(
+        "there is no {}; write one (docs/configuration.md starts with a short example), or name another with \
+         --config FILE or HERD_CONFIG",
+        path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error("{} is larger than 1 MiB, which no configuration is; check --config", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{} cannot be read: {source}; check the path and its permissions", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// Reads and validates the file at `path`.
+pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => LoadError::Missing {
+            path: path.to_owned(),
+        },
+        _ => LoadError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE_SIZE + 1), &mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_SIZE {
+        return Err(LoadError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(parse_bytes(&bytes, &path.display().to_string())?)
+}
+
+fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Config, Problems> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(text, file_name),
+        Err(error) => {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let byte = bytes[error.valid_up_to()];
+            let mut problems = Collector::default();
+            let message = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8");
+            problems.add(Position { line, column }, "", message);
+            Err(problems.finish(&String::from_utf8_lossy(bytes), file_name))
+        }
+    }
+}
+
+/// Validates `text`; `file_name` only appears in messages.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
+    // A byte order mark is no part of the first key; columns count without it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut problems = Collector::default();
+    let (tree, mistakes) = yaml::read(text);
+    let in_yaml = !mistakes.is_empty();
+    for mistake in mistakes {
+        problems.add(mistake.at, mistake.path, mistake.message);
+    }
+    let Some(mut tree) = tree else {
+        if !in_yaml {
+            empty_file(&mut problems);
+        }
+        return Err(problems.finish(text, file_name));
+    };
+    if matches!(tree.value, yaml::Value::Null) {
+        empty_file(&mut problems);
+        return Err(problems.finish(text, file_name));
+    }
+    let Some(raw) = read_raw(&mut tree, &mut problems) else {
+        return Err(problems.finish(text, file_name));
+    };
+    match validate(raw, &tree, &mut problems) {
+        Some(config) => Ok(config),
+        None => Err(problems.finish(text, file_name)),
+    }
+}
+
+fn empty_file(problems: &mut Collector) {
+    let message = "is empty; write e.g. workers: {app: {cmd: [\"my-server\", \"--port\", \"{{.Port}}\"]}}";
+    problems.add(Position { line: 1, column: 1 }, "", format!("the file {message}"));
+}
+
+/// Takes mistaken nodes out of the tree until the rest reads; `None` if nothing can be made of it.
+fn read_raw(tree: &mut Node, problems: &mut Collector) -> Option<raw::File> {
+    while !problems.is_full() {
+        let error = match serde_path_to_error::deserialize::<_, raw::File>(&*tree) {
+            Ok(raw) => return Some(raw),
+            Err(error) => error,
+        };
+        let mut path: Vec<Step> = error.path().iter().filter_map(step).collect();
+        let mistake = error.into_inner();
+        if let Mistake::UnknownKey { key, .. } = &mistake
+            && path.last() != Some(&Step::Key(key.clone()))
+        {
+            path.push(Step::Key(key.clone()));
+        }
+        let found = tree.locate(&path);
+        let at = match &mistake {
+            Mistake::UnknownKey { .. } => found.key_at,
+            _ => found.value_at,
+        };
+        problems.add(at, found.name, mistake.to_string());
+        if !tree.remove(&path) {
+            return None;
+        }
+    }
+    None
+}
+
+fn step(segment: &Segment) -> Option<Step> {
+    match segment {
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } => Some(Step::Key(key.clone())),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}

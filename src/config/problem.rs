@@ -1,0 +1,128 @@
+//! Mistakes of a configuration file and how they are shown.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::yaml::Position;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// `workers.browser.max`; empty where no key is concerned.
+    pub path: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+    /// The line of the file, for display.
+    pub source: String,
+}
+
+/// Every mistake of one file, in the order of its lines; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    pub file: String,
+    pub list: Vec<Problem>,
+}
+
+impl Problem {
+    /// `8:12: workers.browser.max: …`
+    fn headline(&self) -> String {
+        let Self {
+            line,
+            column,
+            path,
+            message,
+            ..
+        } = self;
+        let separator = if path.is_empty() { "" } else { ": " };
+        format!("{line}:{column}: {path}{separator}{message}")
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.list.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}:{}", self.file, problem.headline())?;
+            if problem.source.trim().is_empty() {
+                continue;
+            }
+            let number = problem.line.to_string();
+            let margin = " ".repeat(number.len());
+            // Tabs and control bytes would shift the caret (or worse, drive the terminal).
+            let shown: String = problem
+                .source
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            let before = " ".repeat(problem.column - 1);
+            write!(f, "\n {number} | {shown}\n {margin} | {before}^")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Gathers mistakes, in any order, each once.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    found: Vec<(Position, String, String)>,
+}
+
+impl Collector {
+    /// More than anyone reads in one run; bounds the work on a file that is wrong throughout.
+    const MOST: usize = 200;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= Self::MOST
+    }
+
+    pub(super) fn add(&mut self, at: Position, path: impl Into<String>, message: impl Into<String>) {
+        let problem = (at, path.into(), message.into());
+        if !self.is_full() && !self.found.contains(&problem) {
+            self.found.push(problem);
+        }
+    }
+
+    /// A mistake at exactly this key was already reported.
+    pub(super) fn mentions(&self, path: &str) -> bool {
+        self.found.iter().any(|(_, reported, _)| reported == path)
+    }
+
+    /// A mistake somewhere inside this key was already reported.
+    pub(super) fn mentions_inside(&self, path: &str) -> bool {
+        let inside = |reported: &str| {
+            reported
+                .strip_prefix(path)
+                .is_some_and(|r| r.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|(_, reported, _)| inside(reported))
+    }
+
+    pub(super) fn finish(mut self, text: &str, file: &str) -> Problems {
+        self.found.sort();
+        let lines: Vec<&str> = text.lines().collect();
+        let list = self.found.into_iter().map(|(at, path, message)| Problem {
+            line: at.line,
+            column: at.column,
+            path,
+            message,
+            source: lines.get(at.line - 1).copied().unwrap_or_default().to_owned(),
+        });
+        Problems {
+            file: file.to_owned(),
+            list: list.collect(),
+        }
+    }
+}

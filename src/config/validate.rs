@@ -1,0 +1,515 @@
+//! Raw → validated: defaults filled in, and everything judged that takes more than one value.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+use super::model::{Config, Kind, Lifetime, Network, Queue, Reuse, Route, Session, Upstream};
+use super::problem::Collector;
+use super::template::{Template, Variable};
+use super::text::is_env_name;
+use super::units::{Count, TimeOrNever};
+use super::yaml::{Node, Step};
+use super::{model, raw};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// `Some` exactly if nothing is wrong, here or in what `problems` already holds.
+pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -> Option<Config> {
+    let mut judge = Judge { tree, problems };
+    let network = judge.network(file.network.unwrap_or_default());
+    let session = judge.session(file.session.unwrap_or_default());
+    let defaults = file.defaults.unwrap_or_default();
+    if defaults.cmd.is_some() {
+        judge.at_key(
+            &["defaults", "cmd"],
+            "cannot have a default; write cmd in each kind under workers",
+        );
+    }
+    judge.env_names(&["defaults", "env"], &defaults);
+    let kinds = judge.kinds(file.workers, &defaults);
+    judge.routes(&kinds);
+    if !problems.is_empty() {
+        return None;
+    }
+    Some(Config {
+        network,
+        session,
+        control_socket: file.control.and_then(|control| control.socket).map(|path| path.0),
+        state_dir: file.state_dir.map(|path| path.0),
+        lifetime: match file.lifetime {
+            Some(raw::Lifetime::Strict) => Lifetime::Strict,
+            Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,
+        },
+        drain_timeout: file.drain_timeout.map_or(30 * SECOND, |time| time.0),
+        kinds: kinds.into_iter().map(Arc::new).collect(),
+    })
+}
+
+/// Knows where things stand, and collects what is wrong with them.
+struct Judge<'a> {
+    tree: &'a Node,
+    problems: &'a mut Collector,
+}
+
+fn steps(path: &[&str]) -> Vec<Step> {
+    path.iter().map(|key| Step::Key((*key).to_owned())).collect()
+}
+
+impl Judge<'_> {
+    fn at_key(&mut self, path: &[&str], message: impl Into<String>) {
+        let found = self.tree.locate(&steps(path));
+        self.problems.add(found.key_at, found.name, message);
+    }
+
+    fn at_value(&mut self, path: &[&str], message: impl Into<String>) {
+        let found = self.tree.locate(&steps(path));
+        self.problems.add(found.value_at, found.name, message);
+    }
+
+    /// At the kind's own key, or where `defaults` sets it, or at the kind.
+    fn at_setting(&mut self, kind: &str, setting: &[&str], message: impl Into<String>) {
+        let own = [&["workers", kind], setting].concat();
+        let default = [&["defaults"], setting].concat();
+        let complete = |path: &[&str]| self.tree.locate(&steps(path)).complete;
+        let path = if !complete(&own) && complete(&default) {
+            default
+        } else {
+            own
+        };
+        self.at_value(&path, message);
+    }
+
+    /// Something at or under this setting of the kind was already reported and left out.
+    fn is_broken(&self, kind: &str, setting: &str) -> bool {
+        self.problems.mentions(&format!("workers.{kind}.{setting}"))
+            || self.problems.mentions(&format!("defaults.{setting}"))
+    }
+
+    fn bounded(&mut self, path: &[&str], value: usize, min: usize, max: usize, hint: &str) -> usize {
+        if !(min..=max).contains(&value) {
+            self.at_value(path, format!("is out of range; write {hint}"));
+        }
+        value
+    }
+
+    fn network(&mut self, raw: raw::Network) -> Network {
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+        let connections = raw.max_connections.map_or(10_000, |count| count.0);
+        let head = raw.max_header_size.map_or(64 << 10, |size| size.0);
+        let fields = raw.max_headers.map_or(128, |count| count.0);
+        let path = |key| ["network", key];
+        Network {
+            data_bind: raw.data_bind.map_or(local, |address| address.0),
+            header_timeout: raw.header_timeout.map_or(10 * SECOND, |time| time.0),
+            idle_timeout: raw.idle_timeout.map_or(75 * SECOND, |time| time.0),
+            max_connections: self.bounded(
+                &path("max_connections"),
+                connections,
+                1,
+                1_000_000,
+                "1 to 1000000, e.g. 10000",
+            ),
+            max_header_size: self.bounded(
+                &path("max_header_size"),
+                head,
+                8 << 10,
+                1 << 20,
+                "8K to 1M, e.g. 64K",
+            ),
+            max_headers: self.bounded(&path("max_headers"), fields, 1, 1000, "1 to 1000, e.g. 128"),
+            trusted_proxies: raw
+                .trusted_proxies
+                .unwrap_or_default()
+                .into_iter()
+                .map(|cidr| cidr.0)
+                .collect(),
+            dead_peer_timeout: raw.dead_peer_timeout.map_or(30 * SECOND, |time| time.0),
+        }
+    }
+
+    fn session(&mut self, raw: raw::Session) -> Session {
+        let header = raw
+            .header
+            .map_or(HeaderName::from_static("x-session-id"), |header| header.0);
+        let mut headers = vec![header];
+        for (index, alias) in raw.aliases.unwrap_or_default().into_iter().enumerate() {
+            if headers.contains(&alias.0) {
+                let mut path = steps(&["session", "aliases"]);
+                path.push(Step::Index(index));
+                let found = self.tree.locate(&path);
+                let message = format!("{} is already looked for; remove it", alias.0);
+                self.problems.add(found.value_at, found.name, message);
+            } else {
+                headers.push(alias.0);
+            }
+        }
+        Session {
+            headers,
+            query: raw.query.map(|name| name.0),
+            cookie: raw.cookie.map(|name| name.0),
+            lost_status: raw.lost_status.map_or(StatusCode::GONE, |status| status.0),
+            lost_for: raw.lost_for.map_or(10 * MINUTE, |time| time.0),
+        }
+    }
+
+    fn kinds(&mut self, workers: Option<super::text::InOrder<raw::Kind>>, defaults: &raw::Kind) -> Vec<Kind> {
+        const EXAMPLE: &str = "write e.g. workers: {app: {cmd: [\"my-server\", \"--port\", \"{{.Port}}\"]}}";
+        let workers = match workers {
+            Some(workers) => workers.0,
+            None => {
+                if !self.problems.mentions("workers") {
+                    self.at_key(&[], format!("no workers are configured; {EXAMPLE}"));
+                }
+                return Vec::new();
+            }
+        };
+        if workers.is_empty() && !self.problems.mentions("workers") {
+            self.at_value(&["workers"], format!("holds no kind of worker; {EXAMPLE}"));
+        }
+        workers
+            .into_iter()
+            .filter_map(|(name, own)| self.kind(name, own, defaults))
+            .collect()
+    }
+
+    fn kind(&mut self, name: String, own: raw::Kind, defaults: &raw::Kind) -> Option<Kind> {
+        if !is_kind_name(&name) {
+            self.at_key(
+                &["workers", &name],
+                "is not a name for workers; write at most 63 of a-z 0-9 _ -, a letter or digit first, e.g. browser",
+            );
+        }
+        self.env_names(&["workers", &name, "env"], &own);
+        let raw = merge(own, defaults);
+        let cmd = self.cmd(&name, raw.cmd);
+        let env: BTreeMap<String, Template> = raw
+            .env
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (name, value.0))
+            .collect();
+        let cwd = raw.cwd.map(|text| text.0);
+        if cwd.as_ref().is_some_and(|cwd| *cwd == Template::default()) {
+            self.at_setting(&name, &["cwd"], "is empty; write a directory, or remove the key");
+        }
+        let upstream = self.upstream(&name, &cmd, &env, cwd.as_ref());
+        let per_session = named_in(Variable::SessionId, &cmd, &env, cwd.as_ref());
+        let (min, max) = self.limits(&name, &raw.min, &raw.max);
+        if per_session.is_some() && min > 0 && !self.is_broken(&name, "min") {
+            self.at_setting(
+                &name,
+                &["min"],
+                "a kind that names {{.SessionID}} cannot run warm, because its workers are started for one known \
+                 session; write 0",
+            );
+        }
+        let reuse = if raw.reuse.unwrap_or(false) {
+            Reuse::AfterSession
+        } else {
+            Reuse::Never
+        };
+        if per_session.is_some() && reuse == Reuse::AfterSession {
+            self.at_setting(
+                &name,
+                &["reuse"],
+                "a kind that names {{.SessionID}} cannot serve a second session; write false",
+            );
+        }
+        let max_lifetime = raw.max_lifetime.and_then(|time| time.0);
+        if max_lifetime.is_some_and(|time| time.is_zero()) {
+            self.at_setting(
+                &name,
+                &["max_lifetime"],
+                "cannot be zero; write e.g. 8h, or never",
+            );
+        }
+        let log_buffer = raw.log_buffer.map_or(256 << 10, |size| size.0);
+        if !((4 << 10)..=(1 << 30)).contains(&log_buffer) {
+            self.at_setting(
+                &name,
+                &["log_buffer"],
+                "is out of range; write 4K to 1G, e.g. 256K",
+            );
+        }
+        let queue = raw.queue.unwrap_or_default();
+        let routes = self.kind_routes(&name, raw.routes);
+        Some(Kind {
+            cmd: cmd?,
+            env,
+            env_passthrough: raw
+                .env_passthrough
+                .unwrap_or_default()
+                .into_iter()
+                .map(|p| p.0)
+                .collect(),
+            cwd,
+            upstream,
+            per_session: per_session.is_some(),
+            min,
+            max,
+            ttl: raw.ttl.unwrap_or(TimeOrNever(Some(15 * MINUTE))).0,
+            max_lifetime,
+            reuse,
+            health_path: raw.health_path.map(|path| path.0),
+            start_timeout: raw.start_timeout.map_or(30 * SECOND, |time| time.0),
+            stop_timeout: raw.stop_timeout.map_or(5 * SECOND, |time| time.0),
+            disconnect_grace: raw.disconnect_grace.map_or(Duration::ZERO, |time| time.0),
+            on_disconnect: raw.on_disconnect.map_or(model::OnDisconnect::Kill, Into::into),
+            bind: raw.bind.map_or(model::Bind::Session, Into::into),
+            on_crash: raw.on_crash.map_or(model::OnCrash::Lost, Into::into),
+            queue: Queue {
+                max: queue.max.map_or(100, |count| count.0),
+                timeout: queue.timeout.map_or(30 * SECOND, |time| time.0),
+            },
+            host_header: raw.host_header.map_or(model::HostHeader::Client, Into::into),
+            protocol: raw.protocol.map_or(model::Protocol::Http1, Into::into),
+            routes,
+            log_buffer,
+            name,
+        })
+    }
+
+    fn env_names(&mut self, env: &[&str], kind: &raw::Kind) {
+        for name in kind
+            .env
+            .iter()
+            .flatten()
+            .map(|(name, _)| name)
+            .filter(|name| !is_env_name(name))
+        {
+            let message =
+                "is not a variable name; write letters, digits, _ . - and no digit first, e.g. LOG_LEVEL";
+            self.at_key(&[env, &[name.as_str()]].concat(), message);
+        }
+    }
+
+    fn cmd(&mut self, name: &str, cmd: Option<Vec<super::text::TemplateText>>) -> Option<Vec<Template>> {
+        const EXAMPLE: &str = "e.g. [\"my-server\", \"--port\", \"{{.Port}}\"]";
+        let key = format!("workers.{name}.cmd");
+        let broken = self.problems.mentions(&key) || self.problems.mentions_inside(&key);
+        let Some(cmd) = cmd else {
+            if !broken && !self.problems.mentions(&format!("workers.{name}")) {
+                self.at_key(
+                    &["workers", name],
+                    format!("has no cmd; write cmd: with program and arguments, {EXAMPLE}"),
+                );
+            }
+            return None;
+        };
+        let cmd: Vec<Template> = cmd.into_iter().map(|text| text.0).collect();
+        if broken {
+            return Some(cmd);
+        }
+        match cmd.first() {
+            None => self.at_value(&["workers", name, "cmd"], format!("is empty; write {EXAMPLE}")),
+            Some(program) if *program == Template::default() => {
+                self.at_value(
+                    &["workers", name, "cmd"],
+                    format!("names no program; write {EXAMPLE}"),
+                );
+            }
+            Some(_) => {}
+        }
+        Some(cmd)
+    }
+
+    /// How the worker is reached, from what its templates name.
+    fn upstream(
+        &mut self,
+        name: &str,
+        cmd: &Option<Vec<Template>>,
+        env: &BTreeMap<String, Template>,
+        cwd: Option<&Template>,
+    ) -> Upstream {
+        let socket = named_in(Variable::Socket, cmd, env, cwd);
+        let port = named_in(Variable::Port, cmd, env, cwd);
+        let Some(place) = socket else {
+            return Upstream::Port;
+        };
+        if let Some(other) = port {
+            self.at_setting(
+                name,
+                &[place],
+                format!(
+                    "{{{{.Socket}}}} is named here and {{{{.Port}}}} in {other}, but a worker is reached over one of \
+                     them; keep one"
+                ),
+            );
+        }
+        Upstream::Socket
+    }
+
+    fn limits(&mut self, name: &str, min: &Option<Count>, max: &Option<Count>) -> (usize, usize) {
+        let min = min.as_ref().map_or(0, |count| count.0);
+        let given_max = max.as_ref().map(|count| count.0);
+        let max = given_max.unwrap_or(10);
+        if max == 0 {
+            self.at_setting(
+                name,
+                &["max"],
+                "is 0, so no worker could ever start; write at least 1",
+            );
+        } else if min > max && !self.is_broken(name, "min") && !self.is_broken(name, "max") {
+            let which = if given_max.is_some() { "" } else { "the default " };
+            self.at_setting(
+                name,
+                &["min"],
+                format!("is {min}, more than {which}max {max}; write at most {max}, or raise max"),
+            );
+        }
+        (min, max)
+    }
+
+    fn kind_routes(&mut self, name: &str, routes: Option<Vec<raw::Route>>) -> Vec<Route> {
+        const EXAMPLE: &str = "write e.g. {path_prefix: /browser} or {host: app.example.com}";
+        let Some(routes) = routes else { return Vec::new() };
+        if routes.is_empty() && !self.problems.mentions_inside(&format!("workers.{name}.routes")) {
+            self.at_setting(
+                name,
+                &["routes"],
+                format!("is empty; remove it, or put in a route: {EXAMPLE}"),
+            );
+        }
+        let route = |(index, route): (usize, raw::Route)| {
+            if route.host.is_none() && route.path_prefix.is_none() {
+                let found = self.route(name, index);
+                let inside_reported = self.problems.mentions_inside(&found.name);
+                if !inside_reported {
+                    self.problems
+                        .add(found.value_at, found.name, format!("matches nothing; {EXAMPLE}"));
+                }
+            }
+            Route {
+                host: route.host.map(|h| h.0),
+                path_prefix: route.path_prefix.map(|p| p.0),
+            }
+        };
+        routes.into_iter().enumerate().map(route).collect()
+    }
+
+    fn route(&self, name: &str, index: usize) -> super::yaml::Located {
+        let mut path = steps(&["workers", name, "routes"]);
+        if !self.tree.locate(&path).complete {
+            path = steps(&["defaults", "routes"]);
+        }
+        path.push(Step::Index(index));
+        self.tree.locate(&path)
+    }
+
+    /// The same route twice would make the second one unreachable.
+    fn routes(&mut self, kinds: &[Kind]) {
+        let mut seen: Vec<(&Route, &str, usize)> = Vec::new();
+        for kind in kinds {
+            for (index, route) in kind.routes.iter().enumerate() {
+                if route.host.is_none() && route.path_prefix.is_none() {
+                    continue;
+                }
+                if let Some((_, owner, line)) = seen.iter().find(|(other, ..)| *other == route) {
+                    let message = format!(
+                        "the same route already leads to {owner} (line {line}); remove one of the two"
+                    );
+                    let found = self.route(&kind.name, index);
+                    self.problems.add(found.value_at, found.name, message);
+                } else {
+                    seen.push((route, &kind.name, self.route(&kind.name, index).value_at.line));
+                }
+            }
+        }
+    }
+}
+
+fn is_kind_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= 63
+        && name.bytes().next().is_some_and(word)
+        && name.bytes().all(|b| word(b) || matches!(b, b'_' | b'-'))
+}
+
+/// Which of `cmd`, `env` and `cwd` names the variable first.
+fn named_in(
+    variable: Variable,
+    cmd: &Option<Vec<Template>>,
+    env: &BTreeMap<String, Template>,
+    cwd: Option<&Template>,
+) -> Option<&'static str> {
+    let names = |template: &Template| template.names(variable);
+    if cmd.iter().flatten().any(names) {
+        Some("cmd")
+    } else if env.values().any(names) {
+        Some("env")
+    } else {
+        cwd.is_some_and(names).then_some("cwd")
+    }
+}
+
+/// A kind's own settings win; `env` and `queue` are merged key by key.
+fn merge(own: raw::Kind, defaults: &raw::Kind) -> raw::Kind {
+    macro_rules! pick {
+        ($($key:ident),*) => {
+            raw::Kind {
+                cmd: own.cmd,
+                env: match (own.env, &defaults.env) {
+                    (Some(own), Some(defaults)) => {
+                        let mut env = defaults.clone();
+                        env.extend(own);
+                        Some(env)
+                    }
+                    (own, defaults) => own.or_else(|| defaults.clone()),
+                },
+                queue: match (own.queue, &defaults.queue) {
+                    (Some(own), Some(defaults)) => Some(raw::Queue {
+                        max: own.max.or(defaults.max),
+                        timeout: own.timeout.or(defaults.timeout),
+                    }),
+                    (own, defaults) => own.or_else(|| defaults.clone()),
+                },
+                $($key: own.$key.or_else(|| defaults.$key.clone()),)*
+            }
+        };
+    }
+    pick!(
+        env_passthrough,
+        cwd,
+        min,
+        max,
+        ttl,
+        max_lifetime,
+        reuse,
+        health_path,
+        start_timeout,
+        stop_timeout,
+        disconnect_grace,
+        on_disconnect,
+        bind,
+        on_crash,
+        host_header,
+        protocol,
+        routes,
+        log_buffer
+    )
+}
+
+macro_rules! same_words {
+    ($($name:ident { $($variant:ident),* })*) => { $(
+        impl From<raw::$name> for model::$name {
+            fn from(word: raw::$name) -> Self {
+                match word {
+                    $(raw::$name::$variant => Self::$variant,)*
+                }
+            }
+        }
+    )* };
+}
+
+same_words! {
+    OnDisconnect { Kill, Ttl }
+    Bind { Session, Connection }
+    OnCrash { Lost, Respawn }
+    HostHeader { Client, Worker }
+    Protocol { Http1, H2 }
+}
