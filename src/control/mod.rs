@@ -1,1 +1,142 @@
+//! The control API: HTTP/1.1 over a UNIX socket that only herd's own user and root can reach.
+//!
+//! ```text
+//! GET    /healthz
+//! GET    /v1/workers                       pools
+//! GET    /v1/sessions[?all=true]           live ones; with all, the remembered ended ones too
+//! GET    /v1/sessions/{id}                 with its former incarnations
+//! DELETE /v1/sessions/{id}                 ends it; answers when its tree is reaped, with what died
+//! GET    /v1/sessions/{id}/logs[?follow=true&tail=N]
+//! GET    /v1/sessions/{id}/hold[?worker=KIND]   holds (and creates) it until the stream closes
+//! ```
+//!
+//! Who may connect is decided twice: by the file system (a 0700 directory, a 0600 socket) and by the
+//! peer's credentials. Deliberately not here: TCP, keys, and anything that a session's client needs.
 
+mod answer;
+mod hold;
+mod logs;
+mod router;
+mod socket;
+mod time;
+pub mod views;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::geteuid;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use socket::BindError;
+
+use crate::driver::Handle;
+
+use answer::{Answer, Problem};
+use router::Router;
+use socket::Socket;
+
+/// Connections beyond this wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Out of descriptors, accepting is tried again after this.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// At herd's end, a client that does not read its last answer is not waited for longer.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// A bound control socket.
+#[derive(Debug)]
+pub struct Server {
+    socket: Socket,
+}
+
+impl Server {
+    /// Takes the socket, or says who has it or what is wrong with its directory. To be called after the
+    /// launcher is forked: a child that inherited the lock would keep it after herd's death.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Socket::bind(path).map(|socket| Self { socket })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Serves until `shutdown`; then streams end, running answers are finished, and the socket and its
+    /// lock are removed.
+    pub async fn serve(self, driver: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
+        let (stop, stopping) = watch::channel(false);
+        let router = Router { driver, stopping };
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(serve_connection(stream, router.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        // New clients shall find no socket, rather than one that never answers.
+        drop(self.socket);
+        stop.send_replace(true);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_ANSWERS, finished).await;
+        Ok(())
+    }
+}
+
+async fn serve_connection(stream: UnixStream, router: Router) {
+    // A peer whose credentials cannot be read is nobody.
+    let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+    let trusted = uid == 0 || uid == geteuid().as_raw();
+    if !trusted {
+        tracing::warn!(uid, "a foreign user was refused at the control socket");
+    }
+    let mut stopping = router.stopping.clone();
+    let service = service_fn(|request| {
+        let router = &router;
+        async move {
+            Ok::<Answer, Infallible>(match trusted {
+                true => router.answer(request).await,
+                false => Problem::forbidden(uid).into(),
+            })
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = told(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = served {
+        // Mostly a client that left in the middle, which is how a hold ends.
+        tracing::debug!(%error, "a control connection ended early");
+    }
+}
+
+/// Resolves when herd is ending.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the same.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}

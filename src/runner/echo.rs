@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::answer::{self, Answer};
+use super::told;
 
 /// Where a request leaves its upgrade for the connection's task.
 #[derive(Default)]
@@ -63,7 +64,7 @@ pub(super) async fn serve(upgraded: Upgraded, mut stopping: watch::Receiver<bool
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
             },
-            _ = stopping.wait_for(|stop| *stop) => break,
+            () = told(&mut stopping) => break,
         }
     }
     let away = CloseFrame {

@@ -137,7 +137,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        _ = stopping.wait_for(|stop| *stop) => {
+        () = told(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.as_mut().await
         }
@@ -149,4 +149,10 @@ where
     {
         echo::serve(upgraded, stopping).await;
     }
+}
+
+/// Resolves when the runner was told to stop.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the same.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }

@@ -1,0 +1,200 @@
+//! The control API's answers. Every error carries its code in `X-Herd-Error` and says what to do.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use serde::Serialize;
+
+use crate::core::{Refusal, StartFailureKind};
+use crate::driver::DriverGone;
+
+use super::views;
+
+static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
+
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// An error in the making.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    headers: HeaderMap,
+    log: Vec<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            headers: HeaderMap::new(),
+            log: Vec::new(),
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+    }
+
+    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
+        let mut problem = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            format!("this path takes {allowed}"),
+        );
+        problem.headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        problem
+    }
+
+    pub(super) fn forbidden(uid: u32) -> Self {
+        let mut problem = Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("uid {uid} may not control this herd; only the user it runs as and root may"),
+        );
+        problem
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        problem
+    }
+
+    /// Why the driver gave no session; `kind_name` names a kind by its number.
+    pub(super) fn refused(
+        refusal: Refusal,
+        id: &str,
+        kind_name: impl Fn(crate::core::KindId) -> String,
+    ) -> Self {
+        let unavailable = |code, detail: String, after: Duration| {
+            let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+            // Whole seconds (RFC 9110, 10.2.3), and never 0: that would ask for a busy loop.
+            let seconds = after.as_millis().div_ceil(1000).max(1).to_string();
+            if let Ok(value) = HeaderValue::try_from(seconds) {
+                problem.headers.insert(RETRY_AFTER, value);
+            }
+            problem
+        };
+        let second = Duration::from_secs(1);
+        match refusal {
+            Refusal::WorkerMismatch { bound_to } => Self::new(
+                StatusCode::CONFLICT,
+                "worker_mismatch",
+                format!(
+                    "session {id} is bound to a worker of kind {}",
+                    kind_name(bound_to)
+                ),
+            ),
+            Refusal::AtCapacity { retry_after } => unavailable(
+                "at_capacity",
+                "every worker slot is taken and the queue is full".into(),
+                retry_after,
+            ),
+            Refusal::QueueTimeout { waited } => unavailable(
+                "queue_timeout",
+                format!("no worker slot became free within {:.1} s", waited.as_secs_f64()),
+                second,
+            ),
+            Refusal::Draining => unavailable("draining", DriverGone.to_string(), second),
+            Refusal::WorkerBackoff { retry_after } => unavailable(
+                "worker_backoff",
+                "the kind's workers keep failing to start".into(),
+                retry_after,
+            ),
+            Refusal::SessionStopped => unavailable(
+                "session_ended",
+                format!("session {id} was stopped while it waited"),
+                second,
+            ),
+            Refusal::SessionLost { reason } => Self::new(
+                StatusCode::GONE,
+                "session_lost",
+                format!("session {id} is lost ({reason}); `herd stop {id}` forgets it, then the id is new"),
+            ),
+            Refusal::StartFailed(failure) => {
+                let (status, code) = match failure.kind {
+                    StartFailureKind::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "worker_start_timeout"),
+                    _ => (StatusCode::BAD_GATEWAY, "worker_start_failed"),
+                };
+                let mut problem = Self::new(status, code, failure.to_string());
+                problem.log = failure.log_tail;
+                problem
+            }
+        }
+    }
+}
+
+impl From<DriverGone> for Problem {
+    fn from(gone: DriverGone) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", gone.to_string())
+    }
+}
+
+impl From<Problem> for Answer {
+    fn from(problem: Problem) -> Self {
+        let body = views::Problem {
+            title: problem.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: problem.status.as_u16(),
+            code: problem.code.to_owned(),
+            detail: problem.detail,
+            log: problem.log,
+        };
+        let mut answer = json(problem.status, &body);
+        let headers = answer.headers_mut();
+        headers.extend(problem.headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(&X_HERD_ERROR, HeaderValue::from_static(problem.code));
+        answer
+    }
+}
+
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let (status, text) = match line(body) {
+        Ok(text) => (status, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n").into()),
+    };
+    answer(status, "application/json", Full::new(text).boxed_unsync())
+}
+
+pub(super) fn text(text: &'static str) -> Answer {
+    let body = Full::new(Bytes::from_static(text.as_bytes()));
+    answer(StatusCode::OK, "text/plain; charset=utf-8", body.boxed_unsync())
+}
+
+pub(super) fn stream(
+    content_type: &'static str,
+    chunks: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
+) -> Answer {
+    answer(
+        StatusCode::OK,
+        content_type,
+        StreamBody::new(chunks).boxed_unsync(),
+    )
+}
+
+/// One line of JSON.
+pub(super) fn line(value: &impl Serialize) -> serde_json::Result<Bytes> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

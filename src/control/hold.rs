@@ -1,0 +1,83 @@
+//! A stream that holds a session for as long as it is open.
+//!
+//! The response body owns the hold: a client that leaves, however it leaves, drops the body, and with it
+//! the hold. The kernel closes a UNIX socket with its process, so a dead client is always noticed.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use hyper::body::Frame;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::driver::{Attached, Hold, Origin};
+
+use super::answer::line;
+use super::told;
+use super::views::{Held, HeldOrigin, HoldEnded};
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+struct Holding {
+    hold: Hold,
+    heartbeat: Interval,
+    stopping: watch::Receiver<bool>,
+    next: Next,
+}
+
+enum Next {
+    First(HeldOrigin),
+    Heartbeat,
+    End,
+}
+
+/// A line that says what is held, an empty line every 15 s, and a last line if the session ends first.
+pub(super) fn hold(
+    attached: Attached,
+    stopping: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    let origin = match attached.origin {
+        Origin::Created => HeldOrigin::Created,
+        Origin::Reused => HeldOrigin::Reused,
+    };
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeat.reset();
+    let holding = Holding {
+        hold: attached.hold,
+        heartbeat,
+        stopping,
+        next: Next::First(origin),
+    };
+    stream::unfold(holding, |mut holding| async {
+        let line = holding.line().await?;
+        Some((Ok(Frame::data(line)), holding))
+    })
+}
+
+impl Holding {
+    async fn line(&mut self) -> Option<Bytes> {
+        let session = self.hold.session();
+        match std::mem::replace(&mut self.next, Next::Heartbeat) {
+            Next::First(origin) => line(&Held {
+                id: session.name.id.as_str().to_owned(),
+                generation: session.name.generation.0,
+                kind: session.kind.name.clone(),
+                worker: session.worker.to_string(),
+                origin,
+            })
+            .ok(),
+            Next::Heartbeat => tokio::select! {
+                reason = session.wait_end() => {
+                    self.next = Next::End;
+                    line(&HoldEnded { ended: reason.code().to_owned(), detail: reason.to_string() }).ok()
+                }
+                () = told(&mut self.stopping) => None,
+                _ = self.heartbeat.tick() => Some(Bytes::from_static(b"\n")),
+            },
+            Next::End => None,
+        }
+    }
+}
