@@ -186,6 +186,17 @@ impl Core {
                 _ => {}
             }
         }
+        // Their next session will not come.
+        let recycling = |known: &super::Worker| matches!(known.state, WorkerState::Recycling { .. });
+        let left: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, known)| recycling(known))
+            .map(|(worker, _)| *worker)
+            .collect();
+        for worker in left {
+            self.terminate(worker, now);
+        }
         self.check_drained();
     }
 }

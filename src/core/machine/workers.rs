@@ -58,7 +58,6 @@ impl Core {
         match &known.state {
             WorkerState::Starting { session } => {
                 let own = session.clone();
-                self.kill(worker);
                 let failure = StartFailure {
                     kind: StartFailureKind::Exited(exit),
                     log_tail: Vec::new(),

@@ -1,0 +1,691 @@
+//! A seeded simulation of the session core: random clients, workers and faults against a small model that
+//! checks the invariants after every step.
+//!
+//! `HERD_SIM_SEEDS=N` runs N seeds (default 500); `HERD_SIM_SEED=S` replays one and prints every step.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herd::core::{
+    Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId, Moment, OnCrash, OnDisconnect, Origin,
+    Output, Release, Remains, Request, Reuse, Rules, SessionId, SessionRef, Stage, StartFailure,
+    StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
+};
+
+const STEPS: usize = 400;
+const HOLDERS: [HolderKind; 4] = [
+    HolderKind::Request,
+    HolderKind::Stream,
+    HolderKind::Connection,
+    HolderKind::Hold,
+];
+
+/// SplitMix64 (Steele, Lea, Flood 2014): tiny, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[self.below(from.len())].clone())
+    }
+
+    fn session_id(&mut self) -> SessionId {
+        SessionId::parse(format!("s{}", self.below(12)).as_bytes()).unwrap()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Starting,
+    Ready,
+    Terminated,
+    Killed,
+}
+
+struct ModelWorker {
+    kind: KindId,
+    life: Life,
+    session: Option<SessionRef>,
+    started_for: Option<SessionId>,
+    bindings: usize,
+}
+
+struct Held {
+    session: SessionRef,
+    holders: Arc<Holders>,
+    holder: HolderKind,
+}
+
+struct World {
+    random: Random,
+    trace: bool,
+    now: Moment,
+    core: Core,
+    rules: Vec<Rules>,
+    workers: BTreeMap<WorkerId, ModelWorker>,
+    bound: BTreeMap<SessionRef, (WorkerId, Arc<Holders>)>,
+    /// Which worker each session ever had.
+    served_by: HashMap<SessionRef, WorkerId>,
+    ended: Vec<SessionRef>,
+    waiting: BTreeMap<TicketId, SessionId>,
+    holder_of: HashMap<TicketId, HolderKind>,
+    answered: HashSet<TicketId>,
+    held: Vec<Held>,
+    /// Notifications on their way to the owner.
+    notices: Vec<SessionRef>,
+    last_ticket: u64,
+    drained: usize,
+    draining: bool,
+    seen: BTreeMap<&'static str, usize>,
+}
+
+fn secs(n: usize) -> Duration {
+    Duration::from_secs(n as u64)
+}
+
+fn rules(random: &mut Random) -> Vec<Rules> {
+    let kinds = [
+        (StartedFor::Anyone, Reuse::Never),
+        (StartedFor::Anyone, Reuse::AfterSession),
+        (StartedFor::OneSession, Reuse::Never),
+    ];
+    let one = |(started_for, reuse)| {
+        let max = 1 + random.below(5);
+        Rules {
+            min: if started_for == StartedFor::OneSession {
+                0
+            } else {
+                random.below(max + 1)
+            },
+            max,
+            started_for,
+            ttl: random.chance(80).then(|| secs(5 + random.below(60))),
+            max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
+            stop_timeout: secs(5),
+            disconnect_grace: if random.chance(50) {
+                Duration::ZERO
+            } else {
+                secs(random.below(10))
+            },
+            on_disconnect: if random.chance(70) {
+                OnDisconnect::Kill
+            } else {
+                OnDisconnect::Ttl
+            },
+            on_crash: if random.chance(50) {
+                OnCrash::Lost
+            } else {
+                OnCrash::Respawn
+            },
+            reuse,
+            queue_max: random.below(6),
+            queue_timeout: secs(1 + random.below(30)),
+            lost_for: secs(60),
+        }
+    };
+    kinds.into_iter().map(one).collect()
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> Self {
+        let mut random = Random(seed);
+        let rules = rules(&mut random);
+        let mut core = Core::new(rules.clone());
+        core.start(Moment::default());
+        let mut world = Self {
+            random,
+            trace,
+            now: Moment::default(),
+            core,
+            rules,
+            workers: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            served_by: HashMap::new(),
+            ended: Vec::new(),
+            waiting: BTreeMap::new(),
+            holder_of: HashMap::new(),
+            answered: HashSet::new(),
+            held: Vec::new(),
+            notices: Vec::new(),
+            last_ticket: 0,
+            drained: 0,
+            draining: false,
+            seen: BTreeMap::new(),
+        };
+        world.settle();
+        world
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>10.3?} {}", self.now.0, what());
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..30 => self.client_comes(),
+            30..36 => self.client_leaves_the_queue(),
+            36..58 => self.holder_leaves(),
+            58..72 => self.worker_progresses(),
+            72..75 => self.worker_dies(),
+            75..79 => self.somebody_stops_a_session(),
+            79..88 => self.deliver_notices(),
+            88..91 => self.stale_input(),
+            91..93 => self.holder_comes_without_asking(),
+            _ => self.time_passes(),
+        }
+        self.settle();
+    }
+
+    fn client_comes(&mut self) {
+        let kind = KindId(self.random.below(self.rules.len()));
+        let holder = HOLDERS[self.random.below(HOLDERS.len())];
+        let request = Request {
+            id: self.random.session_id(),
+            kind: if self.random.chance(50) {
+                KindChoice::Named(kind)
+            } else {
+                KindChoice::Fallback(kind)
+            },
+            holder,
+            wait: if self.random.chance(85) {
+                Wait::Queue
+            } else {
+                Wait::Refuse
+            },
+            remains: if self.random.chance(80) {
+                Remains::Respect
+            } else {
+                Remains::Discard
+            },
+        };
+        self.last_ticket += 1;
+        let ticket = TicketId(self.last_ticket);
+        self.say(|| format!("{ticket} asks: {request:?}"));
+        self.waiting.insert(ticket, request.id.clone());
+        self.holder_of.insert(ticket, holder);
+        self.core.attach(ticket, request, self.now);
+    }
+
+    fn client_leaves_the_queue(&mut self) {
+        let waiting: Vec<TicketId> = self.waiting.keys().copied().collect();
+        if let Some(ticket) = self.random.pick(&waiting) {
+            self.say(|| format!("{ticket} leaves"));
+            self.waiting.remove(&ticket);
+            self.answered.insert(ticket);
+            self.core.abandon(ticket, self.now);
+            self.count("left the queue");
+        }
+    }
+
+    fn holder_leaves(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.held.len());
+        let held = self.held.swap_remove(index);
+        self.say(|| format!("{:?} of {:?} leaves", held.holder, held.session));
+        if held.holders.release(held.holder, self.now) == Release::Notify {
+            self.notices.push(held.session);
+            if self.random.chance(70) {
+                self.deliver_notices();
+            }
+        }
+    }
+
+    /// The data plane's fast path: an established session is held without visiting the owner.
+    fn holder_comes_without_asking(&mut self) {
+        let sessions: Vec<SessionRef> = self.bound.keys().cloned().collect();
+        let Some(session) = self.random.pick(&sessions) else {
+            return;
+        };
+        let holders = Arc::clone(&self.bound[&session].1);
+        let holder = HOLDERS[self.random.below(HOLDERS.len())];
+        if holders.acquire(holder) {
+            self.held.push(Held {
+                session,
+                holders,
+                holder,
+            });
+        }
+    }
+
+    fn deliver_notices(&mut self) {
+        for session in std::mem::take(&mut self.notices) {
+            self.core.attention(&session, self.now);
+        }
+    }
+
+    fn worker_progresses(&mut self) {
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let Some(worker) = self.random.pick(&workers) else {
+            return;
+        };
+        match self.workers[&worker].life {
+            Life::Starting if self.random.chance(80) => {
+                self.say(|| format!("{worker} ready"));
+                if let Some(model) = self.workers.get_mut(&worker) {
+                    model.life = Life::Ready;
+                }
+                self.core.worker_ready(worker, self.now);
+            }
+            Life::Starting if self.random.chance(50) => {
+                self.say(|| format!("{worker} fails to start"));
+                let kind = StartFailureKind::Timeout {
+                    after: secs(1),
+                    last: "refused".into(),
+                };
+                self.core.worker_failed(
+                    worker,
+                    StartFailure {
+                        kind,
+                        log_tail: Vec::new(),
+                    },
+                    self.now,
+                );
+                self.count("failed starts");
+            }
+            Life::Killed => self.gone(worker),
+            Life::Terminated if self.random.chance(30) => self.gone(worker),
+            _ => {}
+        }
+    }
+
+    /// At any time, in any state, asked or not.
+    fn worker_dies(&mut self) {
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        if let Some(worker) = self.random.pick(&workers) {
+            self.gone(worker);
+        }
+    }
+
+    fn gone(&mut self, worker: WorkerId) {
+        self.say(|| format!("{worker} gone"));
+        self.workers.remove(&worker);
+        self.core.worker_gone(worker, Exit::Code(1), self.now);
+    }
+
+    fn somebody_stops_a_session(&mut self) {
+        let id = self.random.session_id();
+        self.say(|| format!("stop {id}"));
+        let stage = self.core.session(&id).map(|s| s.stage);
+        let outcome = self.core.stop(&id, self.now);
+        let fits = matches!(
+            (&stage, &outcome),
+            (None, StopOutcome::Unknown)
+                | (Some(Stage::Queued | Stage::Starting), StopOutcome::NeverStarted)
+                | (Some(Stage::Bound { .. }), StopOutcome::Ending { .. })
+                | (Some(Stage::Lost { .. }), StopOutcome::Forgotten)
+        );
+        assert!(fits, "stopping a session in {stage:?} answered {outcome:?}");
+    }
+
+    /// Late and repeated reports must touch nothing.
+    fn stale_input(&mut self) {
+        let worker = WorkerId(self.random.below(40) as u64);
+        if !self.workers.contains_key(&worker) {
+            self.core.worker_ready(worker, self.now);
+            self.core.worker_gone(worker, Exit::Code(0), self.now);
+        }
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(session) = self.random.pick(&ended) {
+            self.core.attention(&session, self.now);
+        }
+        self.ended = ended;
+        self.core.abandon(TicketId(u64::MAX), self.now);
+        self.core.advance(self.now);
+    }
+
+    fn time_passes(&mut self) {
+        match self.core.next_deadline() {
+            Some(at) if self.random.chance(60) => self.now = self.now.max(at),
+            _ => self.now = self.now + Duration::from_millis(self.random.below(5000) as u64),
+        }
+        self.core.advance(self.now);
+        if let Some(at) = self.core.next_deadline() {
+            assert!(
+                at > self.now,
+                "a deadline in the past stays armed: {at:?} at {:?}",
+                self.now
+            );
+        }
+    }
+
+    /// Carries the outputs out, then checks everything.
+    fn settle(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            self.say(|| format!("    {output:?}"));
+            self.carry_out(output);
+        }
+        self.check();
+    }
+
+    fn answer(&mut self, ticket: TicketId) -> SessionId {
+        assert!(
+            self.answered.insert(ticket),
+            "{ticket} was answered twice, or after it left"
+        );
+        self.waiting
+            .remove(&ticket)
+            .unwrap_or_else(|| panic!("{ticket} was never asked"))
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Start {
+                worker,
+                kind,
+                session,
+            } => {
+                let one_session = self.rules[kind.0].started_for == StartedFor::OneSession;
+                assert_eq!(session.is_some(), one_session);
+                assert!(!self.draining, "a worker was started while draining");
+                let life = Life::Starting;
+                let model = ModelWorker {
+                    kind,
+                    life,
+                    session: None,
+                    started_for: session,
+                    bindings: 0,
+                };
+                assert!(
+                    self.workers.insert(worker, model).is_none(),
+                    "worker id {worker} was used twice"
+                );
+                self.count("starts");
+            }
+            Output::Terminate { worker } => {
+                let model = self
+                    .workers
+                    .get_mut(&worker)
+                    .expect("a worker that is gone was terminated");
+                assert!(
+                    matches!(model.life, Life::Starting | Life::Ready),
+                    "terminated twice"
+                );
+                model.life = Life::Terminated;
+            }
+            Output::Kill { worker } => {
+                let model = self
+                    .workers
+                    .get_mut(&worker)
+                    .expect("a worker that is gone was killed");
+                assert_ne!(model.life, Life::Killed, "killed twice");
+                model.life = Life::Killed;
+            }
+            Output::Bound {
+                session,
+                kind,
+                worker,
+                holders,
+            } => {
+                self.bind(session, kind, worker, holders);
+            }
+            Output::Grant {
+                ticket,
+                session,
+                origin,
+                ..
+            } => {
+                assert_eq!(self.answer(ticket), session.id);
+                let (_, holders) = self
+                    .bound
+                    .get(&session)
+                    .expect("granted a session that is not bound");
+                let holders = Arc::clone(holders);
+                self.count(if origin == Origin::Created {
+                    "created"
+                } else {
+                    "reused"
+                });
+                let holder = self.holder_of[&ticket];
+                self.held.push(Held {
+                    session,
+                    holders,
+                    holder,
+                });
+            }
+            Output::Refuse { ticket, .. } => {
+                self.answer(ticket);
+                self.count("refused");
+            }
+            Output::Ended {
+                session,
+                worker,
+                reason,
+                ..
+            } => self.unbind(session, worker, reason),
+            Output::Drained => self.drained += 1,
+        }
+    }
+
+    fn bind(&mut self, session: SessionRef, kind: KindId, worker: WorkerId, holders: Arc<Holders>) {
+        let model = self
+            .workers
+            .get_mut(&worker)
+            .expect("bound to a worker that is gone");
+        assert_eq!(model.life, Life::Ready, "bound to a worker that cannot serve");
+        assert_eq!(model.kind, kind);
+        assert_eq!(model.session, None, "{worker} serves two sessions");
+        model.bindings += 1;
+        let reused = self.rules[kind.0].reuse == Reuse::AfterSession;
+        assert!(
+            model.bindings == 1 || reused,
+            "{worker} serves a second session without `reuse`"
+        );
+        if let Some(id) = &model.started_for {
+            assert_eq!(*id, session.id, "{worker} was started for another session");
+        }
+        model.session = Some(session.clone());
+        let holder = self
+            .held
+            .iter()
+            .find(|held| self.served_by.get(&held.session) == Some(&worker));
+        assert!(
+            holder.is_none(),
+            "{worker} serves anew while its old session is still held"
+        );
+        let twice = self.bound.keys().any(|s| s.id == session.id);
+        assert!(!twice, "{} is bound to two workers", session.id);
+        self.served_by.insert(session.clone(), worker);
+        self.bound.insert(session, (worker, holders));
+        self.count("bound");
+    }
+
+    fn unbind(&mut self, session: SessionRef, worker: Option<WorkerId>, reason: EndReason) {
+        let (bound_to, holders) = self
+            .bound
+            .remove(&session)
+            .expect("ended without having been bound");
+        assert_eq!(worker, Some(bound_to));
+        assert!(holders.snapshot().closed, "an ended session can still be held");
+        if let Some(model) = self.workers.get_mut(&bound_to) {
+            model.session = None;
+        }
+        if reason == EndReason::Ttl {
+            let held = self.held.iter().any(|h| h.session == session);
+            assert!(!held, "evicted for idleness while held");
+        }
+        self.count(match reason {
+            EndReason::Stopped => "stopped",
+            EndReason::Disconnected => "disconnected",
+            EndReason::Ttl => "ttl",
+            EndReason::MaxLifetime => "max_lifetime",
+            EndReason::Crashed(_) => "crashed",
+            EndReason::Drained => "drained",
+        });
+        self.ended.push(session);
+    }
+
+    fn check(&self) {
+        for (index, rules) in self.rules.iter().enumerate() {
+            let kind = KindId(index);
+            let counts = self.core.counts(kind);
+            let occupied = counts.starting + counts.warm + counts.bound + counts.dying;
+            assert!(
+                occupied <= rules.max,
+                "{kind}: {counts:?} exceeds max {}",
+                rules.max
+            );
+            let alive = self.workers.values().filter(|w| w.kind == kind).count();
+            assert_eq!(occupied, alive, "{kind}: {counts:?} but {alive} workers live");
+            let bound = self
+                .bound
+                .values()
+                .filter(|(w, _)| self.workers[w].kind == kind)
+                .count();
+            assert!(
+                counts.bound >= bound,
+                "{kind}: {counts:?} but {bound} sessions are bound"
+            );
+            let limit = rules.queue_max + rules.max;
+            assert!(
+                counts.queued <= limit,
+                "{kind}: {} wait, over the limit {limit}",
+                counts.queued
+            );
+            if counts.queued > 0 {
+                assert_eq!(counts.warm, 0, "{kind}: a warm worker idles while sessions wait");
+            }
+            if rules.reuse == Reuse::Never && !self.draining {
+                assert!(
+                    counts.warm <= rules.min,
+                    "{kind}: {counts:?} keeps more warm than {}",
+                    rules.min
+                );
+            }
+        }
+        for (session, (worker, holders)) in &self.bound {
+            let serving = self.workers.get(worker).and_then(|w| w.session.as_ref());
+            assert_eq!(serving, Some(session), "{session:?} and {worker} disagree");
+            let held = self.held.iter().filter(|h| h.session == *session).count();
+            assert_eq!(
+                holders.snapshot().holders as usize,
+                held,
+                "holders of {session:?}"
+            );
+            assert!(
+                !holders.snapshot().closed,
+                "{session:?} is closed but was not ended"
+            );
+        }
+        let live: HashSet<SessionId> = self.core.sessions().map(|s| s.session.id).collect();
+        for (ticket, id) in &self.waiting {
+            assert!(live.contains(id), "{ticket} waits for {id}, which does not exist");
+        }
+    }
+
+    /// Everything that was started can be brought to an end, and that is told once.
+    fn finish(&mut self) {
+        self.draining = true;
+        self.say(|| "drain".into());
+        self.core.drain(self.now + secs(20), self.now);
+        self.settle();
+        assert!(
+            self.waiting.is_empty(),
+            "drain left {} requests waiting",
+            self.waiting.len()
+        );
+        for _ in 0..30 {
+            self.step();
+        }
+        // Past drain_timeout, then past stop_timeout.
+        for _ in 0..2 {
+            self.now = self.now + secs(60);
+            self.core.advance(self.now);
+            self.settle();
+        }
+        let left: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for worker in left {
+            let life = self.workers[&worker].life;
+            assert_eq!(
+                life,
+                Life::Killed,
+                "{worker} outlived drain_timeout and stop_timeout"
+            );
+            self.gone(worker);
+            self.settle();
+        }
+        assert_eq!(
+            self.drained, 1,
+            "the end of the drain was told {} times",
+            self.drained
+        );
+        assert_eq!(self.core.sessions().count(), 0);
+    }
+}
+
+fn run(seed: u64, trace: bool) -> BTreeMap<&'static str, usize> {
+    let mut world = World::new(seed, trace);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.finish();
+    world.seen
+}
+
+#[test]
+fn the_invariants_hold_after_every_step_of_many_seeds() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|v| v.parse::<u64>().expect("a number"))
+    };
+    if let Some(seed) = number("HERD_SIM_SEED") {
+        println!("{:?}", run(seed, true));
+        return;
+    }
+    let mut seen: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for seed in 0..number("HERD_SIM_SEEDS").unwrap_or(500) {
+        let Ok(counts) = std::panic::catch_unwind(|| run(seed, false)) else {
+            panic!(
+                "seed {seed} failed; replay it: HERD_SIM_SEED={seed} cargo test --test simulation -- --nocapture"
+            );
+        };
+        counts
+            .into_iter()
+            .for_each(|(what, n)| *seen.entry(what).or_default() += n);
+    }
+    println!("{seen:#?}");
+    let expected = [
+        "bound",
+        "created",
+        "reused",
+        "refused",
+        "left the queue",
+        "failed starts",
+        "stopped",
+        "disconnected",
+        "ttl",
+        "max_lifetime",
+        "crashed",
+        "drained",
+    ];
+    for what in expected {
+        assert!(
+            seen.contains_key(what),
+            "no seed ever saw {what:?}: nothing is tested there"
+        );
+    }
+}
