@@ -93,8 +93,10 @@ impl Client {
             nix::sys::socket::sockopt::SndBuf,
             &(2 * wire::MAX_BODY),
         )?;
+        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
+        let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
         Ok(Self {
-            socket: AsyncFd::with_interest(forked.socket, Interest::READABLE | Interest::WRITABLE)?,
+            socket,
             launcher: forked.pidfd,
             guard: forked.guard,
             next: Cell::new(0),

@@ -1,14 +1,24 @@
 //! Workers: from a kind's templates to a ready, supervised process tree, and to its end.
 
 mod endpoint;
+mod environment;
 mod escape;
 mod logs;
+mod output;
+mod ports;
+mod readiness;
+mod start;
+mod state_dir;
+mod workers;
 
 use std::time::Duration;
 
 pub use endpoint::{Connection, Endpoint, TcpEndpoint};
 pub use escape::escape;
 pub use logs::{Line, Logs, Stream};
+pub use ports::DEFAULT_PORTS;
+pub use state_dir::{StateDir, StateDirError};
+pub use workers::Workers;
 
 use crate::core::{Exit, StartFailure, WorkerId};
 

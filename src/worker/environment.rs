@@ -1,0 +1,102 @@
+//! A worker's command line and environment: what its kind names, and nothing else of herd's.
+
+use std::collections::BTreeMap;
+
+use crate::config::{Kind, Values};
+use crate::launcher::Program;
+
+/// Always passed on where herd has them; few programs run without.
+const ALWAYS: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// Where even herd has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// herd's own environment, read once. Variables that are not UTF-8 cannot be passed on.
+pub(super) fn own() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect()
+}
+
+/// What to run for a worker of this kind. Later sources win: PATH, HOME and LANG, `env_passthrough`, `PORT`,
+/// `env`.
+pub(super) fn program(kind: &Kind, values: &Values, own: &[(String, String)]) -> Program {
+    let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
+    let passed = |name: &str| {
+        ALWAYS.contains(&name)
+            || kind
+                .env_passthrough
+                .iter()
+                .any(|p| matches(p.as_bytes(), name.as_bytes()))
+    };
+    env.extend(own.iter().filter(|(name, _)| passed(name)).cloned());
+    if let Some(port) = values.port {
+        env.insert("PORT".to_owned(), port.to_string());
+    }
+    env.extend(
+        kind.env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.render(values))),
+    );
+    Program {
+        argv: kind.cmd.iter().map(|argument| argument.render(values)).collect(),
+        env: env.into_iter().collect(),
+        cwd: kind.cwd.as_ref().map(|cwd| cwd.render(values)),
+    }
+}
+
+/// `*` is any run of bytes, `?` any one byte.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to go on if the latest `*` has to take one more byte.
+    let mut retry = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match retry {
+                Some((star, taken)) => {
+                    retry = Some((star, taken + 1));
+                    p = star + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("PLAYWRIGHT_*", "PLAYWRIGHT_BROWSERS_PATH", true),
+            ("PLAYWRIGHT_*", "XPLAYWRIGHT_A", false),
+            ("*_PROXY", "HTTPS_PROXY", true),
+            ("*_PROXY", "HTTPS_PROXY_X", false),
+            ("L?_ALL", "LC_ALL", true),
+            ("L?_ALL", "L_ALL", false),
+            ("*a*b*", "xaxxbx", true),
+            ("*a*b", "xaxxbx", false),
+            ("*", "", true),
+            ("", "A", false),
+            ("A", "A", true),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), name.as_bytes()),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+    }
+}

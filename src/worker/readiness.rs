@@ -1,0 +1,196 @@
+//! When a starting worker may be given requests: it listens where it was told to, the listener is its own, and
+//! its health path, if it has one, answers.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+
+use crate::config::{Kind, Protocol};
+use crate::launcher::Keeper;
+
+use super::endpoint::{Connection, Endpoint, Standing, TcpEndpoint, standing};
+
+/// The first probe comes at once; then pauses grow to the longest.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// One health request may take this long; a worker that hangs on one may answer the next.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A listener is a stranger's when it was not found in the tree this often in a row: a process that is just
+/// being forked can hide from one look.
+const STRANGER_AFTER: u32 = 3;
+
+/// Where the worker was told to listen.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    Port(u16),
+    Socket(Arc<PathBuf>),
+}
+
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Ready(Endpoint),
+    /// Somebody else listens on the worker's port.
+    Stranger,
+}
+
+/// Probes until there is a verdict; `last` always tells what the latest probe saw.
+pub(super) async fn verdict(
+    kind: &Kind,
+    target: &Target,
+    keeper: &Arc<Keeper>,
+    last: &RefCell<String>,
+) -> Verdict {
+    let mut pause = FIRST_PAUSE;
+    let mut strange = 0;
+    loop {
+        match listening(target, keeper).await {
+            Ok(endpoint) => match healthy(kind, &endpoint).await {
+                Ok(()) => return Verdict::Ready(endpoint),
+                Err(text) => last.replace(text),
+            },
+            Err(NotYet::Because(text)) => last.replace(text),
+            Err(NotYet::Stranger) => {
+                strange += 1;
+                if strange == STRANGER_AFTER {
+                    return Verdict::Stranger;
+                }
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+        };
+        strange = 0;
+        tokio::time::sleep(pause).await;
+        pause = (pause + pause / 2).min(LONGEST_PAUSE);
+    }
+}
+
+enum NotYet {
+    Because(String),
+    Stranger,
+}
+
+async fn listening(target: &Target, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
+    match target {
+        Target::Port(port) => on_port(*port, keeper),
+        Target::Socket(path) => {
+            let endpoint = Endpoint::Unix(Arc::clone(path));
+            match endpoint.connect().await {
+                Ok(_) => Ok(endpoint),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    Err(NotYet::Because(format!("{} does not exist", path.display())))
+                }
+                Err(e) => Err(NotYet::Because(format!("connecting to {}: {e}", path.display()))),
+            }
+        }
+    }
+}
+
+/// Asks the kernel instead of connecting: a worker without a health path sees no connection that is not a
+/// client's, and a stranger sees none at all.
+fn on_port(port: u16, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
+    let addresses: [SocketAddr; 2] = [
+        (Ipv4Addr::LOCALHOST, port).into(),
+        (Ipv6Addr::LOCALHOST, port).into(),
+    ];
+    for addr in addresses {
+        match standing(addr, keeper) {
+            Ok(Standing::Proven(listener)) => {
+                return Ok(Endpoint::Tcp(TcpEndpoint::new(
+                    addr,
+                    listener,
+                    Arc::clone(keeper),
+                )));
+            }
+            // On the second address a stranger is no obstacle: the worker may still come on the first.
+            Ok(Standing::Stranger) if addr.is_ipv4() => return Err(NotYet::Stranger),
+            Ok(Standing::Unknown(processes)) => {
+                return Err(NotYet::Because(format!(
+                    "something listens at {addr}, and {processes} processes of the worker do not let herd see \
+                     whether it is theirs"
+                )));
+            }
+            Ok(Standing::Nobody | Standing::Stranger) => {}
+            // No IPv6 on this host.
+            Err(_) if addr.is_ipv6() => {}
+            Err(e) => return Err(NotYet::Because(format!("cannot ask who listens at {addr}: {e}"))),
+        }
+    }
+    Err(NotYet::Because(format!("nothing listens on port {port}")))
+}
+
+async fn healthy(kind: &Kind, endpoint: &Endpoint) -> Result<(), String> {
+    let Some(path) = &kind.health_path else {
+        return Ok(());
+    };
+    let probe = async {
+        match endpoint.connect().await.map_err(|e| format!("connecting: {e}"))? {
+            Connection::Tcp(stream) => ask(stream, kind.protocol, path).await,
+            Connection::Unix(stream) => ask(stream, kind.protocol, path).await,
+        }
+    };
+    match tokio::time::timeout(PROBE_LIMIT, probe).await {
+        Ok(Ok(status)) if (200..400).contains(&status.as_u16()) => Ok(()),
+        Ok(Ok(status)) => Err(format!("GET {path} answered {status}")),
+        Ok(Err(text)) => Err(format!("GET {path}: {text}")),
+        Err(_) => Err(format!("GET {path} was not answered within {PROBE_LIMIT:?}")),
+    }
+}
+
+async fn ask<S>(stream: S, protocol: Protocol, path: &str) -> Result<StatusCode, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let io = TokioIo::new(stream);
+    // Dropped, and with it the connection, once the head of the answer is here.
+    let mut connection = JoinSet::new();
+    let failed = |e: hyper::Error| e.to_string();
+    let response = match protocol {
+        Protocol::Http1 => {
+            let (mut sender, driver) = hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
+            connection.spawn_local(driver);
+            let request = Request::get(path)
+                .header(header::HOST, "localhost")
+                .header(header::CONNECTION, "close")
+                .body(Empty::<Bytes>::new())
+                .map_err(|e| e.to_string())?;
+            sender.send_request(request).await.map_err(failed)?
+        }
+        Protocol::H2 => {
+            let (mut sender, driver) = hyper::client::conn::http2::handshake(OwnThread, io)
+                .await
+                .map_err(failed)?;
+            connection.spawn_local(driver);
+            let request = Request::get(format!("http://localhost{path}"))
+                .body(Empty::<Bytes>::new())
+                .map_err(|e| e.to_string())?;
+            sender.send_request(request).await.map_err(failed)?
+        }
+    };
+    Ok(response.status())
+}
+
+/// Runs the tasks of an h2 connection on this thread; they end with the connection.
+#[derive(Debug, Clone, Copy)]
+struct OwnThread;
+
+impl<F> hyper::rt::Executor<F> for OwnThread
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}

@@ -1,0 +1,359 @@
+//! One worker's life, as one task: directory, port, process, readiness, end.
+//!
+//! ```text
+//!            ┌─────────── port was a stranger's, tries left ──────────┐
+//!            ▼                                                        │
+//! prepare ─▶ spawn ─▶ probe ──ready──▶ serve ──reaped──▶ Gone          │
+//!    │         │        ├─ ended / stranger ─▶ reaped ─┴─▶ StartFailed, Gone
+//!    └────┬────┘        └─ start_timeout ─▶ StartFailed ─▶ (the driver kills) ─▶ reaped ─▶ Gone
+//!         └─▶ StartFailed, Gone
+//! ```
+//!
+//! A worker that the driver kills before it is ready is only `Gone`.
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::config::{Kind, Upstream, Values};
+use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
+use crate::launcher::{Keeper, Report};
+use crate::sys::listener;
+
+use super::logs::{Logs, Stream};
+use super::readiness::{self, Target, Verdict};
+use super::workers::Shared;
+use super::{Death, Event, environment, output, state_dir};
+
+/// Ports tried before a worker is given up because others took them.
+const TRIES: u32 = 3;
+
+/// A tree that is gone leaves at most full pipes behind; only a pipe that was passed to a stranger stays open.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a worker's end waits for its directory to be removed; the removal itself goes on.
+const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest address of a UNIX socket, bytes, without the final NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) worker: WorkerId,
+    pub(super) kind: Arc<Kind>,
+    pub(super) session: Option<SessionId>,
+    pub(super) logs: Arc<Logs>,
+    pub(super) shared: Rc<Shared>,
+}
+
+/// What one try came to; there is no process left after any of them.
+enum Try {
+    AnotherPort,
+    Over(Option<Exit>),
+}
+
+impl Life {
+    pub(super) async fn run(self) {
+        let exit = match self.shared.state.make(self.worker) {
+            Ok(dir) => {
+                let exit = self.tries(&dir).await;
+                remove(dir).await;
+                exit
+            }
+            Err(e) => {
+                let place = self.shared.state.path().display();
+                self.resource(format!("cannot make a directory for the worker in {place}: {e}"))
+                    .await;
+                None
+            }
+        };
+        let killed = self.shared.killed(self.worker);
+        let exit = exit.unwrap_or(match killed {
+            Some(_) => Exit::Signal(libc::SIGKILL),
+            None => Exit::KeeperLost,
+        });
+        let took = killed.as_ref().map(|killed| killed.took()).unwrap_or_default();
+        let census = killed.map(|killed| killed.census).unwrap_or_default();
+        self.shared.gone(self.worker);
+        let death = Death {
+            pids: census.pids,
+            processes: census.processes,
+            memory: census.memory,
+            took,
+            exit,
+        };
+        self.tell(Event::Gone {
+            worker: self.worker,
+            death,
+        })
+        .await;
+    }
+
+    async fn tries(&self, dir: &Path) -> Option<Exit> {
+        for attempt in 1..=TRIES {
+            if self.shared.killed(self.worker).is_some() {
+                return None;
+            }
+            let port = match self.kind.upstream {
+                Upstream::Port => {
+                    let port = self.shared.ports.borrow_mut().allot();
+                    if port.is_none() {
+                        let range = self.shared.ports.borrow().range().clone();
+                        let (first, last) = (range.start(), range.end());
+                        self.resource(format!("no port from {first} to {last} is free for the worker"))
+                            .await;
+                        return None;
+                    }
+                    port
+                }
+                Upstream::Socket => None,
+            };
+            let outcome = self.attempt(dir, port, attempt).await;
+            if let Some(port) = port {
+                self.shared.ports.borrow_mut().give_back(port);
+            }
+            match outcome {
+                Try::AnotherPort => self.shared.pending(self.worker),
+                Try::Over(exit) => return exit,
+            }
+        }
+        None
+    }
+
+    async fn attempt(&self, dir: &Path, port: Option<u16>, attempt: u32) -> Try {
+        let socket = dir.join("s");
+        let target = match port {
+            Some(port) => Target::Port(port),
+            None if socket.as_os_str().len() > MAX_SOCKET_PATH => {
+                self.resource(format!(
+                    "the worker's socket {} would be {} bytes long and the kernel takes {MAX_SOCKET_PATH}; use a \
+                     shorter --state-dir",
+                    socket.display(),
+                    socket.as_os_str().len()
+                ))
+                .await;
+                return Try::Over(None);
+            }
+            None => Target::Socket(Arc::new(socket.clone())),
+        };
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let values = Values {
+            port,
+            socket: port.is_none().then(|| text(&socket)),
+            session_id: self.session.as_ref().map(|id| id.as_str().to_owned()),
+            worker: self.worker.to_string(),
+            dir: text(dir),
+        };
+        let mut running = match self.spawn(&values).await {
+            Ok(running) => running,
+            Err(message) => {
+                self.resource(message).await;
+                return Try::Over(None);
+            }
+        };
+
+        let last = RefCell::new("none yet".to_owned());
+        let limit = self.kind.start_timeout;
+        let keeper = Arc::clone(&running.keeper);
+        let verdict = tokio::select! {
+            biased;
+            () = running.report.ended() => None,
+            verdict = readiness::verdict(&self.kind, &target, &keeper, &last) => Some(verdict),
+            () = tokio::time::sleep(limit) => {
+                let last = last.borrow().clone();
+                self.fail(StartFailureKind::Timeout { after: limit, last }).await;
+                return Try::Over(running.end().await);
+            }
+        };
+        match verdict {
+            Some(Verdict::Ready(endpoint)) => {
+                self.tell(Event::Ready {
+                    worker: self.worker,
+                    endpoint,
+                })
+                .await;
+                Try::Over(running.end().await)
+            }
+            Some(Verdict::Stranger) => {
+                if let Err(e) = keeper.kill() {
+                    tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
+                }
+                let exit = running.end().await;
+                self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
+            }
+            None => self.ended_early(running, port, attempt).await,
+        }
+    }
+
+    /// The main process ended, or was never more than a failed `exec`.
+    async fn ended_early(&self, mut running: Running, port: Option<u16>, attempt: u32) -> Try {
+        let exit = running.end().await;
+        if self.shared.killed(self.worker).is_some() {
+            return Try::Over(exit);
+        }
+        if let Some(message) = running.report.exec_failure.take() {
+            self.fail(StartFailureKind::Exec { message }).await;
+            return Try::Over(exit);
+        }
+        // Its tree is gone, so whoever listens now is somebody else, and probably the reason.
+        if let Some(port) = port
+            && matches!(listener::at((Ipv4Addr::LOCALHOST, port).into()), Ok(Some(_)))
+        {
+            return self.lost_its_port(port, attempt, exit).await;
+        }
+        self.fail(StartFailureKind::Exited(exit.unwrap_or(Exit::KeeperLost)))
+            .await;
+        Try::Over(exit)
+    }
+
+    async fn lost_its_port(&self, port: u16, attempt: u32, exit: Option<Exit>) -> Try {
+        if self.shared.killed(self.worker).is_some() {
+            return Try::Over(exit);
+        }
+        if attempt < TRIES {
+            tracing::info!(worker = %self.worker, port, "another process took the worker's port; trying another");
+            return Try::AnotherPort;
+        }
+        self.fail(StartFailureKind::PortTaken { port }).await;
+        Try::Over(exit)
+    }
+
+    async fn spawn(&self, values: &Values) -> Result<Running, String> {
+        let program = environment::program(&self.kind, values, &self.shared.own_env);
+        let pipe = || {
+            nix::unistd::pipe2(OFlag::O_CLOEXEC)
+                .map_err(|e| format!("cannot make a pipe for the worker: {e}"))
+        };
+        let ((out, out_end), (err, err_end), (status, status_end)) = (pipe()?, pipe()?, pipe()?);
+        let report = ReportReader::new(self.worker, status).map_err(|e| e.to_string())?;
+        let (keeper, reaped) = self
+            .shared
+            .client
+            .spawn(program, [out_end, err_end, status_end])
+            .await
+            .map_err(|e| e.to_string())?;
+        let keeper = Arc::new(keeper);
+        self.shared.alive(self.worker, &keeper);
+        let mut pumps = JoinSet::new();
+        pumps.spawn_local(output::pump(out, Stream::Stdout, Arc::clone(&self.logs)));
+        pumps.spawn_local(output::pump(err, Stream::Stderr, Arc::clone(&self.logs)));
+        Ok(Running {
+            keeper,
+            reaped,
+            report,
+            pumps,
+        })
+    }
+
+    async fn resource(&self, message: String) {
+        self.fail(StartFailureKind::Resource { message }).await;
+    }
+
+    /// Nothing is told of a worker that the driver has already decided to kill: that is no failure.
+    async fn fail(&self, kind: StartFailureKind) {
+        if self.shared.killed(self.worker).is_none() {
+            let failure = StartFailure {
+                kind,
+                log_tail: output::tail(&self.logs),
+            };
+            self.tell(Event::StartFailed {
+                worker: self.worker,
+                failure,
+            })
+            .await;
+        }
+    }
+
+    async fn tell(&self, event: Event) {
+        // Without a driver there is nobody to tell: herd is ending, and the launcher with it.
+        let _ = self.shared.events.send(event).await;
+    }
+}
+
+/// A worker's process, until it is reaped.
+struct Running {
+    keeper: Arc<Keeper>,
+    reaped: oneshot::Receiver<()>,
+    report: ReportReader,
+    pumps: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits until the tree is gone and all it wrote is read. How the main process ended, if the keeper lived to
+    /// tell.
+    async fn end(&mut self) -> Option<Exit> {
+        // An error means that the launcher is gone, and the tree with it.
+        let _ = (&mut self.reaped).await;
+        let _ = tokio::time::timeout(DRAIN_LIMIT, async {
+            self.report.read_out().await;
+            while self.pumps.join_next().await.is_some() {}
+        })
+        .await;
+        self.report.exit
+    }
+}
+
+/// Reads what the keeper says.
+struct ReportReader {
+    worker: WorkerId,
+    lines: Lines<BufReader<pipe::Receiver>>,
+    exec_failure: Option<String>,
+    exit: Option<Exit>,
+}
+
+impl ReportReader {
+    fn new(worker: WorkerId, fd: OwnedFd) -> std::io::Result<Self> {
+        let lines = BufReader::new(pipe::Receiver::from_owned_fd(fd)?).lines();
+        Ok(Self {
+            worker,
+            lines,
+            exec_failure: None,
+            exit: None,
+        })
+    }
+
+    /// Until the main process has ended, or the keeper has without a word. Cancel-safe.
+    async fn ended(&mut self) {
+        while self.exit.is_none() && self.next().await {}
+    }
+
+    async fn read_out(&mut self) {
+        while self.next().await {}
+    }
+
+    async fn next(&mut self) -> bool {
+        let Ok(Some(line)) = self.lines.next_line().await else {
+            return false;
+        };
+        match serde_json::from_str(&line) {
+            Ok(Report::ExecFailed { message }) => self.exec_failure = Some(message),
+            Ok(Report::Exited { code }) => self.exit = Some(Exit::Code(code)),
+            Ok(Report::Signalled { signal }) => self.exit = Some(Exit::Signal(signal)),
+            Ok(Report::Note { message }) => tracing::debug!(worker = %self.worker, "{message}"),
+            Err(e) => tracing::warn!(worker = %self.worker, "the keeper is not understood: {e}"),
+        }
+        true
+    }
+}
+
+/// In a thread of its own: a worker may have left any number of files.
+async fn remove(dir: PathBuf) {
+    let shown = dir.display().to_string();
+    let removal = tokio::task::spawn_blocking(move || state_dir::remove(&dir));
+    match tokio::time::timeout(REMOVE_LIMIT, removal).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(e))) => tracing::warn!("cannot remove a worker's directory {shown}: {e}"),
+        Ok(Err(e)) => tracing::warn!("cannot remove a worker's directory {shown}: {e}"),
+        Err(_) => tracing::warn!("a worker's directory {shown} is large; its removal goes on"),
+    }
+}

@@ -1,0 +1,173 @@
+//! The directory that holds one directory per worker.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::core::WorkerId;
+
+/// herd's state directory, held against every other herd for as long as this value lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    #[error("another herd uses the state directory {}; give this one its own with --state-dir", path.display())]
+    InUse { path: PathBuf },
+    #[error("the state directory {} belongs to uid {owner}, not to this user; give another with --state-dir", path.display())]
+    NotOurs { path: PathBuf, owner: u32 },
+    #[error("the state directory {} is not a directory", path.display())]
+    NotADirectory { path: PathBuf },
+    #[error("the state directory {} is not UTF-8, and commands could not name it", path.display())]
+    NotUtf8 { path: PathBuf },
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl StateDir {
+    /// Makes it where it does not exist, locks it, and removes what a herd that was killed left there.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateDirError::Io { what, path, source }
+        };
+        private_dirs()
+            .recursive(true)
+            .create(path)
+            .map_err(failed("make the state directory", path))?;
+        let path = &fs::canonicalize(path).map_err(failed("resolve the state directory", path))?;
+        if path.to_str().is_none() {
+            return Err(StateDirError::NotUtf8 { path: path.clone() });
+        }
+        let meta = fs::symlink_metadata(path).map_err(failed("look at the state directory", path))?;
+        if !meta.is_dir() {
+            return Err(StateDirError::NotADirectory { path: path.clone() });
+        }
+        // Whoever owns it can replace what is in it: a worker's socket, for one.
+        if meta.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(StateDirError::NotOurs {
+                path: path.clone(),
+                owner: meta.uid(),
+            });
+        }
+        let lock_path = path.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::Error::EWOULDBLOCK)) => return Err(StateDirError::InUse { path: path.clone() }),
+            Err((_, e)) => return Err(failed("lock", &lock_path)(e.into())),
+        };
+        let state = Self {
+            path: path.clone(),
+            _lock: lock,
+        };
+        state.sweep();
+        Ok(state)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a worker's own directory, readable by nobody else.
+    pub(super) fn make(&self, worker: WorkerId) -> io::Result<PathBuf> {
+        let path = self.path.join(worker.to_string());
+        private_dirs().create(&path)?;
+        Ok(path)
+    }
+
+    /// Only under the lock: these can belong to no living herd.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix('w'));
+            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+                && let Err(e) = remove(&entry.path())
+            {
+                tracing::warn!(
+                    "cannot remove what a former herd left at {}: {e}",
+                    entry.path().display()
+                );
+            }
+        }
+    }
+}
+
+fn private_dirs() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+/// Removes a worker's directory with what the worker put there. Symbolic links are removed, not followed
+/// (`remove_dir_all` works by descriptors for that reason).
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_herd_is_refused_and_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        let error = StateDir::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("another herd uses the state directory"),
+            "{error}"
+        );
+        assert!(error.ends_with("--state-dir"), "{error}");
+        drop(first);
+        StateDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn leftovers_are_swept_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = tempfile::tempdir().unwrap();
+        fs::write(precious.path().join("keep"), "x").unwrap();
+        let state = dir.path().join("state");
+        fs::create_dir_all(state.join("w7/sub")).unwrap();
+        fs::create_dir(state.join("work")).unwrap();
+        std::os::unix::fs::symlink(precious.path(), state.join("w7/link")).unwrap();
+        std::os::unix::fs::symlink(precious.path(), state.join("w8")).unwrap();
+        let opened = StateDir::open(&state).unwrap();
+        assert!(precious.path().join("keep").exists(), "a link was followed");
+        assert!(!state.join("w7").exists(), "the leftover stayed");
+        assert!(state.join("work").exists(), "only workers' directories are swept");
+        let made = opened.make(WorkerId(7)).unwrap();
+        assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = StateDir::open(file.path()).unwrap_err().to_string();
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
+    }
+}
