@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::yaml::Position;
 
+/// Longer lines (bytes) are no help to look at and are not shown.
+const WIDEST: usize = 400;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -17,7 +20,7 @@ pub struct Problem {
     pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
-    /// The line of the file, for display.
+    /// That line of the file.
     pub source: String,
 }
 
@@ -50,7 +53,7 @@ impl fmt::Display for Problems {
                 writeln!(f)?;
             }
             write!(f, "{}:{}", self.file, problem.headline())?;
-            if problem.source.trim().is_empty() {
+            if problem.source.trim().is_empty() || problem.source.len() > WIDEST {
                 continue;
             }
             let number = problem.line.to_string();

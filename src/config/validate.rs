@@ -369,11 +369,7 @@ impl Judge<'_> {
         const EXAMPLE: &str = "write e.g. {path_prefix: /browser} or {host: app.example.com}";
         let Some(routes) = routes else { return Vec::new() };
         if routes.is_empty() && !self.problems.mentions_inside(&format!("workers.{name}.routes")) {
-            self.at_setting(
-                name,
-                &["routes"],
-                format!("is empty; remove it, or put in a route: {EXAMPLE}"),
-            );
+            self.at_setting(name, &["routes"], format!("is empty; remove it, or {EXAMPLE}"));
         }
         let route = |(index, route): (usize, raw::Route)| {
             if route.host.is_none() && route.path_prefix.is_none() {

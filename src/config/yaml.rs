@@ -352,7 +352,9 @@ impl Node {
                         found.key_at = entry.key_at;
                         found.name = join(&found.name, key);
                         node = &entry.node;
-                        found.value_at = node.at;
+                        // Nothing stands where an empty value would be.
+                        let is_empty = matches!(node.value, Value::Null);
+                        found.value_at = if is_empty { entry.key_at } else { node.at };
                         continue;
                     }
                 }
