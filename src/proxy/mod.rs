@@ -1,1 +1,197 @@
+//! The data plane: one listening socket, one thread per core, each with its own runtime, its own
+//! connections and its own pools of worker connections.
+//!
+//! ```text
+//! listener ─ dup ─ thread: accept ─ connection ─ gate (HTTP/1 framing) ─ hyper ─ forward ─ worker
+//!                                        └──────────── after a 101 ─────────── tunnel ─ worker
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
+//! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
+//! | `identity` | which session and kind a request is for |
+//! | `forward` | one request |
+//! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
+//! | `fields`, `body`, `tunnel`, `websocket` | what passes between client and worker |
+//! | `code` | every error that herd makes |
+//!
+//! It never starts, stops or counts workers: it asks the driver for a session once, and from then on only
+//! counts its own holders on that session. It has no control API; that is never on the data port.
 
+mod accept;
+mod body;
+mod code;
+mod fields;
+mod forward;
+mod framing;
+mod gate;
+mod identity;
+mod thread;
+mod tunnel;
+mod upstream;
+mod websocket;
+mod websocket_over_h2;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::driver::Handle;
+
+const BACKLOG: i32 = 4096;
+
+/// How far the shutdown has gone; only ever moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// Accept nothing, close what idles, finish what is under way.
+    Finishing,
+    Abort,
+}
+
+/// The bound listening socket.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Binds `network.data_bind`.
+    ///
+    /// # Errors
+    /// Names the address; a second herd on it gets "address in use".
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        let addr = config.network.data_bind;
+        let named = |e: io::Error| {
+            let hint = match e.kind() {
+                io::ErrorKind::AddrInUse => "; another program (or another herd) listens there: stop it or choose another network.data_bind",
+                io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+                _ => "",
+            };
+            io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}{hint}"))
+        };
+        let bound = || {
+            let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+            // For a quick restart; unlike SO_REUSEPORT it does not let two listeners share the port.
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&addr.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(TcpListener::from(socket))
+        };
+        Ok(Self { listener: bound().map_err(named)? })
+    }
+
+    /// The address, with the port that the kernel chose for port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Starts `threads` data-plane threads.
+    ///
+    /// # Errors
+    /// A thread or its descriptors could not be made; those that run already are stopped.
+    pub fn serve(self, config: Arc<Config>, driver: Handle, threads: usize) -> io::Result<Proxy> {
+        let (stage, stages) = watch::channel(Stage::Serving);
+        let (running, done) = mpsc::channel(1);
+        let threads = threads.max(1);
+        // Each thread keeps one place while it waits for a connection.
+        let most = config.network.max_connections.saturating_add(threads - 1).min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(most));
+        let mut proxy = Proxy { stage, done, threads: Vec::with_capacity(threads) };
+        for index in 0..threads {
+            let listener = self.listener.try_clone()?;
+            let share = Share {
+                config: Arc::clone(&config),
+                driver: driver.clone(),
+                places: Arc::clone(&places),
+                stages: stages.clone(),
+                running: running.clone(),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("data-{index}"))
+                .spawn(move || share.run(runtime, listener))?;
+            proxy.threads.push(thread);
+        }
+        Ok(proxy)
+    }
+}
+
+/// What one thread is started with.
+struct Share {
+    config: Arc<Config>,
+    driver: Handle,
+    places: Arc<Semaphore>,
+    stages: watch::Receiver<Stage>,
+    running: mpsc::Sender<()>,
+}
+
+impl Share {
+    fn run(self, runtime: tokio::runtime::Runtime, listener: TcpListener) {
+        let Self { config, driver, places, stages, running } = self;
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => accept::run(thread::Thread::new(config, driver), listener, places, stages).await,
+                Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
+            }
+        });
+        // The tasks go first, and with them every hold; only then is this thread done.
+        drop(local);
+        drop(runtime);
+        drop(running);
+    }
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct Proxy {
+    stage: watch::Sender<Stage>,
+    /// Closes when the last thread is done.
+    done: mpsc::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Closes the listening socket and idle connections; requests and tunnels go on.
+    pub fn stop_accepting(&self) {
+        self.stage.send_if_modified(|stage| {
+            let serving = *stage == Stage::Serving;
+            if serving {
+                *stage = Stage::Finishing;
+            }
+            serving
+        });
+    }
+
+    /// Resolves when everything open is finished, or cut at `deadline`.
+    pub async fn finish(mut self, deadline: Instant) {
+        self.stop_accepting();
+        if tokio::time::timeout_at(deadline, self.done.recv()).await.is_err() {
+            self.stage.send_replace(Stage::Abort);
+            // An aborted thread only drops its tasks, which never blocks.
+            self.done.recv().await;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a data-plane thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stage.send_replace(Stage::Abort);
+    }
+}

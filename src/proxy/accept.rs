@@ -1,0 +1,423 @@
+//! A data-plane thread: accepts connections from its share of the one listening socket and serves them.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Stage;
+use super::code::{Code, Problem};
+use super::fields::Trust;
+use super::forward::{self, Client};
+use super::framing::Limits;
+use super::gate::{Gate, Line, Phase};
+use super::thread::Thread;
+use super::tunnel;
+use super::upstream::LocalTasks;
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Between two attempts to accept when the process or the system is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long input is still read after a refusal, so that a reset does not overtake the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_H2_STREAMS: u32 = 256;
+/// Streams that were reset before herd took them up (CVE-2023-44487), or by herd for the peer's errors
+/// (CVE-2025-8671).
+const MAX_H2_RESETS: usize = 64;
+
+/// Accepts until told to stop, then finishes what is open; returns early at `Stage::Abort`.
+pub(crate) async fn run(
+    thread: Rc<Thread>,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let mut connections = JoinSet::new();
+    let mut reserve = Reserve::new();
+    let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
+    loop {
+        tokio::select! {
+            // Ended connections are reaped before new ones come.
+            biased;
+            _ = stage.wait_for(|s| *s != Stage::Serving) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = accept(&listener, &places, &mut reserve) => {
+                if let Some((stream, peer, place)) = accepted {
+                    connections.spawn_local(connection(
+                        Rc::clone(&thread), stream, peer, place, stage.clone(),
+                    ));
+                }
+            }
+        }
+    }
+    drop(listener);
+    thread.drain();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stage.wait_for(|s| *s == Stage::Abort) => break,
+            next = connections.join_next() => if next.is_none() { break },
+        }
+    }
+    connections.abort_all();
+    tidy.abort();
+}
+
+/// A descriptor to give up when there are none left, so that a waiting client can be turned away instead
+/// of left hanging.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    reserve: &mut Reserve,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    // At the limit this thread keeps nobody but leaves them in the kernel's queue.
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            tracing::warn!(error = %e, "out of file descriptors: turning connections away; raise LimitNOFILE");
+            reserve.0 = None;
+            let _ = timeout(ACCEPT_PAUSE, listener.accept()).await;
+            *reserve = Reserve::new();
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+        Err(e) => {
+            // The client was gone before it was accepted, or memory is short.
+            tracing::debug!(error = %e, "accept failed");
+            if !matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let third = (dead_after / 3).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(third).with_interval(third).with_retries(2))?;
+    socket.set_tcp_user_timeout(Some(dead_after))
+}
+
+async fn connection(
+    thread: Rc<Thread>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let network = &thread.config.network;
+    if let Err(e) = prepare(&stream, network.dead_peer_timeout) {
+        tracing::debug!(%peer, error = %e, "the client left at once");
+        return;
+    }
+    let trusted = network.trusted_proxies.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+    let trust = if trusted { Trust::TrustedProxy } else { Trust::Untrusted };
+    let mut first = Vec::new();
+    let preface = tokio::select! {
+        preface = timeout(network.header_timeout, preface(&mut stream, &mut first)) => preface,
+        _ = stage.wait_for(|s| *s != Stage::Serving) => return,
+    };
+    match preface {
+        Ok(Ok(Preface::Http2)) => http2(thread, stream, first, peer, trust, stage).await,
+        Ok(Ok(Preface::Http1)) => http1(thread, stream, first, peer, trust, stage).await,
+        Ok(Err(_)) => {}
+        // A connection that never said anything is closed without a word.
+        Err(_) if first.is_empty() => {}
+        Err(_) => refuse(stream, late(network.header_timeout)).await,
+    }
+    drop(place);
+}
+
+enum Preface {
+    Http1,
+    Http2,
+}
+
+/// Reads until it is plain whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.3).
+async fn preface(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Preface> {
+    let mut chunk = [0; 4096];
+    loop {
+        let n = stream.read(&mut chunk).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        first.extend_from_slice(&chunk[..n]);
+        let common = first.len().min(H2_PREFACE.len());
+        if first[..common] != H2_PREFACE[..common] {
+            return Ok(Preface::Http1);
+        }
+        if common == H2_PREFACE.len() {
+            return Ok(Preface::Http2);
+        }
+    }
+}
+
+fn late(limit: Duration) -> Problem {
+    Problem::new(Code::RequestTimeout, format!("the request head was not complete within {limit:?}"))
+}
+
+/// Answers a request that hyper never saw, and closes.
+async fn refuse(mut stream: TcpStream, problem: Problem) {
+    tracing::debug!(code = problem.code.as_str(), status = problem.status().as_u16(), "request refused");
+    let answer = problem.into_http1();
+    let said = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        let mut sink = [0; 4096];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether the client read it is its own matter.
+    let _ = timeout(LINGER, said).await;
+}
+
+async fn http1(
+    thread: Rc<Thread>,
+    stream: TcpStream,
+    first: Vec<u8>,
+    peer: SocketAddr,
+    trust: Trust,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let network = &thread.config.network;
+    let limits = Limits { size: network.max_header_size, fields: network.max_headers };
+    let line = Line::new();
+    let gate = Gate::new(stream, &first, limits, Rc::clone(&line));
+    drop(first);
+    let client = Client::new(peer, trust, Some(Rc::clone(&line)));
+    let service = service_fn(|request| {
+        let answer = forward::serve(Rc::clone(&thread), Rc::clone(&client), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = http1::Builder::new();
+    // The gate has judged size and number already; hyper's own limits must not be tighter.
+    builder.header_read_timeout(None).max_headers(network.max_headers).half_close(false);
+    let mut connection = builder.serve_connection(gate, service);
+    let mut closing = thread.is_draining();
+    if closing {
+        Pin::new(&mut connection).graceful_shutdown();
+    }
+    let mut alarm = pin!(sleep_until(Instant::now() + network.header_timeout));
+    let mut late_head = false;
+    loop {
+        let served = tokio::select! {
+            biased;
+            served = std::future::poll_fn(|cx| {
+                let polled = connection.poll_without_shutdown(cx);
+                if polled.is_pending() && line.is_refused() && !closing {
+                    return std::task::Poll::Ready(None);
+                }
+                polled.map(Some)
+            }) => served,
+            _ = stage.wait_for(|s| *s != Stage::Serving), if !closing => None,
+            () = alarm.as_mut() => match ripe(&line, network) {
+                Ok(next) => {
+                    alarm.as_mut().reset(next);
+                    continue;
+                }
+                Err(phase) => {
+                    if phase == Phase::Head {
+                        late_head = true;
+                        break;
+                    }
+                    None
+                }
+            },
+        };
+        match served {
+            Some(Err(e)) => {
+                tracing::trace!(%peer, error = %e, "connection broke");
+                return;
+            }
+            Some(Ok(())) => break,
+            None => {
+                // Lets an answer that is under way be finished, and no request follow.
+                closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                alarm.as_mut().reset(Instant::now() + Duration::from_secs(86400 * 365));
+            }
+        }
+    }
+    let parts = connection.into_parts();
+    let (stream, early) = parts.io.into_parts();
+    let upgrade = client.upgrade.borrow_mut().take();
+    if let Some(upgrade) = upgrade {
+        let Ok((worker, first)) = upgrade.worker.await else {
+            tunnel::ClientStream::reset(stream);
+            return;
+        };
+        // hyper's buffers are given back before a tunnel that may idle for hours.
+        drop(parts.read_buf);
+        let end = tunnel::run(stream, early.freeze(), worker, first, upgrade.talk, upgrade.hold).await;
+        tracing::debug!(%peer, ?end, "tunnel closed");
+    } else if late_head {
+        refuse(stream, late(network.header_timeout)).await;
+    } else if let Some(problem) = line.take_refusal() {
+        refuse(stream, problem).await;
+    } else {
+        linger(stream).await;
+    }
+}
+
+/// Closes so that the last answer is read even if input is left unread.
+async fn linger(mut stream: TcpStream) {
+    let gone = async {
+        stream.shutdown().await?;
+        let mut sink = [0; 4096];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, gone).await;
+}
+
+/// When to look again, or what has lasted too long.
+fn ripe(line: &Line, network: &crate::config::Network) -> Result<Instant, Phase> {
+    let (phase, since) = line.phase();
+    let limit = match phase {
+        Phase::Idle => network.idle_timeout,
+        Phase::Head => network.header_timeout,
+        // Requests have no limit; look again when the next one may have begun and stalled.
+        Phase::Serving => return Ok(Instant::now() + network.header_timeout.min(network.idle_timeout)),
+    };
+    let due = since + limit;
+    if due <= Instant::now() {
+        return Err(phase);
+    }
+    Ok(due.min(Instant::now() + network.header_timeout))
+}
+
+async fn http2(
+    thread: Rc<Thread>,
+    stream: TcpStream,
+    first: Vec<u8>,
+    peer: SocketAddr,
+    trust: Trust,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let network = &thread.config.network;
+    let client = Client::new(peer, trust, None);
+    let service = service_fn(|request| {
+        let answer = forward::serve(Rc::clone(&thread), Rc::clone(&client), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = http2::Builder::new(LocalTasks);
+    builder
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_pending_accept_reset_streams(MAX_H2_RESETS)
+        .max_local_error_reset_streams(MAX_H2_RESETS)
+        .max_header_list_size(u32::try_from(network.max_header_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(network.dead_peer_timeout / 2)
+        .keep_alive_timeout(network.dead_peer_timeout / 2);
+    let io = Replay { first, at: 0, stream };
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let mut closing = thread.is_draining();
+    if closing {
+        connection.as_mut().graceful_shutdown();
+    }
+    loop {
+        tokio::select! {
+            biased;
+            served = connection.as_mut() => {
+                if let Err(e) = served {
+                    tracing::trace!(%peer, error = %e, "connection broke");
+                }
+                return;
+            }
+            _ = stage.wait_for(|s| *s != Stage::Serving), if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// A stream whose first bytes were read already.
+struct Replay {
+    first: Vec<u8>,
+    at: usize,
+    stream: TcpStream,
+}
+
+impl tokio::io::AsyncRead for Replay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        if self.at < self.first.len() {
+            let here = buf.remaining().min(self.first.len() - self.at);
+            buf.put_slice(&self.first[self.at..self.at + here]);
+            self.at += here;
+            if self.at == self.first.len() {
+                self.first = Vec::new();
+                self.at = 0;
+            }
+            return std::task::Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Replay {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> std::task::Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,339 @@
+//! The bodies that pass through: no boxes, no buffering.
+
+use std::cell::Cell;
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::gate::Line;
+use super::upstream::{Bound, Http1Sender};
+use crate::core::EndReason;
+use crate::driver::{Hold, Session};
+
+/// How long a client that expects `100 Continue` is kept waiting for the worker's word. Workers that do
+/// not know the expectation just read (RFC 9110 section 10.1.1).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// How long the end of an answer without a length may wait for the news that its worker crashed.
+const CRASH_NEWS: Duration = Duration::from_millis(100);
+
+/// Why a body was cut short.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// The client's connection broke, or its body was malformed.
+    Client(hyper::Error),
+    Worker(hyper::Error),
+    SessionEnded(EndReason),
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(_) => f.write_str("the client's body was cut short"),
+            Self::Worker(_) => f.write_str("the worker's body was cut short"),
+            Self::SessionEnded(reason) => write!(f, "the session ended: {reason}"),
+        }
+    }
+}
+
+impl StdError for Cut {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Client(e) | Self::Worker(e) => Some(e),
+            Self::SessionEnded(_) => None,
+        }
+    }
+}
+
+/// Opens when the worker has said `100 Continue`. Shared by the request's body and the callback that
+/// hyper runs for an informational answer, which has to be `Send`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Permission(Arc<std::sync::Mutex<(bool, Option<Waker>)>>);
+
+impl Permission {
+    pub(crate) fn grant(&self) {
+        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.0 {
+            return Poll::Ready(());
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Facts about a request's body that outlive its being sent.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    /// The client failed, not the worker.
+    pub(crate) broken: Cell<bool>,
+}
+
+/// A request's body on its way to the worker.
+#[derive(Debug)]
+pub(crate) struct ClientBody {
+    inner: Option<Incoming>,
+    upload: Option<Rc<Upload>>,
+    expects: Option<(Permission, Pin<Box<Sleep>>)>,
+}
+
+impl ClientBody {
+    pub(crate) fn empty() -> Self {
+        Self { inner: None, upload: None, expects: None }
+    }
+
+    pub(crate) fn new(inner: Incoming, upload: Rc<Upload>) -> Self {
+        Self { inner: Some(inner), upload: Some(upload), expects: None }
+    }
+
+    /// Not read before the worker asks for it.
+    pub(crate) fn on_permission(mut self, permission: Permission) -> Self {
+        self.expects = Some((permission, Box::pin(tokio::time::sleep(CONTINUE_WAIT))));
+        self
+    }
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some((permission, patience)) = &mut self.expects {
+            if permission.poll(cx).is_pending() {
+                ready!(patience.as_mut().poll(cx));
+            }
+            self.expects = None;
+        }
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        match ready!(Pin::new(inner).poll_frame(cx)) {
+            Some(Err(e)) => {
+                if let Some(upload) = &self.upload {
+                    upload.broken.set(true);
+                }
+                Poll::Ready(Some(Err(Cut::Client(e))))
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+/// Tells the gate that the next request may come, once the response is complete.
+#[derive(Debug, Default)]
+pub(crate) struct Served(Option<Rc<Line>>);
+
+impl Served {
+    pub(crate) fn new(line: Option<Rc<Line>>) -> Self {
+        Self(line)
+    }
+
+    fn now(&mut self) {
+        if let Some(line) = self.0.take() {
+            line.served();
+        }
+    }
+
+    /// The connection becomes a tunnel; there is no next request.
+    pub(crate) fn never(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+/// How an answer's end can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delimited {
+    ByMessage,
+    /// By the worker's closing the connection, which a crash does too.
+    ByClose,
+}
+
+type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
+
+/// An answer on its way to the client.
+pub(crate) struct WorkerBody {
+    inner: Incoming,
+    /// Goes back to the pool at the end.
+    connection: Option<(Http1Sender, Rc<Bound>)>,
+    session: Arc<Session>,
+    delimited: Delimited,
+    /// Resolves when the session ends, for workers that outlive it.
+    ended: Option<Ending>,
+    news: Option<Ending>,
+    hold: Option<Hold>,
+    served: Served,
+}
+
+impl fmt::Debug for WorkerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBody").field("session", &self.session.name).finish_non_exhaustive()
+    }
+}
+
+impl WorkerBody {
+    pub(crate) fn new(
+        inner: Incoming,
+        connection: Option<(Http1Sender, Rc<Bound>)>,
+        delimited: Delimited,
+        hold: Hold,
+        served: Served,
+    ) -> Self {
+        let session = Arc::clone(hold.session());
+        let ended: Option<Ending> = (session.kind.reuse == crate::config::Reuse::AfterSession
+            && !inner.is_end_stream())
+        .then(|| {
+            let session = Arc::clone(&session);
+            Box::pin(async move { Some(session.wait_end().await) }) as Ending
+        });
+        let mut body =
+            Self { inner, connection, session, delimited, ended, news: None, hold: Some(hold), served };
+        if body.inner.is_end_stream() {
+            body.complete();
+        }
+        body
+    }
+
+    fn complete(&mut self) {
+        if let Some((sender, bound)) = self.connection.take() {
+            bound.give_back(sender);
+        }
+        self.served.now();
+        self.hold = None;
+    }
+}
+
+impl HttpBody for WorkerBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(ended) = &mut self.ended
+            && let Poll::Ready(Some(reason)) = ended.as_mut().poll(cx)
+        {
+            self.ended = None;
+            self.connection = None;
+            return Poll::Ready(Some(Err(Cut::SessionEnded(reason))));
+        }
+        if self.news.is_none() {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if self.inner.is_end_stream() && self.delimited == Delimited::ByMessage {
+                        self.complete();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Err(e)) => {
+                    self.connection = None;
+                    return Poll::Ready(Some(Err(Cut::Worker(e))));
+                }
+                None if self.delimited == Delimited::ByMessage => {
+                    self.complete();
+                    return Poll::Ready(None);
+                }
+                None => {
+                    let session = Arc::clone(&self.session);
+                    self.news = Some(Box::pin(async move { session.wait_end_for(CRASH_NEWS).await }));
+                }
+            }
+        }
+        let Some(news) = &mut self.news else { return Poll::Ready(None) };
+        match ready!(news.as_mut().poll(cx)) {
+            Some(reason @ EndReason::Crashed(_)) => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
+            _ => {
+                self.delimited = Delimited::ByMessage;
+                self.complete();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream() && self.delimited == Delimited::ByMessage
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// What the client gets.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Made by herd.
+    Own { bytes: Option<Bytes>, served: Served },
+    Worker(WorkerBody),
+}
+
+impl Body {
+    pub(crate) fn own(bytes: Bytes, served: Served) -> Self {
+        Self::Own { bytes: (!bytes.is_empty()).then_some(bytes), served }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Own { bytes, served } => {
+                served.now();
+                Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b))))
+            }
+            Self::Worker(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { bytes, .. } => bytes.is_none(),
+            Self::Worker(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { bytes, .. } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            Self::Worker(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Which header fields pass between client and worker, and which herd sets itself.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whether the peer's own `X-Forwarded-*` may be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Untrusted,
+    TrustedProxy,
+}
+
+/// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|b| *b == b',') {
+            let token = token.trim_ascii();
+            // These two are handled by name below and would only cost a look-up.
+            if !token.eq_ignore_ascii_case(b"close")
+                && !token.eq_ignore_ascii_case(b"keep-alive")
+                && let Ok(name) = HeaderName::from_bytes(token)
+                // `TE: trailers` is re-issued, and needs to be named by whoever sends it.
+                && name != TE
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in headers.keys() {
+        if name.as_str().starts_with("x-herd-") {
+            named.push(name.clone());
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        &CONNECTION,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
+        &PROXY_AUTHORIZATION,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.remove(TE)
+        && names(&te, b"trailers")
+    {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Says who the client is. `host` is what it asked for.
+pub(crate) fn forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<&HeaderValue>, trust: Trust) {
+    let peer = peer.to_canonical().to_string();
+    let chain = match (trust, headers.get(&X_FORWARDED_FOR)) {
+        (Trust::TrustedProxy, Some(_)) => {
+            let mut chain = Vec::new();
+            for value in headers.get_all(&X_FORWARDED_FOR) {
+                chain.extend_from_slice(value.as_bytes());
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(peer.as_bytes());
+            HeaderValue::from_bytes(&chain).ok()
+        }
+        _ => None,
+    };
+    if let Some(value) = chain.or_else(|| HeaderValue::try_from(peer).ok()) {
+        headers.insert(&X_FORWARDED_FOR, value);
+    }
+    if trust == Trust::Untrusted {
+        headers.remove(FORWARDED);
+    }
+    if trust == Trust::Untrusted || !headers.contains_key(&X_FORWARDED_PROTO) {
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if trust == Trust::Untrusted || !headers.contains_key(&X_FORWARDED_HOST) {
+        match host {
+            Some(host) => headers.insert(&X_FORWARDED_HOST, host.clone()),
+            None => headers.remove(&X_FORWARDED_HOST),
+        };
+    }
+}
+
+/// The protocol of a genuine upgrade: `Connection` names `upgrade`, and `Upgrade` is given once.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next()?;
+    let named = headers.get_all(CONNECTION).iter().any(|value| names(value, b"upgrade"));
+    (named && protocols.next().is_none() && !protocol.is_empty()).then(|| protocol.clone())
+}
+
+pub(crate) fn names(list: &HeaderValue, token: &[u8]) -> bool {
+    list.as_bytes().split(|b| *b == b',').any(|item| {
+        let item = item.split(|b| *b == b';').next().unwrap_or_default();
+        item.trim_ascii().eq_ignore_ascii_case(token)
+    })
+}
+
+/// The `Host` that the client sent, or HTTP/2's `:authority`.
+pub(crate) fn client_host(headers: &HeaderMap, uri: &http::Uri) -> Option<HeaderValue> {
+    match headers.get(HOST) {
+        Some(host) => Some(host.clone()),
+        None => uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn fields_of_one_connection_do_not_pass() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "secret"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip, trailers;q=1"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("x-herd-worker", "browser"),
+            ("x-herd-anything", "1"),
+            ("accept", "*/*"),
+        ]);
+        strip(&mut headers);
+        assert_eq!(headers, map(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed_about_the_client() {
+        let sent = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "a")];
+        let host = HeaderValue::from_static("b");
+        let peer: IpAddr = [127, 0, 0, 1].into();
+        let mut headers = map(&sent);
+        forwarded(&mut headers, peer, Some(&host), Trust::Untrusted);
+        let own = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "b")];
+        assert_eq!(headers, map(&own));
+        let mut headers = map(&sent);
+        forwarded(&mut headers, peer, Some(&host), Trust::TrustedProxy);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 127.0.0.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "a");
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields() {
+        assert!(upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some());
+        assert!(upgrade(&map(&[("upgrade", "websocket")])).is_none());
+        assert!(upgrade(&map(&[("connection", "upgrade")])).is_none());
+        assert!(upgrade(&map(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")])).is_none());
+    }
+}

@@ -1,0 +1,618 @@
+//! One request: from its id to the last byte of its answer.
+//!
+//! ```text
+//! checks → id, kind → claim a session (its hold) → send to the worker ─ 101 → tunnel (a stream hold)
+//!                                                                     └ else → answer, hold until its last byte
+//! ```
+//! Nothing is sent twice: only a request of which not one byte was written is tried on another connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::body::{Body, ClientBody, Delimited, Permission, Served, Upload, WorkerBody};
+use super::code::{Code, Problem};
+use super::fields::{self, Trust};
+use super::gate::Line;
+use super::identity;
+use super::thread::{Claim, Local, Thread, ended};
+use super::tunnel::Talk;
+use super::upstream::{Bound, Http1Sender, WorkerIo};
+use super::websocket_over_h2;
+use crate::config::{Bind, HostHeader, Protocol, Reuse};
+use crate::core::{HolderKind, SessionId};
+use crate::driver::{Hold, Origin};
+
+static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// How long a broken worker connection may wait for the news that the worker crashed.
+pub(crate) const NEWS: Duration = Duration::from_millis(250);
+/// Largest answer whose `webSocketDebuggerUrl` is rewritten.
+const MAX_REWRITE: usize = 1 << 20;
+
+/// What all requests of one client connection share.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    pub(crate) trust: Trust,
+    /// HTTP/1 only.
+    pub(crate) line: Option<Rc<Line>>,
+    /// Set with an answer of 101; the connection's owner takes it.
+    pub(crate) upgrade: RefCell<Option<Upgrade>>,
+    /// `bind: connection`: one per session, until the connection closes.
+    holds: RefCell<HashMap<SessionId, Hold>>,
+}
+
+/// A tunnel whose worker side stands.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(crate) worker: oneshot::Receiver<(WorkerIo, Bytes)>,
+    pub(crate) talk: Talk,
+    pub(crate) hold: Hold,
+}
+
+impl Client {
+    pub(crate) fn new(peer: SocketAddr, trust: Trust, line: Option<Rc<Line>>) -> Rc<Self> {
+        Rc::new(Self { peer, trust, line, upgrade: RefCell::new(None), holds: RefCell::default() })
+    }
+
+    pub(crate) fn local(&self) -> Local {
+        if self.peer.ip().to_canonical().is_loopback() { Local::Loopback } else { Local::Remote }
+    }
+
+    fn hold_connection(&self, claim: &Claim) {
+        let session = &claim.bound.session;
+        let mut holds = self.holds.borrow_mut();
+        if holds.get(&session.name.id).is_some_and(|hold| Arc::ptr_eq(hold.session(), session)) {
+            return;
+        }
+        // A hold of an earlier incarnation is dropped here.
+        if let Some(hold) = session.hold(HolderKind::Connection) {
+            holds.retain(|_, hold| !hold.session().is_closed());
+            holds.insert(session.name.id.clone(), hold);
+        }
+    }
+}
+
+/// Says how a request went, also when its client leaves before the answer.
+struct Story {
+    session: String,
+    status: Option<StatusCode>,
+    code: Option<Code>,
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        let status = self.status.map_or(499, |s| s.as_u16());
+        let code = self.code.map_or("", Code::as_str);
+        tracing::debug!(session = %self.session, status, code, "request");
+    }
+}
+
+/// Answers one request. Every outcome is an answer; dropping the future is the client's leaving.
+pub(crate) async fn serve(
+    thread: Rc<Thread>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let served = Served::new(client.line.clone());
+    let mut story = Story { session: String::new(), status: None, code: None };
+    let accept = request.headers().get_all(http::header::ACCEPT).iter().cloned().collect::<Vec<_>>();
+    let result = forward(&thread, &client, request, &mut story, served).await;
+    let mut response = match result {
+        Ok(response) => response,
+        Err(Failure { problem, served }) => {
+            story.code = Some(problem.code);
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(http::header::ACCEPT, value);
+            }
+            problem.into_response(&headers).map(|bytes| Body::own(bytes, served))
+        }
+    };
+    if story.code.is_some()
+        && !story.session.is_empty()
+        && let Ok(id) = HeaderValue::from_str(&story.session)
+        && let Some(name) = thread.config.session.headers.first()
+    {
+        response.headers_mut().insert(name, id);
+    }
+    story.status = Some(response.status());
+    response
+}
+
+struct Failure {
+    problem: Problem,
+    served: Served,
+}
+
+async fn forward(
+    thread: &Thread,
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    story: &mut Story,
+    served: Served,
+) -> Result<Response<Body>, Failure> {
+    macro_rules! check {
+        ($result:expr) => {
+            match $result {
+                Ok(value) => value,
+                Err(problem) => return Err(Failure { problem, served }),
+            }
+        };
+    }
+    check!(one_host(&request));
+    let sources = &thread.config.session;
+    let id = check!(identity::session_id(sources, request.headers(), request.uri())).into_owned();
+    story.session.push_str(&id);
+    let kind = check!(identity::kind(&thread.config, request.headers(), request.uri()));
+    let manner = identity::manner(request.headers());
+    let mode = check!(Mode::of(&request));
+    let claim = match thread.claim(&id, kind, manner).await {
+        Ok(claim) => claim,
+        Err(refused) => {
+            let problem = thread.problem(refused, client.local());
+            return Err(Failure { problem, served });
+        }
+    };
+    if claim.bound.session.kind.bind == Bind::Connection {
+        client.hold_connection(&claim);
+    }
+    let host = fields::client_host(request.headers(), request.uri());
+    let label = Label::of(thread, &id, &claim);
+    let exchange = Exchange { thread, client, host, label };
+    match mode {
+        Mode::Plain => exchange.plain(request, claim, served).await,
+        Mode::Upgrade(protocol) => exchange.upgrade(request, claim, protocol, served).await,
+        Mode::WebSocketOverHttp2 => exchange.websocket_over_h2(request, claim, served).await,
+    }
+}
+
+enum Mode {
+    Plain,
+    Upgrade(HeaderValue),
+    /// RFC 8441.
+    WebSocketOverHttp2,
+}
+
+impl Mode {
+    fn of(request: &Request<Incoming>) -> Result<Self, Problem> {
+        if request.method() == Method::CONNECT {
+            return match request.extensions().get::<hyper::ext::Protocol>() {
+                Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
+                    Ok(Self::WebSocketOverHttp2)
+                }
+                _ => Err(Problem::new(Code::MethodNotAllowed, "herd is not a forward proxy")),
+            };
+        }
+        if request.version() == Version::HTTP_11
+            && request.method() == Method::GET
+            && let Some(protocol) = fields::upgrade(request.headers())
+            // A switch to HTTP/2 (RFC 7540 section 3.2) concerns this connection only, and is optional.
+            && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
+            && http_body::Body::is_end_stream(request.body())
+        {
+            return Ok(Self::Upgrade(protocol));
+        }
+        Ok(Self::Plain)
+    }
+}
+
+/// `Host` and the target have to agree, or two readers could route the request differently.
+fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Problem::new(Code::BadRequest, "Host is repeated"));
+    }
+    if let (Some(host), Some(authority)) = (first, request.uri().authority())
+        && request.method() != Method::CONNECT
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(Problem::new(Code::BadRequest, "Host and the request's target name different hosts"));
+    }
+    Ok(())
+}
+
+/// The fields that every answer carries.
+struct Label {
+    name: HeaderName,
+    id: HeaderValue,
+    origin: Origin,
+    timing: HeaderValue,
+}
+
+impl Label {
+    fn of(thread: &Thread, id: &str, claim: &Claim) -> Self {
+        let name = thread.config.session.headers.first();
+        let timing = if claim.queued.is_zero() && claim.starting.is_zero() {
+            HeaderValue::from_static("queue;dur=0, start;dur=0")
+        } else {
+            let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+            let text = format!("queue;dur={:.1}, start;dur={:.1}", ms(claim.queued), ms(claim.starting));
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
+        };
+        Self {
+            name: name.cloned().unwrap_or(HeaderName::from_static("x-session-id")),
+            // A session id is plain ASCII.
+            id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("")),
+            origin: claim.origin,
+            timing,
+        }
+    }
+
+    fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(self.name.clone(), self.id.clone());
+        headers.insert(
+            &X_HERD_SESSION_STATE,
+            HeaderValue::from_static(match self.origin {
+                Origin::Created => "created",
+                Origin::Reused => "reused",
+            }),
+        );
+        headers.append(&SERVER_TIMING, self.timing.clone());
+    }
+}
+
+struct Exchange<'a> {
+    thread: &'a Thread,
+    client: &'a Rc<Client>,
+    host: Option<HeaderValue>,
+    label: Label,
+}
+
+impl Exchange<'_> {
+    /// Turns the client's request into the worker's.
+    fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
+        let mut parts = parts;
+        let target = identity::origin_form(&self.thread.config.session, &parts.uri);
+        fields::strip(&mut parts.headers);
+        fields::forwarded(
+            &mut parts.headers,
+            self.client.peer.ip(),
+            self.host.as_ref(),
+            self.client.trust,
+        );
+        let own = || own_host(bound);
+        let host = match bound.session.kind.host_header {
+            HostHeader::Client => self.host.clone().unwrap_or_else(own),
+            HostHeader::Worker => own(),
+        };
+        parts.extensions = http::Extensions::new();
+        if bound.session.kind.protocol == Protocol::H2 {
+            parts.headers.remove(HOST);
+            parts.version = Version::HTTP_2;
+            let mut uri = http::uri::Parts::default();
+            uri.scheme = Some(http::uri::Scheme::HTTP);
+            uri.authority = http::uri::Authority::try_from(host.as_bytes()).ok();
+            uri.path_and_query = Some(target);
+            parts.uri = Uri::from_parts(uri).unwrap_or_default();
+        } else {
+            merge_cookies(&mut parts.headers);
+            parts.headers.insert(HOST, host);
+            parts.version = Version::HTTP_11;
+            parts.uri = Uri::from(target);
+        }
+        parts
+    }
+
+    async fn plain(
+        self,
+        request: Request<Incoming>,
+        claim: Claim,
+        served: Served,
+    ) -> Result<Response<Body>, Failure> {
+        let Claim { bound, hold, .. } = claim;
+        let (parts, incoming) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        let upload = Rc::new(Upload::default());
+        let mut body = ClientBody::new(incoming, Rc::clone(&upload));
+        let expects = parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let mut head = self.head(parts, &bound);
+        let permission = Permission::default();
+        if expects && bound.session.kind.protocol == Protocol::Http1 {
+            body = body.on_permission(permission.clone());
+        } else {
+            head.headers.remove(EXPECT);
+        }
+        let mut request = Request::from_parts(head, body);
+        if expects {
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    permission.grant();
+                }
+            });
+        }
+        let sent = async {
+            match bound.session.kind.protocol {
+                Protocol::Http1 => send_http1(&bound, request).await,
+                Protocol::H2 => send_http2(&bound, request).await,
+            }
+        };
+        let result = if bound.session.kind.reuse == Reuse::AfterSession {
+            tokio::select! {
+                result = sent => result,
+                reason = bound.session.wait_end() => {
+                    return Err(Failure { problem: ended(&reason), served });
+                }
+            }
+        } else {
+            sent.await
+        };
+        match result {
+            Ok((response, connection)) => {
+                let connection = connection.map(|sender| (sender, Rc::clone(&bound)));
+                Ok(self.answer(response, connection, &bound, hold, served, is_head).await)
+            }
+            Err(lost) => Err(Failure { problem: lost.problem(&bound, &upload).await, served }),
+        }
+    }
+
+    async fn answer(
+        &self,
+        response: Response<Incoming>,
+        connection: Option<(Http1Sender, Rc<Bound>)>,
+        bound: &Rc<Bound>,
+        hold: Hold,
+        served: Served,
+        is_head: bool,
+    ) -> Response<Body> {
+        let (mut parts, incoming) = response.into_parts();
+        let lengthless = connection.is_some()
+            && !is_head
+            && !parts.headers.contains_key(CONTENT_LENGTH)
+            && !parts.headers.contains_key(TRANSFER_ENCODING)
+            && !http_body::Body::is_end_stream(&incoming);
+        let delimited = if lengthless { Delimited::ByClose } else { Delimited::ByMessage };
+        bound.heed_keep_alive(parts.headers.get("keep-alive"));
+        fields::strip(&mut parts.headers);
+        self.label.put(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        if let Some(from) = self.debugger_rewrite(bound, &parts, &incoming, is_head) {
+            return self.rewrite(parts, incoming, connection, hold, served, &from).await;
+        }
+        let body = WorkerBody::new(incoming, connection, delimited, hold, served);
+        Response::from_parts(parts, Body::Worker(body))
+    }
+
+    /// The worker's own authority, if this answer may contain it.
+    fn debugger_rewrite(
+        &self,
+        bound: &Bound,
+        parts: &http::response::Parts,
+        incoming: &Incoming,
+        is_head: bool,
+    ) -> Option<String> {
+        let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
+        let small = http_body::Body::size_hint(incoming).upper().is_some_and(|n| n <= MAX_REWRITE as u64);
+        (bound.session.kind.host_header == HostHeader::Worker
+            && !is_head
+            && small
+            && self.host.is_some()
+            && parts.headers.get(CONTENT_TYPE).is_some_and(json))
+        .then(|| own_host(bound).to_str().unwrap_or_default().to_owned())
+    }
+
+    async fn rewrite(
+        &self,
+        mut parts: http::response::Parts,
+        incoming: Incoming,
+        connection: Option<(Http1Sender, Rc<Bound>)>,
+        hold: Hold,
+        served: Served,
+        own: &str,
+    ) -> Response<Body> {
+        let Ok(whole) = Limited::new(incoming, MAX_REWRITE).collect().await else {
+            let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
+            return problem.into_response(&HeaderMap::new()).map(|bytes| Body::own(bytes, served));
+        };
+        if let Some((sender, bound)) = connection {
+            bound.give_back(sender);
+        }
+        let whole = whole.to_bytes();
+        let bytes = match (std::str::from_utf8(&whole), self.host.as_ref().map(|h| h.to_str())) {
+            (Ok(text), Some(Ok(host))) if text.contains("webSocketDebuggerUrl") => {
+                Bytes::from(text.replace(&format!("\"ws://{own}/"), &format!("\"ws://{host}/")))
+            }
+            _ => whole,
+        };
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        drop(hold);
+        Response::from_parts(parts, Body::own(bytes, served))
+    }
+
+    async fn upgrade(
+        self,
+        request: Request<Incoming>,
+        claim: Claim,
+        protocol: HeaderValue,
+        served: Served,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, _) = request.into_parts();
+        let mut head = self.head(parts, &claim.bound);
+        let talk =
+            if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") { Talk::WebSocket } else { Talk::Other };
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+        let request = Request::from_parts(head, ClientBody::empty());
+        let (mut response, worker) = match shake_hands(&claim.bound, request).await {
+            Ok(shaken) => shaken,
+            Err(lost) => {
+                return Err(Failure { problem: lost.problem(&claim.bound, &Upload::default()).await, served });
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self.answer(response, None, &claim.bound, claim.hold, served, false).await);
+        }
+        // The stream's hold is taken before the request's is released, so that nothing ends between.
+        let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
+            let reason = claim.bound.session.wait_end().await;
+            return Err(Failure { problem: ended(&reason), served });
+        };
+        let switched = response.headers().get(UPGRADE).cloned();
+        let headers = response.headers_mut();
+        fields::strip(headers);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(switched) = switched {
+            headers.insert(UPGRADE, switched);
+        }
+        self.label.put(headers);
+        *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
+        served.never();
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|_| Body::own(Bytes::new(), Served::default())))
+    }
+
+    async fn websocket_over_h2(
+        self,
+        mut request: Request<Incoming>,
+        claim: Claim,
+        served: Served,
+    ) -> Result<Response<Body>, Failure> {
+        let stream = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let mut head = self.head(parts, &claim.bound);
+        let key = websocket_over_h2::ask(&mut head);
+        let request = Request::from_parts(head, ClientBody::empty());
+        let (mut response, worker) = match shake_hands(&claim.bound, request).await {
+            Ok(shaken) => shaken,
+            Err(lost) => {
+                return Err(Failure { problem: lost.problem(&claim.bound, &Upload::default()).await, served });
+            }
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self.answer(response, None, &claim.bound, claim.hold, served, false).await);
+        }
+        if !websocket_over_h2::accepted(response.headers(), &key) {
+            let problem = Problem::new(Code::BadWorkerAnswer, "the worker's Sec-WebSocket-Accept is wrong");
+            return Err(Failure { problem, served });
+        }
+        let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
+            let reason = claim.bound.session.wait_end().await;
+            return Err(Failure { problem: ended(&reason), served });
+        };
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        fields::strip(headers);
+        headers.remove("sec-websocket-accept");
+        self.label.put(headers);
+        tokio::task::spawn_local(async move {
+            // Either failing drops the other side and the hold.
+            let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else { return };
+            let client = hyper_util::rt::TokioIo::new(client);
+            let end = super::tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
+            tracing::debug!(?end, "tunnel closed");
+        });
+        Ok(response.map(|_| Body::own(Bytes::new(), served)))
+    }
+}
+
+/// HTTP/2 may split `Cookie`; HTTP/1 may not (RFC 9113 section 8.2.3).
+fn merge_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(http::header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        headers.insert(http::header::COOKIE, whole);
+    }
+}
+
+/// What a worker calls itself.
+fn own_host(bound: &Bound) -> HeaderValue {
+    match &bound.session.endpoint {
+        crate::worker::Endpoint::Tcp(tcp) => HeaderValue::try_from(tcp.addr.to_string()).ok(),
+        crate::worker::Endpoint::Unix(_) => None,
+    }
+    .unwrap_or_else(|| HeaderValue::from_static("localhost"))
+}
+
+/// Why there is no answer from the worker.
+pub(crate) enum Lost {
+    Connect(io::Error),
+    Exchange(hyper::Error),
+}
+
+impl Lost {
+    async fn problem(self, bound: &Bound, upload: &Upload) -> Problem {
+        if upload.broken.get() {
+            return Problem::new(Code::BadRequest, "the request's body broke off or is malformed");
+        }
+        if let Some(reason) = bound.session.wait_end_for(NEWS).await {
+            return ended(&reason);
+        }
+        match self {
+            Self::Connect(e) => {
+                Problem::new(Code::WorkerConnectionLost, format!("the worker cannot be reached: {e}"))
+            }
+            Self::Exchange(e) if e.is_parse() => {
+                Problem::new(Code::BadWorkerAnswer, format!("the worker's answer is not HTTP: {e}"))
+            }
+            Self::Exchange(e) => Problem::new(
+                Code::WorkerConnectionLost,
+                format!("the worker lives, but closed the connection before it answered: {e}"),
+            ),
+        }
+    }
+}
+
+async fn send_http1(
+    bound: &Rc<Bound>,
+    mut request: Request<ClientBody>,
+) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
+    loop {
+        let (mut sender, fresh) = match bound.pooled() {
+            Some(sender) => (sender, false),
+            None => (bound.connect().await.map_err(Lost::Connect)?, true),
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, Some(sender))),
+            Err(mut e) => match e.take_message() {
+                // Not a byte of it was written: the pooled connection had been closed meanwhile.
+                Some(unsent) if !fresh => request = unsent,
+                _ => return Err(Lost::Exchange(e.into_error())),
+            },
+        }
+    }
+}
+
+async fn send_http2(
+    bound: &Bound,
+    request: Request<ClientBody>,
+) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
+    let mut sender = bound.http2().await.map_err(Lost::Connect)?;
+    sender.ready().await.map_err(Lost::Exchange)?;
+    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
+    Ok((response, None))
+}
+
+type Shaken = (Response<Incoming>, oneshot::Receiver<(WorkerIo, Bytes)>);
+
+/// Sends an upgrade request over a connection of its own. The receiver yields the stream after a 101.
+async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> Result<Shaken, Lost> {
+    let io = WorkerIo::connect(&bound.session.endpoint).await.map_err(Lost::Connect)?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .handshake(hyper_util::rt::TokioIo::new(io))
+        .await
+        .map_err(Lost::Exchange)?;
+    let (handover, worker) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        if let Ok(parts) = connection.without_shutdown().await {
+            // Nobody waits for it unless the answer was 101.
+            let _ = handover.send((parts.io.into_inner(), parts.read_buf));
+        }
+    });
+    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
+    Ok((response, worker))
+}

@@ -1,0 +1,253 @@
+//! The client's side of an HTTP/1 connection, as hyper sees it.
+//!
+//! The gate reads the socket, judges each request head as a whole (see [`super::framing`]) and hands hyper
+//! only what passed, one message at a time. So that
+//!
+//! - a refused request never reaches hyper, and is answered by herd with a code,
+//! - bytes after a request that asks for an upgrade stay here until the upgrade is decided,
+//! - the connection's owner knows whether it idles, waits for the rest of a head, or serves,
+//! - a client that leaves is noticed even when it has pipelined its next request.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::code::Problem;
+use super::framing::{BodyFraming, Chunks, Head, Limits};
+
+const SCRATCH: usize = 64 * 1024;
+/// Bytes of following requests that are read while one is being served.
+const READ_AHEAD: usize = 16 * 1024;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// What the connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Idle,
+    /// The first bytes of a head have come.
+    Head,
+    Serving,
+}
+
+/// What the gate, the service and the connection's owner share. All of one task.
+#[derive(Debug)]
+pub(crate) struct Line {
+    phase: Cell<(Phase, Instant)>,
+    refused: RefCell<Option<Problem>>,
+    /// Woken when the next request may be judged.
+    next: RefCell<Option<Waker>>,
+}
+
+impl Line {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            phase: Cell::new((Phase::Idle, Instant::now())),
+            refused: RefCell::new(None),
+            next: RefCell::new(None),
+        })
+    }
+
+    /// Since when it is in this phase.
+    pub(crate) fn phase(&self) -> (Phase, Instant) {
+        self.phase.get()
+    }
+
+    /// The response is complete; the next request may be read.
+    pub(crate) fn served(&self) {
+        self.enter(Phase::Idle);
+        if let Some(waker) = self.next.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The request that could not be let through, if there was one.
+    pub(crate) fn take_refusal(&self) -> Option<Problem> {
+        self.refused.borrow_mut().take()
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.borrow().is_some()
+    }
+
+    fn enter(&self, phase: Phase) {
+        if self.phase.get().0 != phase {
+            self.phase.set((phase, Instant::now()));
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Expect {
+    Head(Head),
+    Length(u64),
+    Chunks(Chunks),
+    /// A request was refused; nothing more is read.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    io: TcpStream,
+    line: Rc<Line>,
+    limits: Limits,
+    expect: Expect,
+    /// Read, not judged.
+    pending: BytesMut,
+    /// Judged, not yet taken by hyper; always the front part of what was read.
+    passed: BytesMut,
+}
+
+impl Gate {
+    /// `already` was read from the socket before.
+    pub(crate) fn new(io: TcpStream, already: &[u8], limits: Limits, line: Rc<Line>) -> Self {
+        Self {
+            io,
+            line,
+            limits,
+            expect: Expect::Head(Head::default()),
+            pending: BytesMut::from(already),
+            passed: BytesMut::new(),
+        }
+    }
+
+    /// The socket, and what was read from it but not used.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.io, self.pending)
+    }
+
+    /// Reads once into `pending`; 0 means the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        READ.with_borrow_mut(|scratch| {
+            let most = most.min(scratch.len());
+            let mut buf = ReadBuf::new(&mut scratch[..most]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            self.pending.extend_from_slice(buf.filled());
+            Poll::Ready(Ok(buf.filled().len()))
+        })
+    }
+
+    /// Moves as much from `pending` to `passed` as may pass. Whether anything did.
+    fn judge(&mut self) -> io::Result<bool> {
+        if self.pending.is_empty() {
+            return Ok(false);
+        }
+        match &mut self.expect {
+            Expect::Nothing => Ok(false),
+            Expect::Head(_) if self.line.phase().0 == Phase::Serving => Ok(false),
+            Expect::Head(head) => match head.judge(&self.pending, self.limits) {
+                Ok(None) => {
+                    self.line.enter(Phase::Head);
+                    Ok(false)
+                }
+                Ok(Some((len, framing))) => {
+                    self.line.enter(Phase::Serving);
+                    self.passed = self.pending.split_to(len);
+                    self.expect = match framing {
+                        BodyFraming::Length(0) => Expect::Head(Head::default()),
+                        BodyFraming::Length(length) => Expect::Length(length),
+                        BodyFraming::Chunked => Expect::Chunks(Chunks::new()),
+                    };
+                    Ok(true)
+                }
+                Err(problem) => {
+                    *self.line.refused.borrow_mut() = Some(problem);
+                    self.expect = Expect::Nothing;
+                    Ok(false)
+                }
+            },
+            Expect::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.pending.len());
+                self.passed = self.pending.split_to(here);
+                *left -= here as u64;
+                if *left == 0 {
+                    self.expect = Expect::Head(Head::default());
+                }
+                Ok(true)
+            }
+            Expect::Chunks(chunks) => {
+                let here = chunks
+                    .advance(&self.pending)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                self.passed = self.pending.split_to(here);
+                if *chunks == Chunks::Done {
+                    self.expect = Expect::Head(Head::default());
+                }
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl Read for Gate {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.passed.is_empty() {
+                let here = self.passed.len().min(buf.remaining());
+                buf.put_slice(&self.passed[..here]);
+                self.passed.advance(here);
+                return Poll::Ready(Ok(()));
+            }
+            if self.judge()? {
+                continue;
+            }
+            let most = match &self.expect {
+                // The owner of the connection sees the refusal and ends it.
+                Expect::Nothing => return Poll::Pending,
+                Expect::Head(_) if self.line.phase().0 == Phase::Serving => {
+                    // Only to notice the client's leaving; woken again once the response is complete.
+                    *self.line.next.borrow_mut() = Some(cx.waker().clone());
+                    READ_AHEAD.saturating_sub(self.pending.len())
+                }
+                Expect::Head(_) => READ_AHEAD,
+                Expect::Length(_) | Expect::Chunks(_) => buf.remaining(),
+            };
+            if most == 0 {
+                return Poll::Pending;
+            }
+            if ready!(self.poll_fill(cx, most))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl Write for Gate {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,208 @@
+//! What one data-plane thread knows: the sessions it has served, without any lock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::code::{Code, Problem};
+use super::upstream::Bound;
+use crate::config::Config;
+use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
+use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
+
+const SWEEP: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) config: Arc<Config>,
+    driver: Handle,
+    sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
+    draining: Cell<bool>,
+}
+
+/// A request's session.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) bound: Rc<Bound>,
+    pub(crate) hold: Hold,
+    pub(crate) origin: Origin,
+    pub(crate) queued: Duration,
+    pub(crate) starting: Duration,
+}
+
+impl Thread {
+    pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
+        Rc::new(Self { config, driver, sessions: RefCell::default(), draining: Cell::new(false) })
+    }
+
+    /// The session of this id, bound to a worker. Visits the driver only if this thread does not know
+    /// the session yet, or it has ended.
+    pub(crate) async fn claim(
+        &self,
+        id: &str,
+        kind: KindChoice,
+        (wait, remains): (Wait, Remains),
+    ) -> Result<Claim, Refused> {
+        let known = self.sessions.borrow().get(id).cloned();
+        if let Some(bound) = known
+            && let Some(hold) = bound.session.hold(HolderKind::Request)
+        {
+            if let KindChoice::Named(kind) = kind
+                && kind != bound.session.kind_id
+            {
+                return Err(Refused::Refusal(Refusal::WorkerMismatch { bound_to: bound.session.kind_id }));
+            }
+            let zero = Duration::ZERO;
+            return Ok(Claim { bound, hold, origin: Origin::Reused, queued: zero, starting: zero });
+        }
+        let id = SessionId::parse(id.as_bytes())
+            .map_err(|e| Refused::Problem(Problem::new(Code::IdInvalid, e.to_string())))?;
+        let attach = Attach { id: id.clone(), kind, holder: HolderKind::Request, wait, remains };
+        let attached = self.driver.attach(attach).await.map_err(Refused::Refusal)?;
+        let session = Arc::clone(attached.session());
+        let mut sessions = self.sessions.borrow_mut();
+        let bound = match sessions.get(&id) {
+            Some(bound) if Arc::ptr_eq(&bound.session, &session) => Rc::clone(bound),
+            _ => {
+                let bound = Bound::new(session);
+                // An end that was announced before this insertion would never be heard of again.
+                if !bound.session.is_closed() {
+                    sessions.insert(id, Rc::clone(&bound));
+                }
+                bound
+            }
+        };
+        let crate::driver::Attached { hold, origin, queued, starting } = attached;
+        Ok(Claim { bound, hold, origin, queued, starting })
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    /// Forgets sessions as they end and closes idle worker connections. Runs as long as the thread.
+    pub(crate) async fn tidy(self: Rc<Self>) {
+        let mut endings = self.driver.endings();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ended = endings.recv() => match ended {
+                    Ok(name) => {
+                        let mut sessions = self.sessions.borrow_mut();
+                        if sessions.get(&name.id).is_some_and(|b| b.session.name == name)
+                            && let Some(bound) = sessions.remove(&name.id)
+                        {
+                            bound.forget();
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => self.forget_closed(),
+                    // The driver holds the other end until the process exits.
+                    Err(RecvError::Closed) => return,
+                },
+                _ = sweep.tick() => {
+                    let now = Instant::now();
+                    self.sessions.borrow().values().for_each(|bound| bound.sweep(now));
+                }
+            }
+        }
+    }
+
+    fn forget_closed(&self) {
+        self.sessions.borrow_mut().retain(|_, bound| {
+            let open = !bound.session.is_closed();
+            if !open {
+                bound.forget();
+            }
+            open
+        });
+    }
+
+    /// The answer to a request that got no session. `local` peers may see what a worker printed.
+    pub(crate) fn problem(&self, refused: Refused, local: Local) -> Problem {
+        match refused {
+            Refused::Problem(problem) => problem,
+            Refused::Refusal(refusal) => self.refusal(refusal, local),
+        }
+    }
+
+    fn refusal(&self, refusal: Refusal, local: Local) -> Problem {
+        match refusal {
+            Refusal::WorkerMismatch { bound_to } => Problem::new(
+                Code::WorkerMismatch,
+                format!("the session is bound to a {:?} worker", self.config.kind(bound_to).name),
+            ),
+            Refusal::AtCapacity { retry_after } => {
+                Problem::new(Code::AtCapacity, "every worker slot is taken and this request may not wait")
+                    .retry_after(retry_after)
+            }
+            Refusal::QueueTimeout { waited } => {
+                Problem::new(Code::QueueTimeout, format!("no worker slot became free within {waited:?}"))
+                    .retry_after(Duration::from_secs(1))
+            }
+            Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
+            Refusal::WorkerBackoff { retry_after } => {
+                Problem::new(Code::WorkerBackoff, "recent starts of this kind failed; herd waits before the next")
+                    .retry_after(retry_after)
+            }
+            Refusal::StartFailed(failure) => {
+                let code = match failure.kind {
+                    StartFailureKind::Timeout { .. } => Code::WorkerStartTimeout,
+                    _ => Code::WorkerStartFailed,
+                };
+                let mut problem = Problem::new(code, failure.to_string());
+                if local == Local::Loopback {
+                    problem.log_tail = failure.log_tail;
+                }
+                problem
+            }
+            Refusal::SessionLost { reason } => {
+                let mut problem = Problem::new(
+                    Code::SessionLost,
+                    format!("{reason}; send \"X-Herd-Session: new\" to start anew"),
+                );
+                problem.status = Some(self.config.session.lost_status);
+                problem
+            }
+            Refusal::SessionStopped => ended(&EndReason::Stopped),
+        }
+    }
+}
+
+pub(crate) fn ended(reason: &EndReason) -> Problem {
+    match reason {
+        EndReason::Crashed(exit) => {
+            Problem::new(Code::WorkerCrashed, format!("the worker ended by itself: {exit}"))
+        }
+        reason => Problem::new(Code::SessionEnded, format!("the session ended: {reason}")),
+    }
+}
+
+/// Why a request got no session.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Problem(Problem),
+    Refusal(Refusal),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Where the peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Local {
+    Loopback,
+    Remote,
+}

@@ -1,0 +1,196 @@
+//! Connections to workers: one small pool per session and thread.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::body::ClientBody;
+use crate::driver::Session;
+use crate::worker::Endpoint;
+
+/// An idle connection older than this is not used again; workers commonly close after 5 s, and a request
+/// that meets the close could not be told from a refused one.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// A stream to a worker.
+#[derive(Debug)]
+pub(crate) enum WorkerIo {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl WorkerIo {
+    pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(tcp) => {
+                let stream = TcpStream::connect(tcp.addr).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
+            Endpoint::Unix(path) => Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
+        }
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $io:ident => $call:expr) => {
+        match $self.get_mut() {
+            WorkerIo::Tcp($io) => $call,
+            WorkerIo::Unix($io) => $call,
+        }
+    };
+}
+
+impl AsyncRead for WorkerIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for WorkerIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+    }
+}
+
+/// Runs hyper's HTTP/2 tasks on the thread's own `LocalSet`, which owns them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalTasks;
+
+impl<F> hyper::rt::Executor<F> for LocalTasks
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+pub(crate) type Http1Sender = http1::SendRequest<ClientBody>;
+pub(crate) type Http2Sender = http2::SendRequest<ClientBody>;
+
+#[derive(Debug)]
+struct Idle {
+    sender: Http1Sender,
+    until: Instant,
+}
+
+/// A session as one data-plane thread knows it.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) session: Arc<Session>,
+    idle: RefCell<Vec<Idle>>,
+    /// The one multiplexed connection of an HTTP/2 worker.
+    h2: RefCell<Option<Http2Sender>>,
+    /// What the worker's `Keep-Alive` last allowed.
+    keep: Cell<Duration>,
+}
+
+impl Bound {
+    pub(crate) fn new(session: Arc<Session>) -> Rc<Self> {
+        Rc::new(Self {
+            session,
+            idle: RefCell::new(Vec::new()),
+            h2: RefCell::new(None),
+            keep: Cell::new(IDLE),
+        })
+    }
+
+    /// A connection that was used before and is ready now.
+    pub(crate) fn pooled(&self) -> Option<Http1Sender> {
+        let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
+        idle.retain(|conn| !conn.sender.is_closed() && conn.until > now);
+        let at = idle.iter().rposition(|conn| conn.sender.is_ready())?;
+        Some(idle.swap_remove(at).sender)
+    }
+
+    pub(crate) async fn connect(&self) -> io::Result<Http1Sender> {
+        let io = WorkerIo::connect(&self.session.endpoint).await?;
+        let (sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        // Ends with its last request once the sender is dropped; an error reaches that request.
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    pub(crate) async fn http2(&self) -> io::Result<Http2Sender> {
+        if let Some(sender) = &*self.h2.borrow()
+            && !sender.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        let io = WorkerIo::connect(&self.session.endpoint).await?;
+        let (sender, connection) = http2::Builder::new(LocalTasks)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        *self.h2.borrow_mut() = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// `Keep-Alive: timeout=N` of an answer: the worker closes after N seconds, herd one second before.
+    pub(crate) fn heed_keep_alive(&self, value: Option<&http::HeaderValue>) {
+        let seconds = value.and_then(|v| v.to_str().ok()).and_then(|v| {
+            v.split(',').find_map(|p| p.trim().strip_prefix("timeout=")?.trim().parse::<u64>().ok())
+        });
+        if let Some(seconds) = seconds {
+            self.keep.set(Duration::from_secs(seconds.saturating_sub(1)).min(Duration::from_secs(60)));
+        }
+    }
+
+    pub(crate) fn give_back(&self, sender: Http1Sender) {
+        if !sender.is_closed() && !self.session.is_closed() {
+            self.idle.borrow_mut().push(Idle { sender, until: Instant::now() + self.keep.get() });
+        }
+    }
+
+    /// Closes the connections that have idled too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|conn| !conn.sender.is_closed() && conn.until > now);
+    }
+
+    pub(crate) fn forget(&self) {
+        self.idle.borrow_mut().clear();
+        self.h2.borrow_mut().take();
+    }
+}
