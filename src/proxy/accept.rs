@@ -49,11 +49,12 @@ pub(crate) async fn run(
     let mut connections = JoinSet::new();
     let mut reserve = Reserve::new();
     let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
+    let mut stopping = stage.clone();
     loop {
         tokio::select! {
             // Ended connections are reaped before new ones come.
             biased;
-            _ = stage.wait_for(|s| *s != Stage::Serving) => break,
+            _ = stopping.wait_for(|s| *s != Stage::Serving) => break,
             Some(_) = connections.join_next() => {}
             accepted = accept(&listener, &places, &mut reserve) => {
                 if let Some((stream, peer, place)) = accepted {
@@ -107,7 +108,10 @@ async fn accept(
         Err(e) => {
             // The client was gone before it was accepted, or memory is short.
             tracing::debug!(error = %e, "accept failed");
-            if !matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+            ) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             None
@@ -119,7 +123,12 @@ fn prepare(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let third = (dead_after / 3).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(third).with_interval(third).with_retries(2))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(third)
+            .with_interval(third)
+            .with_retries(2),
+    )?;
     socket.set_tcp_user_timeout(Some(dead_after))
 }
 
@@ -135,8 +144,15 @@ async fn connection(
         tracing::debug!(%peer, error = %e, "the client left at once");
         return;
     }
-    let trusted = network.trusted_proxies.iter().any(|net| net.contains(&peer.ip().to_canonical()));
-    let trust = if trusted { Trust::TrustedProxy } else { Trust::Untrusted };
+    let trusted = network
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&peer.ip().to_canonical()));
+    let trust = if trusted {
+        Trust::TrustedProxy
+    } else {
+        Trust::Untrusted
+    };
     let mut first = Vec::new();
     let preface = tokio::select! {
         preface = timeout(network.header_timeout, preface(&mut stream, &mut first)) => preface,
@@ -178,12 +194,19 @@ async fn preface(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Pref
 }
 
 fn late(limit: Duration) -> Problem {
-    Problem::new(Code::RequestTimeout, format!("the request head was not complete within {limit:?}"))
+    Problem::new(
+        Code::RequestTimeout,
+        format!("the request head was not complete within {limit:?}"),
+    )
 }
 
 /// Answers a request that hyper never saw, and closes.
 async fn refuse(mut stream: TcpStream, problem: Problem) {
-    tracing::debug!(code = problem.code.as_str(), status = problem.status().as_u16(), "request refused");
+    tracing::debug!(
+        code = problem.code.as_str(),
+        status = problem.status().as_u16(),
+        "request refused"
+    );
     let answer = problem.into_http1();
     let said = async {
         stream.write_all(&answer).await?;
@@ -205,7 +228,10 @@ async fn http1(
     mut stage: watch::Receiver<Stage>,
 ) {
     let network = &thread.config.network;
-    let limits = Limits { size: network.max_header_size, fields: network.max_headers };
+    let limits = Limits {
+        size: network.max_header_size,
+        fields: network.max_headers,
+    };
     let line = Line::new();
     let gate = Gate::new(stream, &first, limits, Rc::clone(&line));
     drop(first);
@@ -216,7 +242,10 @@ async fn http1(
     });
     let mut builder = http1::Builder::new();
     // The gate has judged size and number already; hyper's own limits must not be tighter.
-    builder.header_read_timeout(None).max_headers(network.max_headers).half_close(false);
+    builder
+        .header_read_timeout(None)
+        .max_headers(network.max_headers)
+        .half_close(false);
     let mut connection = builder.serve_connection(gate, service);
     let mut closing = thread.is_draining();
     if closing {
@@ -228,7 +257,7 @@ async fn http1(
         let served = tokio::select! {
             biased;
             served = std::future::poll_fn(|cx| {
-                let polled = connection.poll_without_shutdown(cx);
+                let polled = Pin::new(&mut connection).poll(cx);
                 if polled.is_pending() && line.is_refused() && !closing {
                     return std::task::Poll::Ready(None);
                 }
@@ -259,7 +288,9 @@ async fn http1(
                 // Lets an answer that is under way be finished, and no request follow.
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                alarm.as_mut().reset(Instant::now() + Duration::from_secs(86400 * 365));
+                alarm
+                    .as_mut()
+                    .reset(Instant::now() + Duration::from_secs(86400 * 365));
             }
         }
     }
@@ -398,7 +429,10 @@ impl tokio::io::AsyncWrite for Replay {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -94,11 +94,19 @@ pub(crate) struct ClientBody {
 
 impl ClientBody {
     pub(crate) fn empty() -> Self {
-        Self { inner: None, upload: None, expects: None }
+        Self {
+            inner: None,
+            upload: None,
+            expects: None,
+        }
     }
 
     pub(crate) fn new(inner: Incoming, upload: Rc<Upload>) -> Self {
-        Self { inner: Some(inner), upload: Some(upload), expects: None }
+        Self {
+            inner: Some(inner),
+            upload: Some(upload),
+            expects: None,
+        }
     }
 
     /// Not read before the worker asks for it.
@@ -112,17 +120,16 @@ impl HttpBody for ClientBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some((permission, patience)) = &mut self.expects {
             if permission.poll(cx).is_pending() {
                 ready!(patience.as_mut().poll(cx));
             }
             self.expects = None;
         }
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
         match ready!(Pin::new(inner).poll_frame(cx)) {
             Some(Err(e)) => {
                 if let Some(upload) = &self.upload {
@@ -140,7 +147,9 @@ impl HttpBody for ClientBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -197,7 +206,9 @@ pub(crate) struct WorkerBody {
 
 impl fmt::Debug for WorkerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerBody").field("session", &self.session.name).finish_non_exhaustive()
+        f.debug_struct("WorkerBody")
+            .field("session", &self.session.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -210,14 +221,21 @@ impl WorkerBody {
         served: Served,
     ) -> Self {
         let session = Arc::clone(hold.session());
-        let ended: Option<Ending> = (session.kind.reuse == crate::config::Reuse::AfterSession
-            && !inner.is_end_stream())
-        .then(|| {
-            let session = Arc::clone(&session);
-            Box::pin(async move { Some(session.wait_end().await) }) as Ending
-        });
-        let mut body =
-            Self { inner, connection, session, delimited, ended, news: None, hold: Some(hold), served };
+        let ended: Option<Ending> =
+            (session.kind.reuse == crate::config::Reuse::AfterSession && !inner.is_end_stream()).then(|| {
+                let session = Arc::clone(&session);
+                Box::pin(async move { Some(session.wait_end().await) }) as Ending
+            });
+        let mut body = Self {
+            inner,
+            connection,
+            session,
+            delimited,
+            ended,
+            news: None,
+            hold: Some(hold),
+            served,
+        };
         if body.inner.is_end_stream() {
             body.complete();
         }
@@ -237,10 +255,7 @@ impl HttpBody for WorkerBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(ended) = &mut self.ended
             && let Poll::Ready(Some(reason)) = ended.as_mut().poll(cx)
         {
@@ -270,7 +285,9 @@ impl HttpBody for WorkerBody {
                 }
             }
         }
-        let Some(news) = &mut self.news else { return Poll::Ready(None) };
+        let Some(news) = &mut self.news else {
+            return Poll::Ready(None);
+        };
         match ready!(news.as_mut().poll(cx)) {
             Some(reason @ EndReason::Crashed(_)) => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
             _ => {
@@ -294,13 +311,19 @@ impl HttpBody for WorkerBody {
 #[derive(Debug)]
 pub(crate) enum Body {
     /// Made by herd.
-    Own { bytes: Option<Bytes>, served: Served },
+    Own {
+        bytes: Option<Bytes>,
+        served: Served,
+    },
     Worker(WorkerBody),
 }
 
 impl Body {
     pub(crate) fn own(bytes: Bytes, served: Served) -> Self {
-        Self::Own { bytes: (!bytes.is_empty()).then_some(bytes), served }
+        Self::Own {
+            bytes: (!bytes.is_empty()).then_some(bytes),
+            served,
+        }
     }
 }
 
@@ -308,10 +331,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Own { bytes, served } => {
                 served.now();
@@ -330,9 +350,7 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own { bytes, .. } => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
-            }
+            Self::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Worker(body) => body.size_hint(),
         }
     }

@@ -181,7 +181,11 @@ fn prefers_text(request: &HeaderMap) -> bool {
     let mut text = false;
     for value in request.get_all(ACCEPT) {
         for range in value.as_bytes().split(|b| *b == b',') {
-            let range = range.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            let range = range
+                .split(|b| *b == b';')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii();
             if range.eq_ignore_ascii_case(b"*/*")
                 || range.eq_ignore_ascii_case(b"application/*")
                 || range.eq_ignore_ascii_case(b"application/json")
@@ -211,16 +215,25 @@ mod tests {
             .iter()
             .map(|c| format!("| `{}` | {} | {} |", c.as_str(), c.status(), c.title()))
             .collect();
-        assert_eq!(rows.len(), expected.len(), "docs/errors.md and Code differ in number");
+        assert_eq!(
+            rows.len(),
+            expected.len(),
+            "docs/errors.md and Code differ in number"
+        );
         for row in &expected {
-            assert!(rows.iter().any(|r| r.starts_with(row)), "docs/errors.md lacks the row {row}");
+            assert!(
+                rows.iter().any(|r| r.starts_with(row)),
+                "docs/errors.md lacks the row {row}"
+            );
         }
     }
 
     #[test]
     fn an_error_is_problem_json_unless_the_client_prefers_text() {
         let problem = Problem::new(Code::IdRequired, "send X-Session-ID");
-        let json = problem.clone().into_response(&accepting("application/json, text/plain"));
+        let json = problem
+            .clone()
+            .into_response(&accepting("application/json, text/plain"));
         assert_eq!(json.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(json.headers()["x-herd-error"], "session_id_required");
         let body: serde_json::Value = serde_json::from_slice(json.body()).unwrap();
@@ -228,13 +241,20 @@ mod tests {
         assert_eq!(body["code"], "session_id_required");
         let text = problem.into_response(&accepting("text/html, */*"));
         assert_eq!(text.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
-        assert!(text.body().starts_with(b"session_id_required: "), "{:?}", text.body());
+        assert!(
+            text.body().starts_with(b"session_id_required: "),
+            "{:?}",
+            text.body()
+        );
     }
 
     #[test]
     fn every_503_says_when_to_come_back_in_whole_seconds() {
         let problem = Problem::new(Code::AtCapacity, "").retry_after(Duration::from_millis(1200));
-        assert_eq!(problem.into_response(&HeaderMap::new()).headers()[RETRY_AFTER], "2");
+        assert_eq!(
+            problem.into_response(&HeaderMap::new()).headers()[RETRY_AFTER],
+            "2"
+        );
         let plain = Problem::new(Code::Draining, "");
         assert_eq!(plain.into_response(&HeaderMap::new()).headers()[RETRY_AFTER], "1");
     }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -99,7 +99,10 @@ pub(crate) fn forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<&Hea
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut protocols = headers.get_all(UPGRADE).iter();
     let protocol = protocols.next()?;
-    let named = headers.get_all(CONNECTION).iter().any(|value| names(value, b"upgrade"));
+    let named = headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| names(value, b"upgrade"));
     (named && protocols.next().is_none() && !protocol.is_empty()).then(|| protocol.clone())
 }
 
@@ -114,7 +117,9 @@ pub(crate) fn names(list: &HeaderValue, token: &[u8]) -> bool {
 pub(crate) fn client_host(headers: &HeaderMap, uri: &http::Uri) -> Option<HeaderValue> {
     match headers.get(HOST) {
         Some(host) => Some(host.clone()),
-        None => uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()),
+        None => uri
+            .authority()
+            .and_then(|a| HeaderValue::from_str(a.as_str()).ok()),
     }
 }
 
@@ -151,12 +156,20 @@ mod tests {
 
     #[test]
     fn only_a_trusted_proxy_is_believed_about_the_client() {
-        let sent = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "a")];
+        let sent = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a"),
+        ];
         let host = HeaderValue::from_static("b");
         let peer: IpAddr = [127, 0, 0, 1].into();
         let mut headers = map(&sent);
         forwarded(&mut headers, peer, Some(&host), Trust::Untrusted);
-        let own = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "b")];
+        let own = [
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "b"),
+        ];
         assert_eq!(headers, map(&own));
         let mut headers = map(&sent);
         forwarded(&mut headers, peer, Some(&host), Trust::TrustedProxy);
@@ -167,9 +180,22 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_fields() {
-        assert!(upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some());
+        assert!(
+            upgrade(&map(&[
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "websocket")
+            ]))
+            .is_some()
+        );
         assert!(upgrade(&map(&[("upgrade", "websocket")])).is_none());
         assert!(upgrade(&map(&[("connection", "upgrade")])).is_none());
-        assert!(upgrade(&map(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")])).is_none());
+        assert!(
+            upgrade(&map(&[
+                ("connection", "upgrade"),
+                ("upgrade", "a"),
+                ("upgrade", "b")
+            ]))
+            .is_none()
+        );
     }
 }

@@ -64,17 +64,30 @@ pub(crate) struct Upgrade {
 
 impl Client {
     pub(crate) fn new(peer: SocketAddr, trust: Trust, line: Option<Rc<Line>>) -> Rc<Self> {
-        Rc::new(Self { peer, trust, line, upgrade: RefCell::new(None), holds: RefCell::default() })
+        Rc::new(Self {
+            peer,
+            trust,
+            line,
+            upgrade: RefCell::new(None),
+            holds: RefCell::default(),
+        })
     }
 
     pub(crate) fn local(&self) -> Local {
-        if self.peer.ip().to_canonical().is_loopback() { Local::Loopback } else { Local::Remote }
+        if self.peer.ip().to_canonical().is_loopback() {
+            Local::Loopback
+        } else {
+            Local::Remote
+        }
     }
 
     fn hold_connection(&self, claim: &Claim) {
         let session = &claim.bound.session;
         let mut holds = self.holds.borrow_mut();
-        if holds.get(&session.name.id).is_some_and(|hold| Arc::ptr_eq(hold.session(), session)) {
+        if holds
+            .get(&session.name.id)
+            .is_some_and(|hold| Arc::ptr_eq(hold.session(), session))
+        {
             return;
         }
         // A hold of an earlier incarnation is dropped here.
@@ -107,8 +120,17 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let served = Served::new(client.line.clone());
-    let mut story = Story { session: String::new(), status: None, code: None };
-    let accept = request.headers().get_all(http::header::ACCEPT).iter().cloned().collect::<Vec<_>>();
+    let mut story = Story {
+        session: String::new(),
+        status: None,
+        code: None,
+    };
+    let accept = request
+        .headers()
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .cloned()
+        .collect::<Vec<_>>();
     let result = forward(&thread, &client, request, &mut story, served).await;
     let mut response = match result {
         Ok(response) => response,
@@ -118,7 +140,9 @@ pub(crate) async fn serve(
             for value in accept {
                 headers.append(http::header::ACCEPT, value);
             }
-            problem.into_response(&headers).map(|bytes| Body::own(bytes, served))
+            problem
+                .into_response(&headers)
+                .map(|bytes| Body::own(bytes, served))
         }
     };
     if story.code.is_some()
@@ -171,7 +195,12 @@ async fn forward(
     }
     let host = fields::client_host(request.headers(), request.uri());
     let label = Label::of(thread, &id, &claim);
-    let exchange = Exchange { thread, client, host, label };
+    let exchange = Exchange {
+        thread,
+        client,
+        host,
+        label,
+    };
     match mode {
         Mode::Plain => exchange.plain(request, claim, served).await,
         Mode::Upgrade(protocol) => exchange.upgrade(request, claim, protocol, served).await,
@@ -193,7 +222,10 @@ impl Mode {
                 Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
                     Ok(Self::WebSocketOverHttp2)
                 }
-                _ => Err(Problem::new(Code::MethodNotAllowed, "herd is not a forward proxy")),
+                _ => Err(Problem::new(
+                    Code::MethodNotAllowed,
+                    "herd is not a forward proxy",
+                )),
             };
         }
         if request.version() == Version::HTTP_11
@@ -218,9 +250,14 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
     }
     if let (Some(host), Some(authority)) = (first, request.uri().authority())
         && request.method() != Method::CONNECT
-        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        && !host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
     {
-        return Err(Problem::new(Code::BadRequest, "Host and the request's target name different hosts"));
+        return Err(Problem::new(
+            Code::BadRequest,
+            "Host and the request's target name different hosts",
+        ));
     }
     Ok(())
 }
@@ -240,7 +277,11 @@ impl Label {
             HeaderValue::from_static("queue;dur=0, start;dur=0")
         } else {
             let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-            let text = format!("queue;dur={:.1}, start;dur={:.1}", ms(claim.queued), ms(claim.starting));
+            let text = format!(
+                "queue;dur={:.1}, start;dur={:.1}",
+                ms(claim.queued),
+                ms(claim.starting)
+            );
             HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
         };
         Self {
@@ -318,7 +359,10 @@ impl Exchange<'_> {
         let is_head = parts.method == Method::HEAD;
         let upload = Rc::new(Upload::default());
         let mut body = ClientBody::new(incoming, Rc::clone(&upload));
-        let expects = parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let expects = parts
+            .headers
+            .get(EXPECT)
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let mut head = self.head(parts, &bound);
         let permission = Permission::default();
         if expects && bound.session.kind.protocol == Protocol::Http1 {
@@ -353,9 +397,14 @@ impl Exchange<'_> {
         match result {
             Ok((response, connection)) => {
                 let connection = connection.map(|sender| (sender, Rc::clone(&bound)));
-                Ok(self.answer(response, connection, &bound, hold, served, is_head).await)
+                Ok(self
+                    .answer(response, connection, &bound, hold, served, is_head)
+                    .await)
             }
-            Err(lost) => Err(Failure { problem: lost.problem(&bound, &upload).await, served }),
+            Err(lost) => Err(Failure {
+                problem: lost.problem(&bound, &upload).await,
+                served,
+            }),
         }
     }
 
@@ -374,13 +423,19 @@ impl Exchange<'_> {
             && !parts.headers.contains_key(CONTENT_LENGTH)
             && !parts.headers.contains_key(TRANSFER_ENCODING)
             && !http_body::Body::is_end_stream(&incoming);
-        let delimited = if lengthless { Delimited::ByClose } else { Delimited::ByMessage };
+        let delimited = if lengthless {
+            Delimited::ByClose
+        } else {
+            Delimited::ByMessage
+        };
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
         fields::strip(&mut parts.headers);
         self.label.put(&mut parts.headers);
         parts.version = Version::HTTP_11;
         if let Some(from) = self.debugger_rewrite(bound, &parts, &incoming, is_head) {
-            return self.rewrite(parts, incoming, connection, hold, served, &from).await;
+            return self
+                .rewrite(parts, incoming, connection, hold, served, &from)
+                .await;
         }
         let body = WorkerBody::new(incoming, connection, delimited, hold, served);
         Response::from_parts(parts, Body::Worker(body))
@@ -395,7 +450,9 @@ impl Exchange<'_> {
         is_head: bool,
     ) -> Option<String> {
         let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
-        let small = http_body::Body::size_hint(incoming).upper().is_some_and(|n| n <= MAX_REWRITE as u64);
+        let small = http_body::Body::size_hint(incoming)
+            .upper()
+            .is_some_and(|n| n <= MAX_REWRITE as u64);
         (bound.session.kind.host_header == HostHeader::Worker
             && !is_head
             && small
@@ -415,19 +472,26 @@ impl Exchange<'_> {
     ) -> Response<Body> {
         let Ok(whole) = Limited::new(incoming, MAX_REWRITE).collect().await else {
             let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
-            return problem.into_response(&HeaderMap::new()).map(|bytes| Body::own(bytes, served));
+            return problem
+                .into_response(&HeaderMap::new())
+                .map(|bytes| Body::own(bytes, served));
         };
         if let Some((sender, bound)) = connection {
             bound.give_back(sender);
         }
         let whole = whole.to_bytes();
-        let bytes = match (std::str::from_utf8(&whole), self.host.as_ref().map(|h| h.to_str())) {
+        let bytes = match (
+            std::str::from_utf8(&whole),
+            self.host.as_ref().map(|h| h.to_str()),
+        ) {
             (Ok(text), Some(Ok(host))) if text.contains("webSocketDebuggerUrl") => {
                 Bytes::from(text.replace(&format!("\"ws://{own}/"), &format!("\"ws://{host}/")))
             }
             _ => whole,
         };
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        parts
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         drop(hold);
         Response::from_parts(parts, Body::own(bytes, served))
     }
@@ -441,24 +505,36 @@ impl Exchange<'_> {
     ) -> Result<Response<Body>, Failure> {
         let (parts, _) = request.into_parts();
         let mut head = self.head(parts, &claim.bound);
-        let talk =
-            if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") { Talk::WebSocket } else { Talk::Other };
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        let talk = if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            Talk::WebSocket
+        } else {
+            Talk::Other
+        };
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
         let request = Request::from_parts(head, ClientBody::empty());
         let (mut response, worker) = match shake_hands(&claim.bound, request).await {
             Ok(shaken) => shaken,
             Err(lost) => {
-                return Err(Failure { problem: lost.problem(&claim.bound, &Upload::default()).await, served });
+                return Err(Failure {
+                    problem: lost.problem(&claim.bound, &Upload::default()).await,
+                    served,
+                });
             }
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.answer(response, None, &claim.bound, claim.hold, served, false).await);
+            return Ok(self
+                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .await);
         }
         // The stream's hold is taken before the request's is released, so that nothing ends between.
         let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
             let reason = claim.bound.session.wait_end().await;
-            return Err(Failure { problem: ended(&reason), served });
+            return Err(Failure {
+                problem: ended(&reason),
+                served,
+            });
         };
         let switched = response.headers().get(UPGRADE).cloned();
         let headers = response.headers_mut();
@@ -488,19 +564,30 @@ impl Exchange<'_> {
         let (mut response, worker) = match shake_hands(&claim.bound, request).await {
             Ok(shaken) => shaken,
             Err(lost) => {
-                return Err(Failure { problem: lost.problem(&claim.bound, &Upload::default()).await, served });
+                return Err(Failure {
+                    problem: lost.problem(&claim.bound, &Upload::default()).await,
+                    served,
+                });
             }
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.answer(response, None, &claim.bound, claim.hold, served, false).await);
+            return Ok(self
+                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .await);
         }
         if !websocket_over_h2::accepted(response.headers(), &key) {
-            let problem = Problem::new(Code::BadWorkerAnswer, "the worker's Sec-WebSocket-Accept is wrong");
+            let problem = Problem::new(
+                Code::BadWorkerAnswer,
+                "the worker's Sec-WebSocket-Accept is wrong",
+            );
             return Err(Failure { problem, served });
         }
         let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
             let reason = claim.bound.session.wait_end().await;
-            return Err(Failure { problem: ended(&reason), served });
+            return Err(Failure {
+                problem: ended(&reason),
+                served,
+            });
         };
         *response.status_mut() = StatusCode::OK;
         let headers = response.headers_mut();
@@ -509,7 +596,9 @@ impl Exchange<'_> {
         self.label.put(headers);
         tokio::task::spawn_local(async move {
             // Either failing drops the other side and the hold.
-            let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else { return };
+            let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {
+                return;
+            };
             let client = hyper_util::rt::TokioIo::new(client);
             let end = super::tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
             tracing::debug!(?end, "tunnel closed");
@@ -523,7 +612,11 @@ fn merge_cookies(headers: &mut HeaderMap) {
     if headers.get_all(http::header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let parts: Vec<&[u8]> = headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let parts: Vec<&[u8]> = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if let Ok(whole) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
         headers.insert(http::header::COOKIE, whole);
     }
@@ -553,12 +646,14 @@ impl Lost {
             return ended(&reason);
         }
         match self {
-            Self::Connect(e) => {
-                Problem::new(Code::WorkerConnectionLost, format!("the worker cannot be reached: {e}"))
-            }
-            Self::Exchange(e) if e.is_parse() => {
-                Problem::new(Code::BadWorkerAnswer, format!("the worker's answer is not HTTP: {e}"))
-            }
+            Self::Connect(e) => Problem::new(
+                Code::WorkerConnectionLost,
+                format!("the worker cannot be reached: {e}"),
+            ),
+            Self::Exchange(e) if e.is_parse() => Problem::new(
+                Code::BadWorkerAnswer,
+                format!("the worker's answer is not HTTP: {e}"),
+            ),
             Self::Exchange(e) => Problem::new(
                 Code::WorkerConnectionLost,
                 format!("the worker lives, but closed the connection before it answered: {e}"),
@@ -601,7 +696,9 @@ type Shaken = (Response<Incoming>, oneshot::Receiver<(WorkerIo, Bytes)>);
 
 /// Sends an upgrade request over a connection of its own. The receiver yields the stream after a 101.
 async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> Result<Shaken, Lost> {
-    let io = WorkerIo::connect(&bound.session.endpoint).await.map_err(Lost::Connect)?;
+    let io = WorkerIo::connect(&bound.session.endpoint)
+        .await
+        .map_err(Lost::Connect)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .handshake(hyper_util::rt::TokioIo::new(io))
         .await

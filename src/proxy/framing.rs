@@ -98,7 +98,9 @@ impl Head {
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-            return Err(bad("a header field's name has a character that is not allowed there"));
+            return Err(bad(
+                "a header field's name has a character that is not allowed there",
+            ));
         }
         if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
             return Err(bad("a header field's value has a control character"));
@@ -131,9 +133,7 @@ impl Head {
         }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(bad("Content-Length and Transfer-Encoding are both given")),
-            (true, None) if version == Version::Http10 => {
-                Err(bad("HTTP/1.0 knows no Transfer-Encoding"))
-            }
+            (true, None) if version == Version::Http10 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
             (true, None) => Ok(BodyFraming::Chunked),
             (false, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
@@ -153,7 +153,10 @@ fn request_line(line: &[u8]) -> Result<Version, Problem> {
     if target.len() > MAX_TARGET {
         return Err(Problem::new(
             Code::UriTooLong,
-            format!("the request target is {} bytes long; the limit is {MAX_TARGET}", target.len()),
+            format!(
+                "the request target is {} bytes long; the limit is {MAX_TARGET}",
+                target.len()
+            ),
         ));
     }
     if !target.iter().all(u8::is_ascii_graphic) || Uri::try_from(target).is_err() {
@@ -175,7 +178,10 @@ fn bad(detail: &str) -> Problem {
 }
 
 fn too_large(limits: Limits) -> Problem {
-    Problem::new(Code::HeaderTooLarge, format!("the request head is larger than {} bytes", limits.size))
+    Problem::new(
+        Code::HeaderTooLarge,
+        format!("the request head is larger than {} bytes", limits.size),
+    )
 }
 
 /// RFC 9110 section 5.6.2.
@@ -193,16 +199,30 @@ fn decimal(text: &[u8]) -> Option<u64> {
 /// Finds the end of a chunked body (RFC 9112 section 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chunks {
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// Skipped, not understood; `len` bytes of it have been seen.
-    Extension { value: u64, len: usize },
-    SizeEnd { value: u64 },
+    Extension {
+        value: u64,
+        len: usize,
+    },
+    SizeEnd {
+        value: u64,
+    },
     Data(u64),
     DataCr,
     DataLf,
     /// `len` bytes of this trailer line, and `total` of all.
-    Trailer { len: usize, total: usize },
-    TrailerLf { empty: bool, total: usize },
+    Trailer {
+        len: usize,
+        total: usize,
+    },
+    TrailerLf {
+        empty: bool,
+        total: usize,
+    },
     Done,
 }
 
@@ -231,9 +251,10 @@ impl Chunks {
                     continue;
                 }
                 Self::Size { value, digits } => match (byte, char::from(byte).to_digit(16)) {
-                    (_, Some(digit)) if digits < 15 => {
-                        Self::Size { value: value * 16 + u64::from(digit), digits: digits + 1 }
-                    }
+                    (_, Some(digit)) if digits < 15 => Self::Size {
+                        value: value * 16 + u64::from(digit),
+                        digits: digits + 1,
+                    },
                     (b'\r', _) if digits > 0 => Self::SizeEnd { value },
                     (b';' | b' ' | b'\t', _) if digits > 0 => Self::Extension { value, len: 1 },
                     _ => return Err(BadChunk),
@@ -251,9 +272,15 @@ impl Chunks {
                 Self::DataCr if byte == b'\r' => Self::DataLf,
                 Self::DataLf if byte == b'\n' => Self::new(),
                 Self::Trailer { len, total } if total < MAX_CHUNK_LINE => match byte {
-                    b'\r' => Self::TrailerLf { empty: len == 0, total: total + 1 },
+                    b'\r' => Self::TrailerLf {
+                        empty: len == 0,
+                        total: total + 1,
+                    },
                     b'\n' => return Err(BadChunk),
-                    _ => Self::Trailer { len: len + 1, total: total + 1 },
+                    _ => Self::Trailer {
+                        len: len + 1,
+                        total: total + 1,
+                    },
                 },
                 Self::TrailerLf { empty: true, .. } if byte == b'\n' => Self::Done,
                 Self::TrailerLf { empty: false, total } if byte == b'\n' => Self::Trailer { len: 0, total },
@@ -269,7 +296,10 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { size: 1024, fields: 8 };
+    const LIMITS: Limits = Limits {
+        size: 1024,
+        fields: 8,
+    };
 
     fn judge(text: &str) -> Result<Option<(usize, BodyFraming)>, Code> {
         let whole = Head::default().judge(text.as_bytes(), LIMITS).map_err(|p| p.code);
@@ -290,7 +320,10 @@ mod tests {
     fn a_plain_head_ends_where_it_ends() {
         let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(judge(head), Ok(Some((head.len(), BodyFraming::Length(0)))));
-        assert_eq!(judge(&format!("{head}GET /")), Ok(Some((head.len(), BodyFraming::Length(0)))));
+        assert_eq!(
+            judge(&format!("{head}GET /")),
+            Ok(Some((head.len(), BodyFraming::Length(0))))
+        );
         assert_eq!(judge(&head[..head.len() - 1]), Ok(None));
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n";
         assert_eq!(judge(head), Ok(Some((head.len(), BodyFraming::Chunked))));
@@ -333,9 +366,15 @@ mod tests {
 
     #[test]
     fn a_head_beyond_the_limits_is_refused_before_it_is_complete() {
-        assert_eq!(judge(&format!("GET /{}", "a".repeat(2000))), Err(Code::HeaderTooLarge));
+        assert_eq!(
+            judge(&format!("GET /{}", "a".repeat(2000))),
+            Err(Code::HeaderTooLarge)
+        );
         let many = "X: 1\r\n".repeat(9);
-        assert_eq!(judge(&format!("GET / HTTP/1.1\r\n{many}")), Err(Code::HeaderTooLarge));
+        assert_eq!(
+            judge(&format!("GET / HTTP/1.1\r\n{many}")),
+            Err(Code::HeaderTooLarge)
+        );
     }
 
     #[test]
@@ -354,7 +393,16 @@ mod tests {
 
     #[test]
     fn a_malformed_chunk_is_an_error() {
-        for body in ["\r\n", "x\r\n", "1\n", "1\r\nab\r\n", "5 ;\n", "fffffffffffffffff\r\n", "-1\r\n", "0\r\n\n"] {
+        for body in [
+            "\r\n",
+            "x\r\n",
+            "1\n",
+            "1\r\nab\r\n",
+            "5 ;\n",
+            "fffffffffffffffff\r\n",
+            "-1\r\n",
+            "0\r\n\n",
+        ] {
             assert_eq!(Chunks::new().advance(body.as_bytes()), Err(BadChunk), "{body:?}");
         }
     }

@@ -24,7 +24,9 @@ pub(crate) fn session_id<'r>(
 ) -> Result<Cow<'r, str>, Problem> {
     for name in headers.keys() {
         if looks_alike(sources, name.as_str()) {
-            return Err(conflict(format!("the header {name:?} looks like the session header but is not it")));
+            return Err(conflict(format!(
+                "the header {name:?} looks like the session header but is not it"
+            )));
         }
     }
     let mut found: Option<Cow<'r, [u8]>> = None;
@@ -67,7 +69,9 @@ pub(crate) fn session_id<'r>(
     let invalid = |e: crate::core::InvalidSessionId| Problem::new(Code::IdInvalid, e.to_string());
     match id {
         Cow::Borrowed(id) => SessionId::check(id).map(Cow::Borrowed).map_err(invalid),
-        Cow::Owned(id) => SessionId::check(&id).map(|id| Cow::Owned(id.to_owned())).map_err(invalid),
+        Cow::Owned(id) => SessionId::check(&id)
+            .map(|id| Cow::Owned(id.to_owned()))
+            .map_err(invalid),
     }
 }
 
@@ -85,9 +89,9 @@ fn looks_alike(sources: &Sources, name: &str) -> bool {
 
 fn agree<'r>(found: &mut Option<Cow<'r, [u8]>>, value: Cow<'r, [u8]>, source: &str) -> Result<(), Problem> {
     match found {
-        Some(other) if **other != *value => {
-            Err(conflict(format!("{source} names another session than an earlier source")))
-        }
+        Some(other) if **other != *value => Err(conflict(format!(
+            "{source} names another session than an earlier source"
+        ))),
         Some(_) => Ok(()),
         None => {
             *found = Some(value);
@@ -105,7 +109,10 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
         line.as_bytes().split(|b| *b == b';').filter_map(|pair| {
             let at = pair.iter().position(|b| *b == b'=')?;
             let value = pair[at + 1..].trim_ascii();
-            let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+            let value = value
+                .strip_prefix(b"\"")
+                .and_then(|v| v.strip_suffix(b"\""))
+                .unwrap_or(value);
             Some((pair[..at].trim_ascii(), value))
         })
     })
@@ -141,16 +148,24 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 
 /// The target in origin form, without the query parameter that carries the id.
 pub(crate) fn origin_form(sources: &Sources, uri: &Uri) -> PathAndQuery {
-    let whole = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let (Some(parameter), Some(query)) = (&sources.query, whole.query()) else { return whole };
+    let whole = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let (Some(parameter), Some(query)) = (&sources.query, whole.query()) else {
+        return whole;
+    };
     let mine =
         |pair: &&str| *decoded(pair.split_once('=').map_or(*pair, |(n, _)| n)) == *parameter.as_bytes();
     if !query.split('&').any(|pair| mine(&pair)) {
         return whole;
     }
     let rest: Vec<&str> = query.split('&').filter(|pair| !mine(pair)).collect();
-    let target =
-        if rest.is_empty() { whole.path().to_owned() } else { format!("{}?{}", whole.path(), rest.join("&")) };
+    let target = if rest.is_empty() {
+        whole.path().to_owned()
+    } else {
+        format!("{}?{}", whole.path(), rest.join("&"))
+    };
     // Removing a parameter from a valid target leaves a valid one.
     PathAndQuery::try_from(target).unwrap_or_else(|_| PathAndQuery::from_static("/"))
 }
@@ -160,16 +175,22 @@ pub(crate) fn kind(config: &Config, headers: &HeaderMap, uri: &Uri) -> Result<Ki
     let mut names = headers.get_all(&X_HERD_WORKER).iter();
     if let Some(name) = names.next() {
         let found = names.next().is_none().then(|| name.to_str().ok()).flatten();
-        return found.and_then(|name| config.kind_named(name)).map(KindChoice::Named).ok_or_else(|| {
-            let workers: Vec<String> = config.kinds.iter().map(|k| k.name.clone()).collect();
-            let asked = String::from_utf8_lossy(name.as_bytes()).into_owned();
-            let mut problem = Problem::new(
-                Code::UnknownWorker,
-                format!("X-Herd-Worker asks for {asked:?}; there are: {}", workers.join(", ")),
-            );
-            problem.workers = workers;
-            problem
-        });
+        return found
+            .and_then(|name| config.kind_named(name))
+            .map(KindChoice::Named)
+            .ok_or_else(|| {
+                let workers: Vec<String> = config.kinds.iter().map(|k| k.name.clone()).collect();
+                let asked = String::from_utf8_lossy(name.as_bytes()).into_owned();
+                let mut problem = Problem::new(
+                    Code::UnknownWorker,
+                    format!(
+                        "X-Herd-Worker asks for {asked:?}; there are: {}",
+                        workers.join(", ")
+                    ),
+                );
+                problem.workers = workers;
+                problem
+            });
     }
     Ok(match routed(config, host(headers, uri), uri.path()) {
         Some(kind) => KindChoice::Named(kind),
@@ -192,7 +213,10 @@ fn routed(config: &Config, host: Option<&str>, path: &str) -> Option<KindId> {
             {
                 continue;
             }
-            let rank = (route.host.is_some(), route.path_prefix.as_ref().map_or(0, String::len));
+            let rank = (
+                route.host.is_some(),
+                route.path_prefix.as_ref().map_or(0, String::len),
+            );
             if best.is_none_or(|(other, _)| rank > other) {
                 best = Some((rank, KindId(index)));
             }
@@ -257,7 +281,9 @@ mod tests {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let uri: Uri = uri.parse().unwrap();
-        session_id(&sources(), &map, &uri).map(Cow::into_owned).map_err(|p| p.code)
+        session_id(&sources(), &map, &uri)
+            .map(Cow::into_owned)
+            .map_err(|p| p.code)
     }
 
     #[test]
@@ -266,7 +292,10 @@ mod tests {
         assert_eq!(id(&[("mcp-session-id", "a")], "/"), Ok("a".into()));
         assert_eq!(id(&[], "/?x=1&session=a%2Db"), Ok("a-b".into()));
         assert_eq!(id(&[("cookie", "x=1; sid=\"a\"")], "/"), Ok("a".into()));
-        assert_eq!(id(&[("x-session-id", "a"), ("cookie", "sid=a")], "/?session=a"), Ok("a".into()));
+        assert_eq!(
+            id(&[("x-session-id", "a"), ("cookie", "sid=a")], "/?session=a"),
+            Ok("a".into())
+        );
     }
 
     #[test]
@@ -300,7 +329,11 @@ mod tests {
             ("/p?x=1", "/p?x=1"),
             ("http://h/p?session=a", "/p"),
         ] {
-            assert_eq!(origin_form(&sources(), &uri.parse().unwrap()).as_str(), target, "{uri}");
+            assert_eq!(
+                origin_form(&sources(), &uri.parse().unwrap()).as_str(),
+                target,
+                "{uri}"
+            );
         }
     }
 

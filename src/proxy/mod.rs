@@ -72,7 +72,9 @@ impl Server {
         let addr = config.network.data_bind;
         let named = |e: io::Error| {
             let hint = match e.kind() {
-                io::ErrorKind::AddrInUse => "; another program (or another herd) listens there: stop it or choose another network.data_bind",
+                io::ErrorKind::AddrInUse => {
+                    "; another program (or another herd) listens there: stop it or choose another network.data_bind"
+                }
                 io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
                 _ => "",
@@ -88,7 +90,9 @@ impl Server {
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         };
-        Ok(Self { listener: bound().map_err(named)? })
+        Ok(Self {
+            listener: bound().map_err(named)?,
+        })
     }
 
     /// The address, with the port that the kernel chose for port 0.
@@ -105,9 +109,17 @@ impl Server {
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
         // Each thread keeps one place while it waits for a connection.
-        let most = config.network.max_connections.saturating_add(threads - 1).min(Semaphore::MAX_PERMITS);
+        let most = config
+            .network
+            .max_connections
+            .saturating_add(threads - 1)
+            .min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(most));
-        let mut proxy = Proxy { stage, done, threads: Vec::with_capacity(threads) };
+        let mut proxy = Proxy {
+            stage,
+            done,
+            threads: Vec::with_capacity(threads),
+        };
         for index in 0..threads {
             let listener = self.listener.try_clone()?;
             let share = Share {
@@ -117,7 +129,9 @@ impl Server {
                 stages: stages.clone(),
                 running: running.clone(),
             };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let thread = std::thread::Builder::new()
                 .name(format!("data-{index}"))
                 .spawn(move || share.run(runtime, listener))?;
@@ -138,11 +152,19 @@ struct Share {
 
 impl Share {
     fn run(self, runtime: tokio::runtime::Runtime, listener: TcpListener) {
-        let Self { config, driver, places, stages, running } = self;
+        let Self {
+            config,
+            driver,
+            places,
+            stages,
+            running,
+        } = self;
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => accept::run(thread::Thread::new(config, driver), listener, places, stages).await,
+                Ok(listener) => {
+                    accept::run(thread::Thread::new(config, driver), listener, places, stages).await
+                }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }
         });

@@ -37,7 +37,12 @@ pub(crate) struct Claim {
 
 impl Thread {
     pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
-        Rc::new(Self { config, driver, sessions: RefCell::default(), draining: Cell::new(false) })
+        Rc::new(Self {
+            config,
+            driver,
+            sessions: RefCell::default(),
+            draining: Cell::new(false),
+        })
     }
 
     /// The session of this id, bound to a worker. Visits the driver only if this thread does not know
@@ -55,14 +60,28 @@ impl Thread {
             if let KindChoice::Named(kind) = kind
                 && kind != bound.session.kind_id
             {
-                return Err(Refused::Refusal(Refusal::WorkerMismatch { bound_to: bound.session.kind_id }));
+                return Err(Refused::Refusal(Refusal::WorkerMismatch {
+                    bound_to: bound.session.kind_id,
+                }));
             }
             let zero = Duration::ZERO;
-            return Ok(Claim { bound, hold, origin: Origin::Reused, queued: zero, starting: zero });
+            return Ok(Claim {
+                bound,
+                hold,
+                origin: Origin::Reused,
+                queued: zero,
+                starting: zero,
+            });
         }
         let id = SessionId::parse(id.as_bytes())
             .map_err(|e| Refused::Problem(Problem::new(Code::IdInvalid, e.to_string())))?;
-        let attach = Attach { id: id.clone(), kind, holder: HolderKind::Request, wait, remains };
+        let attach = Attach {
+            id: id.clone(),
+            kind,
+            holder: HolderKind::Request,
+            wait,
+            remains,
+        };
         let attached = self.driver.attach(attach).await.map_err(Refused::Refusal)?;
         let session = Arc::clone(attached.session());
         let mut sessions = self.sessions.borrow_mut();
@@ -77,8 +96,19 @@ impl Thread {
                 bound
             }
         };
-        let crate::driver::Attached { hold, origin, queued, starting } = attached;
-        Ok(Claim { bound, hold, origin, queued, starting })
+        let crate::driver::Attached {
+            hold,
+            origin,
+            queued,
+            starting,
+        } = attached;
+        Ok(Claim {
+            bound,
+            hold,
+            origin,
+            queued,
+            starting,
+        })
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -139,21 +169,27 @@ impl Thread {
         match refusal {
             Refusal::WorkerMismatch { bound_to } => Problem::new(
                 Code::WorkerMismatch,
-                format!("the session is bound to a {:?} worker", self.config.kind(bound_to).name),
+                format!(
+                    "the session is bound to a {:?} worker",
+                    self.config.kind(bound_to).name
+                ),
             ),
-            Refusal::AtCapacity { retry_after } => {
-                Problem::new(Code::AtCapacity, "every worker slot is taken and this request may not wait")
-                    .retry_after(retry_after)
-            }
-            Refusal::QueueTimeout { waited } => {
-                Problem::new(Code::QueueTimeout, format!("no worker slot became free within {waited:?}"))
-                    .retry_after(Duration::from_secs(1))
-            }
+            Refusal::AtCapacity { retry_after } => Problem::new(
+                Code::AtCapacity,
+                "every worker slot is taken and this request may not wait",
+            )
+            .retry_after(retry_after),
+            Refusal::QueueTimeout { waited } => Problem::new(
+                Code::QueueTimeout,
+                format!("no worker slot became free within {waited:?}"),
+            )
+            .retry_after(Duration::from_secs(1)),
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
-            Refusal::WorkerBackoff { retry_after } => {
-                Problem::new(Code::WorkerBackoff, "recent starts of this kind failed; herd waits before the next")
-                    .retry_after(retry_after)
-            }
+            Refusal::WorkerBackoff { retry_after } => Problem::new(
+                Code::WorkerBackoff,
+                "recent starts of this kind failed; herd waits before the next",
+            )
+            .retry_after(retry_after),
             Refusal::StartFailed(failure) => {
                 let code = match failure.kind {
                     StartFailureKind::Timeout { .. } => Code::WorkerStartTimeout,

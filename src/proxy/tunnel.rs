@@ -205,8 +205,15 @@ pub(crate) async fn run<C: ClientStream>(
     let mut tunnel = Tunnel {
         client,
         worker,
-        up: Pipe { left: BytesMut::from(&early[..]), ..Pipe::default() },
-        down: Pipe { left: BytesMut::from(&first[..]), frames, unflushed: false },
+        up: Pipe {
+            left: BytesMut::from(&early[..]),
+            ..Pipe::default()
+        },
+        down: Pipe {
+            left: BytesMut::from(&first[..]),
+            frames,
+            unflushed: false,
+        },
         up_open: true,
         down_open: true,
     };

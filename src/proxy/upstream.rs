@@ -138,8 +138,10 @@ impl Bound {
 
     pub(crate) async fn connect(&self) -> io::Result<Http1Sender> {
         let io = WorkerIo::connect(&self.session.endpoint).await?;
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        let (sender, connection) = http1::Builder::new()
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(io::Error::other)?;
         // Ends with its last request once the sender is dropped; an error reaches that request.
         tokio::task::spawn_local(async move {
             let _ = connection.await;
@@ -171,22 +173,29 @@ impl Bound {
     /// `Keep-Alive: timeout=N` of an answer: the worker closes after N seconds, herd one second before.
     pub(crate) fn heed_keep_alive(&self, value: Option<&http::HeaderValue>) {
         let seconds = value.and_then(|v| v.to_str().ok()).and_then(|v| {
-            v.split(',').find_map(|p| p.trim().strip_prefix("timeout=")?.trim().parse::<u64>().ok())
+            v.split(',')
+                .find_map(|p| p.trim().strip_prefix("timeout=")?.trim().parse::<u64>().ok())
         });
         if let Some(seconds) = seconds {
-            self.keep.set(Duration::from_secs(seconds.saturating_sub(1)).min(Duration::from_secs(60)));
+            self.keep
+                .set(Duration::from_secs(seconds.saturating_sub(1)).min(Duration::from_secs(60)));
         }
     }
 
     pub(crate) fn give_back(&self, sender: Http1Sender) {
         if !sender.is_closed() && !self.session.is_closed() {
-            self.idle.borrow_mut().push(Idle { sender, until: Instant::now() + self.keep.get() });
+            self.idle.borrow_mut().push(Idle {
+                sender,
+                until: Instant::now() + self.keep.get(),
+            });
         }
     }
 
     /// Closes the connections that have idled too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|conn| !conn.sender.is_closed() && conn.until > now);
+        self.idle
+            .borrow_mut()
+            .retain(|conn| !conn.sender.is_closed() && conn.until > now);
     }
 
     pub(crate) fn forget(&self) {

@@ -14,7 +14,9 @@ impl Frames {
     pub(crate) fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload > 0 {
-                let here = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+                let here = usize::try_from(self.payload)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 self.payload -= here as u64;
                 bytes = &bytes[here..];
                 continue;

@@ -8,15 +8,21 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 pub(crate) fn ask(head: &mut http::request::Parts) -> String {
     let key = generate_key();
     head.method = Method::GET;
-    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    head.headers
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers
+        .insert(UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(value) = HeaderValue::from_str(&key) {
         head.headers.insert(SEC_WEBSOCKET_KEY, value);
     }
-    head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+    head.headers
+        .entry(SEC_WEBSOCKET_VERSION)
+        .or_insert(HeaderValue::from_static("13"));
     key
 }
 
 pub(crate) fn accepted(headers: &HeaderMap, key: &str) -> bool {
-    headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|v| v.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes())
+    headers
+        .get(SEC_WEBSOCKET_ACCEPT)
+        .is_some_and(|v| v.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes())
 }
