@@ -126,9 +126,9 @@ def cable():
 @pytest.mark.needs_root
 def test_pulling_the_clients_connection_leaves_no_browser_process(cable, cast, language):
     in_server, in_client = cable.inside(cable.server), cable.inside(cable.client)
-    herd = cast.herd(
-        config=f"network:\n  dead_peer_timeout: 2s\n{CONFIG}", prefix=in_server, host="192.0.2.1"
-    )
+    # Playwright's server serves no Host but its own, and this client is not on the same machine.
+    config = f"network:\n  dead_peer_timeout: 2s\n{CONFIG}    host_header: worker\n"
+    herd = cast.herd(config=config, prefix=in_server, host="192.0.2.1")
     page = cast.page(prefix=in_server)
     client = cast.client(herd, "user-42", language, prefix=in_client).connected()
     client.goto(page.url)

@@ -23,7 +23,7 @@ for await (const line of createInterface({ input: process.stdin })) {
       await page.goto(command.goto);
       say({ result: await page.title() });
     } else if ('evaluate' in command) {
-      say({ result: await page.evaluate(command.evaluate) });
+      say({ result: await page.evaluate(command.evaluate) ?? null });
     } else if ('close' in command) {
       await browser.close();
       say({ result: null });
