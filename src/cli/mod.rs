@@ -3,6 +3,7 @@
 
 mod check;
 mod runner;
+mod start;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
+    Start(start::Start),
     Check(check::Check),
     Runner(runner::Runner),
 }
@@ -25,6 +27,7 @@ pub enum Verb {
 impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
+            Verb::Start(start) => start.run(&self.log),
             Verb::Check(check) => check.run(),
             Verb::Runner(runner) => runner.run(),
         };

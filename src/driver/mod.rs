@@ -7,6 +7,7 @@
 
 mod attention;
 mod clock;
+mod crew;
 mod handle;
 mod records;
 mod session;
@@ -20,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 pub use clock::Clock;
+pub use crew::Crew;
 pub use handle::{
     Attach, Attached, DriverGone, Handle, KindChoice, Origin, PoolView, Remains, SessionState, SessionView,
     Stopped, Wait,
@@ -34,27 +36,12 @@ use crate::core::{
     Core, EndReason, HolderKind, Holders, KindId, Output, Overview, Refusal, Request, Rules, SessionId,
     SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
 };
-use crate::worker::{Death, Endpoint, Event, Logs};
+use crate::worker::{Death, Endpoint, Event};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
 /// Endings that a slow cache may fall behind before it has to sweep.
 const ENDINGS: usize = 1024;
-
-/// Who starts and ends workers: [`crate::worker::Workers`], or a fake in tests.
-pub trait Crew {
-    /// Never fails here: the outcome arrives as an [`Event`].
-    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>);
-    /// SIGTERM.
-    fn terminate(&mut self, worker: WorkerId);
-    /// SIGKILL to the whole tree, now.
-    fn kill(&mut self, worker: WorkerId);
-    /// The keeper's process id, as the host sees it.
-    fn pid(&self, worker: WorkerId) -> Option<i32>;
-    fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
-    /// Drops what is kept about a worker that is gone.
-    fn forget(&mut self, worker: WorkerId);
-}
 
 /// What the process's signals ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -169,11 +169,13 @@ impl Workers {
     }
 
     /// Resolves when the launcher has died, and with it every worker: herd cannot go on.
-    pub async fn launcher_lost(&self) -> Lost {
+    pub fn launcher_lost(&self) -> impl Future<Output = Lost> + use<> {
         let mut lost = self.lost.clone();
-        match lost.wait_for(Option::is_some).await {
-            Ok(lost) => lost.clone().unwrap_or_else(unheard),
-            Err(_) => unheard(),
+        async move {
+            match lost.wait_for(Option::is_some).await {
+                Ok(lost) => lost.clone().unwrap_or_else(unheard),
+                Err(_) => unheard(),
+            }
         }
     }
 }

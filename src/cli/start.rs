@@ -1,0 +1,193 @@
+//! `herd start`: everything that serves, from the fork of the launcher to the exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::config::paths::User;
+use crate::config::{self, Config, ConfigFile, Overrides};
+use crate::control;
+use crate::driver::{Driver, Shutdown};
+use crate::launcher::{self, Client, Forked, Guard};
+use crate::proxy;
+use crate::sys::kernel;
+use crate::telemetry::{self, LogArgs};
+use crate::worker::{DEFAULT_PORTS, StateDir, Workers};
+
+/// Workers' reports that may wait for the driver.
+const EVENTS: usize = 256;
+/// After the last worker is gone: for answers that are still being written.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// After a second signal: for killed trees to be reaped. The kernel needs milliseconds.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Serve: bind sessions to workers until SIGINT or SIGTERM
+///
+/// The first SIGINT (Ctrl-C) or SIGTERM drains: new sessions are refused, bound ones go on until
+/// `drain_timeout`. A second one ends everything at once.
+///
+/// A flag is stronger than its HERD_* variable, that than herd.yaml, that than the default.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  herd start --config herd.yaml
+  curl -H 'X-Session-ID: user-42' http://127.0.0.1:8080/
+
+Exit status: 0 after a clean end, 1 if herd could not start or go on, 2 for wrong usage.")]
+pub struct Start {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl Start {
+    pub fn run(self, log: &LogArgs) -> anyhow::Result<ExitCode> {
+        kernel::require_5_11()?;
+        let mut config = config::load(&self.config.path)?;
+        self.overrides.apply(&mut config);
+        telemetry::init(log)?;
+        // From here to the end of this process this thread lives: the launcher dies with it.
+        let forked = launcher::fork(launcher::Options {
+            lifetime: config.lifetime,
+        })?;
+        tell_guard(&forked.guard);
+        raise_open_files();
+        let outcome = serve(Arc::new(config), forked);
+        if outcome.is_err() {
+            // The launcher, and everything below it, dies with this process.
+            info!("herd ends with an error");
+        }
+        outcome
+    }
+}
+
+fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
+    let user = User::current();
+    let state = StateDir::open(&config.state_dir_for(&user))?;
+    let control = control::Server::bind(&config.control_socket_for(&user))?;
+    let data = proxy::Server::bind(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make the main runtime")?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, supervise(config, forked, state, control, data))
+}
+
+/// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
+async fn supervise(
+    config: Arc<Config>,
+    forked: Forked,
+    state: StateDir,
+    control: control::Server,
+    data: proxy::Server,
+) -> anyhow::Result<ExitCode> {
+    let (events, reports) = mpsc::channel(EVENTS);
+    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
+    let launcher_lost = workers.launcher_lost();
+    let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
+    let address = data.local_addr()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let control_path = control.path().to_owned();
+    let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
+    let (stop_control, control_stops) = oneshot::channel::<()>();
+    let control = control.serve(handle, async {
+        // A dropped sender means the same.
+        let _ = control_stops.await;
+    });
+    let (ask, asked) = mpsc::channel(2);
+    let mut signals = Signals::listen()?;
+    info!(
+        data = %format_args!("http://{address}"),
+        control = %control_path.display(),
+        kinds = config.kinds.len(),
+        "herd is ready"
+    );
+
+    let serving = async {
+        tokio::select! {
+            () = driver.run(reports, asked) => Ok(()),
+            lost = launcher_lost => Err(anyhow::Error::from(lost)),
+            survived = signals.obey(ask) => Err(survived),
+        }
+    };
+    let stop = async {
+        let served = serving.await;
+        // Nothing lives any more: the data plane only has to say so to whoever still listens.
+        proxy.finish(Instant::now() + LAST_ANSWERS).await;
+        drop(stop_control);
+        served
+    };
+    let (served, control) = tokio::join!(stop, control);
+    served?;
+    control.context("the control socket failed")?;
+    info!("herd has ended; nothing is left");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// The first signal drains, the second ends everything. Resolves only if that does not help.
+    async fn obey(&mut self, ask: mpsc::Sender<Shutdown>) -> anyhow::Error {
+        for shutdown in [Shutdown::Drain, Shutdown::Now] {
+            self.next().await;
+            // The driver is gone only if this future is about to be dropped.
+            let _ = ask.send(shutdown).await;
+        }
+        tokio::time::sleep(REAP_LIMIT).await;
+        anyhow::anyhow!("some workers were not reaped within {REAP_LIMIT:?} of being killed")
+    }
+}
+
+fn tell_guard(guard: &Guard) {
+    match guard {
+        Guard::PidNamespace | Guard::UserPidNamespace => {
+            info!(?guard, "the kernel ends every worker with herd");
+        }
+        Guard::Weak { why } => {
+            warn!(
+                "WEAKER GUARANTEE: workers run without PID namespaces, because {why}. A worker's processes are \
+                 killed with their session and with herd by parent-death signals and sub-reapers, but some can \
+                 survive if a keeper is killed with SIGKILL, or if they change their credentials. \
+                 `lifetime: strict` refuses to start instead"
+            );
+        }
+    }
+}
+
+/// Every connection is a descriptor. Workers keep the limit herd was started with: the launcher is
+/// forked already.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    if let Err(error) = raised {
+        error!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,48 @@
+//! Who starts and ends workers.
+
+use std::sync::Arc;
+
+use crate::config::Kind;
+use crate::core::{SessionId, WorkerId};
+use crate::worker::{Logs, Workers};
+
+/// What the driver needs of [`Workers`]; a fake in tests.
+pub trait Crew {
+    /// Never fails here: the outcome arrives as an [`Event`](crate::worker::Event).
+    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>);
+    /// SIGTERM.
+    fn terminate(&mut self, worker: WorkerId);
+    /// SIGKILL to the whole tree, now.
+    fn kill(&mut self, worker: WorkerId);
+    /// The keeper's process id, as the host sees it.
+    fn pid(&self, worker: WorkerId) -> Option<i32>;
+    fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
+    /// Drops what is kept about a worker that is gone.
+    fn forget(&mut self, worker: WorkerId);
+}
+
+impl Crew for Workers {
+    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>) {
+        Workers::start(self, worker, kind, session);
+    }
+
+    fn terminate(&mut self, worker: WorkerId) {
+        Workers::terminate(self, worker);
+    }
+
+    fn kill(&mut self, worker: WorkerId) {
+        Workers::kill(self, worker);
+    }
+
+    fn pid(&self, worker: WorkerId) -> Option<i32> {
+        Workers::pid(self, worker)
+    }
+
+    fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>> {
+        Workers::logs(self, worker)
+    }
+
+    fn forget(&mut self, worker: WorkerId) {
+        Workers::forget(self, worker);
+    }
+}
