@@ -2,8 +2,14 @@
 //! here, once, and means exit code 1.
 
 mod check;
+mod client;
+mod hold;
+mod logs;
+mod ps;
 mod runner;
+mod show;
 mod start;
+mod stop;
 
 use std::process::ExitCode;
 
@@ -21,6 +27,10 @@ pub struct Cli {
 pub enum Verb {
     Start(start::Start),
     Check(check::Check),
+    Ps(ps::Ps),
+    Stop(stop::Stop),
+    Logs(logs::Logs),
+    Hold(hold::Hold),
     Runner(runner::Runner),
 }
 
@@ -29,9 +39,18 @@ impl Cli {
         let result = match self.verb {
             Verb::Start(start) => start.run(&self.log),
             Verb::Check(check) => check.run(),
+            Verb::Ps(ps) => ps.run(),
+            Verb::Stop(stop) => stop.run(),
+            Verb::Logs(logs) => logs.run(),
+            Verb::Hold(hold) => hold.run(),
             Verb::Runner(runner) => runner.run(),
         };
         result.unwrap_or_else(|error| {
+            let wrote = error.downcast_ref::<std::io::Error>();
+            if wrote.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+                // Whoever reads our output has read enough.
+                return ExitCode::SUCCESS;
+            }
             eprintln!("herd: {error:#}");
             ExitCode::FAILURE
         })

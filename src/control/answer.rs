@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -21,13 +21,22 @@ static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
+/// A header that an error adds.
+#[derive(Debug)]
+enum Extra {
+    Allow(&'static str),
+    /// Seconds.
+    RetryAfter(u64),
+    Close,
+}
+
 /// An error in the making.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    headers: HeaderMap,
+    extra: Option<Extra>,
     log: Vec<String>,
 }
 
@@ -37,7 +46,7 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
-            headers: HeaderMap::new(),
+            extra: None,
             log: Vec::new(),
         }
     }
@@ -52,7 +61,7 @@ impl Problem {
             "method_not_allowed",
             format!("this path takes {allowed}"),
         );
-        problem.headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        problem.extra = Some(Extra::Allow(allowed));
         problem
     }
 
@@ -62,9 +71,7 @@ impl Problem {
             "forbidden",
             format!("uid {uid} may not control this herd; only the user it runs as and root may"),
         );
-        problem
-            .headers
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        problem.extra = Some(Extra::Close);
         problem
     }
 
@@ -77,10 +84,8 @@ impl Problem {
         let unavailable = |code, detail: String, after: Duration| {
             let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
             // Whole seconds (RFC 9110, 10.2.3), and never 0: that would ask for a busy loop.
-            let seconds = after.as_millis().div_ceil(1000).max(1).to_string();
-            if let Ok(value) = HeaderValue::try_from(seconds) {
-                problem.headers.insert(RETRY_AFTER, value);
-            }
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            problem.extra = Some(Extra::RetryAfter(seconds.max(1)));
             problem
         };
         let second = Duration::from_secs(1);
@@ -149,7 +154,12 @@ impl From<Problem> for Answer {
         };
         let mut answer = json(problem.status, &body);
         let headers = answer.headers_mut();
-        headers.extend(problem.headers);
+        match problem.extra {
+            Some(Extra::Allow(methods)) => headers.insert(ALLOW, HeaderValue::from_static(methods)),
+            Some(Extra::RetryAfter(seconds)) => headers.insert(RETRY_AFTER, seconds.into()),
+            Some(Extra::Close) => headers.insert(CONNECTION, HeaderValue::from_static("close")),
+            None => None,
+        };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(&X_HERD_ERROR, HeaderValue::from_static(problem.code));
         answer

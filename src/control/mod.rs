@@ -18,6 +18,8 @@ mod hold;
 mod logs;
 mod router;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod time;
 pub mod views;
 

@@ -1,0 +1,175 @@
+//! The verbs' side of the control socket.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use crate::config::paths::User;
+use crate::control::views::Problem;
+use crate::core::SessionId;
+use crate::worker::escape;
+
+/// Which herd to talk to.
+#[derive(Debug, clap::Args)]
+pub(super) struct Control {
+    /// Socket of the herd to talk to [default: /run/herd/control.sock for root, else herd/control.sock
+    /// in $XDG_RUNTIME_DIR or /tmp/herd-UID/control.sock]
+    #[arg(long, env = "HERD_CONTROL_SOCKET", value_name = "PATH")]
+    control_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("herd is not running (no control socket at {}); start it with `herd start`", .0.display())]
+    NotRunning(PathBuf),
+    #[error(
+        "herd is not running (it left its control socket at {} behind); start it with `herd start`",
+        .0.display()
+    )]
+    Dead(PathBuf),
+    #[error("not allowed to use {}; run this as the user herd runs as, or as root", .0.display())]
+    NotAllowed(PathBuf),
+    #[error("cannot talk to herd at {}: {source}", .path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("herd went away: {0}")]
+    Lost(#[source] hyper::Error),
+    /// herd's own words, with the worker's last lines where a start failed.
+    #[error("{}", refusal(.0))]
+    Refused(Problem),
+    #[error("herd's answer ({status}) is not understood: {reason}")]
+    Answer { status: StatusCode, reason: String },
+}
+
+/// One connection to a running herd.
+#[derive(Debug)]
+pub(super) struct Client {
+    sender: SendRequest<Empty<Bytes>>,
+    /// Drives the connection; ends with the client.
+    _connection: JoinSet<()>,
+}
+
+impl Control {
+    /// Connects and runs `verb` to its end.
+    pub(super) fn run<T, F>(self, verb: impl FnOnce(Client) -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let path = self
+            .control_socket
+            .unwrap_or_else(|| User::current().control_socket());
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(async { verb(Client::connect(path).await?).await })
+    }
+}
+
+impl Client {
+    async fn connect(path: PathBuf) -> Result<Self, ClientError> {
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(source) => {
+                return Err(match source.kind() {
+                    io::ErrorKind::NotFound => ClientError::NotRunning(path),
+                    io::ErrorKind::ConnectionRefused => ClientError::Dead(path),
+                    io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path),
+                    _ => ClientError::Connect { path, source },
+                });
+            }
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(ClientError::Lost)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async {
+            // Whoever waits for an answer on it hears of its failure.
+            let _ = connection.await;
+        });
+        Ok(Self {
+            sender,
+            _connection: driver,
+        })
+    }
+
+    /// The answer's body, as it comes.
+    pub(super) async fn stream(&mut self, method: Method, path: &str) -> Result<Incoming, ClientError> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| ClientError::Answer {
+                status: StatusCode::BAD_REQUEST,
+                reason: format!("{error}: {}", escape(path.as_bytes())),
+            })?;
+        request
+            .headers_mut()
+            .insert(http::header::HOST, http::HeaderValue::from_static("herd"));
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(ClientError::Lost)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(ClientError::Lost)?
+            .to_bytes();
+        Err(match serde_json::from_slice(&body) {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(error) => ClientError::Answer {
+                status,
+                reason: error.to_string(),
+            },
+        })
+    }
+
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+    ) -> Result<T, ClientError> {
+        let body = self
+            .stream(method, path)
+            .await?
+            .collect()
+            .await
+            .map_err(ClientError::Lost)?
+            .to_bytes();
+        serde_json::from_slice(&body).map_err(|error| ClientError::Answer {
+            status: StatusCode::OK,
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// For clap: a wrong id is a usage error, told before anything is asked.
+pub(super) fn session_id(text: &str) -> Result<SessionId, String> {
+    SessionId::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn refusal(problem: &Problem) -> String {
+    let mut text = escape(problem.detail.as_bytes()).into_owned();
+    if !problem.log.is_empty() {
+        text.push_str("\nthe worker's last lines:");
+    }
+    for line in &problem.log {
+        text.push_str("\n  ");
+        text.push_str(&escape(line.as_bytes()));
+    }
+    text
+}

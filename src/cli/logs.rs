@@ -1,0 +1,52 @@
+//! `herd logs`.
+
+use std::process::ExitCode;
+
+use http::Method;
+use http_body_util::BodyExt;
+
+use crate::core::SessionId;
+
+use super::client::{ClientError, Control, session_id};
+use super::show;
+
+/// Print what a session's worker wrote
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  herd logs -f --tail 20 user-42
+
+Prints stdout and stderr of the session's latest worker, live or ended; control characters are
+escaped. With -f it goes on until the worker ends.
+Exit codes: 0 printed, 1 failed (no such session, herd is not running), 2 wrong usage")]
+pub struct Logs {
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Start with the last N lines [default: all that are kept]
+    #[arg(short = 'n', long, value_name = "N")]
+    tail: Option<usize>,
+    /// The session
+    #[arg(value_parser = session_id)]
+    id: SessionId,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Logs {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let mut path = format!("/v1/sessions/{}/logs?follow={}", self.id, self.follow);
+        if let Some(tail) = self.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        self.control.run(|mut client| async move {
+            let mut output = client.stream(Method::GET, &path).await?;
+            while let Some(frame) = output.frame().await {
+                if let Ok(text) = frame.map_err(ClientError::Lost)?.into_data() {
+                    show::print(text)?;
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
