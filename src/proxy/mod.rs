@@ -33,6 +33,9 @@ mod upstream;
 mod websocket;
 mod websocket_over_h2;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::body::ClientBody;
 use crate::driver::Session;
-use crate::worker::Endpoint;
+use crate::worker::{Connection, Endpoint};
 
 /// An idle connection older than this is not used again; workers commonly close after 5 s, and a request
 /// that meets the close could not be told from a refused one.
@@ -31,14 +31,10 @@ pub(crate) enum WorkerIo {
 
 impl WorkerIo {
     pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
-        match endpoint {
-            Endpoint::Tcp(tcp) => {
-                let stream = TcpStream::connect(tcp.addr).await?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
-            }
-            Endpoint::Unix(path) => Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
-        }
+        Ok(match endpoint.connect().await? {
+            Connection::Tcp(stream) => Self::Tcp(stream),
+            Connection::Unix(stream) => Self::Unix(stream),
+        })
     }
 }
 
