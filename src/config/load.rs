@@ -62,13 +62,14 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
     Ok(parse_bytes(&bytes, &path.display().to_string())?)
 }
 
-fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Config, Problems> {
+pub(super) fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Config, Problems> {
     match std::str::from_utf8(bytes) {
         Ok(text) => parse(text, file_name),
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let lines = yaml::lines(&before);
+            let line = lines.len();
+            let column = lines.last().map_or(0, |last| last.chars().count()) + 1;
             let byte = bytes[error.valid_up_to()];
             let mut problems = Collector::default();
             let message = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8");

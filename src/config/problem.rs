@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::yaml::Position;
+use super::yaml::{self, Position};
 
 /// Longer lines (bytes) are no help to look at and are not shown.
 const WIDEST: usize = 400;
@@ -115,13 +115,22 @@ impl Collector {
 
     pub(super) fn finish(mut self, text: &str, file: &str) -> Problems {
         self.found.sort();
-        let lines: Vec<&str> = text.lines().collect();
-        let list = self.found.into_iter().map(|(at, path, message)| Problem {
-            line: at.line,
-            column: at.column,
-            path,
-            message,
-            source: lines.get(at.line - 1).copied().unwrap_or_default().to_owned(),
+        let lines = yaml::lines(text);
+        let last = Position {
+            line: lines.len(),
+            column: lines.last().map_or(0, |l| l.chars().count()) + 1,
+        };
+        let list = self.found.into_iter().map(|(at, path, message)| {
+            // The parser places "the end came too early" on a line that does not exist.
+            let Position { line, column } = if at.line > last.line { last } else { at };
+            let source = lines.get(line - 1).copied().unwrap_or_default().to_owned();
+            Problem {
+                line,
+                column,
+                path,
+                message,
+                source,
+            }
         });
         Problems {
             file: file.to_owned(),

@@ -86,6 +86,13 @@ pub(super) struct YamlProblem {
 const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 32;
 
+/// The lines of `text` as the parser counts them (YAML 1.2.2, section 5.4: LF, CRLF and a lone CR).
+pub(super) fn lines(text: &str) -> Vec<&str> {
+    text.split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+        .collect()
+}
+
 /// Reads the one document of `text`. A tree may come with problems (duplicate keys, for example);
 /// none comes after a mistake that leaves the rest of the text without meaning.
 pub(super) fn read(text: &str) -> (Option<Node>, Vec<YamlProblem>) {
@@ -477,7 +484,7 @@ fn syntax_problem(text: &str, marker: saphyr_parser::Marker, info: &str) -> Yaml
     };
     // The scanner notices a tab up to a few tokens late; the line it names or the one before has it.
     for line in [at.line, at.line.saturating_sub(1)] {
-        let Some(content) = line.checked_sub(1).and_then(|n| text.lines().nth(n)) else {
+        let Some(content) = line.checked_sub(1).and_then(|n| lines(text).get(n).copied()) else {
             continue;
         };
         if let Some(column) = tab_in_indentation(content) {

@@ -1,0 +1,277 @@
+use std::time::Duration;
+
+use super::*;
+use crate::core::KindId;
+
+#[test]
+fn the_documented_example_gives_exactly_the_documented_values() {
+    let config = good(ISSUE);
+    assert_eq!(config.network.data_bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.kinds.len(), 1);
+    assert_eq!(config.kind_named("browser"), Some(KindId(0)));
+    let kind = config.kind(KindId(0));
+    let values = Values {
+        port: Some(4711),
+        ..Values::default()
+    };
+    let cmd: Vec<String> = kind.cmd.iter().map(|part| part.render(&values)).collect();
+    assert_eq!(cmd, ["npx", "playwright", "run-server", "--port", "4711"]);
+    assert_eq!((kind.min, kind.max), (1, 5));
+    assert_eq!(kind.ttl, Some(Duration::from_secs(900)));
+    assert_eq!(kind.reuse, Reuse::Never);
+    assert_eq!(kind.health_path.as_deref(), Some("/"));
+    assert_eq!(kind.upstream, Upstream::Port);
+    assert!(!kind.per_session);
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = good("workers:\n  a:\n    cmd: [x]\n");
+    let network = &config.network;
+    assert_eq!(network.header_timeout, Duration::from_secs(10));
+    assert_eq!(network.idle_timeout, Duration::from_secs(75));
+    assert_eq!(
+        (
+            network.max_connections,
+            network.max_header_size,
+            network.max_headers
+        ),
+        (10_000, 64 << 10, 128)
+    );
+    assert_eq!(network.trusted_proxies, []);
+    assert_eq!(network.dead_peer_timeout, Duration::from_secs(30));
+    assert_eq!(config.session.headers, ["x-session-id"]);
+    assert_eq!((&config.session.query, &config.session.cookie), (&None, &None));
+    assert_eq!(config.session.lost_status, http::StatusCode::GONE);
+    assert_eq!(config.session.lost_for, Duration::from_secs(600));
+    assert_eq!((&config.control_socket, &config.state_dir), (&None, &None));
+    assert_eq!(config.lifetime, Lifetime::BestEffort);
+    assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    let kind = config.kind(KindId(0));
+    assert_eq!((kind.name.as_str(), kind.min, kind.max), ("a", 0, 10));
+    assert_eq!(
+        (kind.ttl, kind.max_lifetime),
+        (Some(Duration::from_secs(900)), None)
+    );
+    assert_eq!(
+        (kind.reuse, kind.upstream, kind.per_session),
+        (Reuse::Never, Upstream::Port, false)
+    );
+    assert_eq!(kind.health_path, None);
+    assert_eq!(kind.start_timeout, Duration::from_secs(30));
+    assert_eq!(
+        (kind.stop_timeout, kind.disconnect_grace),
+        (Duration::from_secs(5), Duration::ZERO)
+    );
+    assert_eq!(
+        (kind.on_disconnect, kind.bind, kind.on_crash),
+        (OnDisconnect::Kill, Bind::Session, OnCrash::Lost)
+    );
+    assert_eq!(
+        kind.queue,
+        Queue {
+            max: 100,
+            timeout: Duration::from_secs(30)
+        }
+    );
+    assert_eq!(
+        (kind.host_header, kind.protocol),
+        (HostHeader::Client, Protocol::Http1)
+    );
+    assert_eq!(
+        (kind.log_buffer, kind.env.len(), kind.env_passthrough.len()),
+        (256 << 10, 0, 0)
+    );
+    assert_eq!((kind.routes.len(), &kind.cwd), (0, &None));
+}
+
+#[test]
+fn every_key_changes_what_it_is_documented_to_change() {
+    let config = good(
+        r#"
+network:
+  data_bind: "[::1]:9"
+  header_timeout: 1s
+  idle_timeout: 2s
+  max_connections: 3
+  max_header_size: 8K
+  max_headers: 4
+  trusted_proxies: [10.0.0.0/8, "::1"]
+  dead_peer_timeout: 5s
+session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lost_status: 404, lost_for: 6s}
+control: {socket: /run/c.sock}
+state_dir: /run/s
+lifetime: strict
+drain_timeout: 7s
+workers:
+  z:
+    cmd: [x, "{{.Socket}}", 8080, true, 1.10]
+    env: {SID: "{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
+    env_passthrough: [AWS_*, DISPLAY]
+    cwd: "{{.Dir}}"
+    max: 2
+    ttl: never
+    max_lifetime: 1h30m
+    health_path: /healthz?full=1
+    start_timeout: 250ms
+    stop_timeout: 0s
+    disconnect_grace: 8s
+    on_disconnect: ttl
+    bind: connection
+    on_crash: respawn
+    queue: {max: 0, timeout: 9s}
+    host_header: worker
+    protocol: h2
+    routes: [{host: App.Example.com}, {path_prefix: /a/}, {host: "[::1]", path_prefix: /}]
+    log_buffer: 1M
+  a: {cmd: [y], min: 1, reuse: true}
+"#,
+    );
+    let network = &config.network;
+    assert_eq!(network.data_bind.to_string(), "[::1]:9");
+    assert_eq!(
+        (network.header_timeout, network.idle_timeout),
+        (Duration::from_secs(1), Duration::from_secs(2))
+    );
+    assert_eq!(
+        (
+            network.max_connections,
+            network.max_header_size,
+            network.max_headers
+        ),
+        (3, 8192, 4)
+    );
+    let trusted: Vec<String> = network.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(network.dead_peer_timeout, Duration::from_secs(5));
+    let session = &config.session;
+    assert_eq!(session.headers, ["x-id", "mcp-session-id"]);
+    assert_eq!(
+        (session.query.as_deref(), session.cookie.as_deref()),
+        (Some("sid"), Some("sid_c"))
+    );
+    assert_eq!(
+        (session.lost_status.as_u16(), session.lost_for),
+        (404, Duration::from_secs(6))
+    );
+    assert_eq!(config.control_socket.as_deref(), Some("/run/c.sock".as_ref()));
+    assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
+    assert_eq!(
+        (config.lifetime, config.drain_timeout),
+        (Lifetime::Strict, Duration::from_secs(7))
+    );
+
+    let names: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
+    assert_eq!(names, ["z", "a"], "kinds keep the order of the file");
+    let kind = config.kind(KindId(0));
+    let values = Values {
+        socket: Some("/s".into()),
+        session_id: Some("id".into()),
+        dir: "/d".into(),
+        ..Values::default()
+    };
+    let render = |template: &Template| template.render(&values);
+    let cmd: Vec<String> = kind.cmd.iter().map(render).collect();
+    assert_eq!(cmd, ["x", "/s", "8080", "true", "1.10"]);
+    let env: Vec<(&str, String)> = kind.env.iter().map(|(k, v)| (k.as_str(), render(v))).collect();
+    assert_eq!(
+        env,
+        [
+            ("EMPTY", String::new()),
+            ("PORT_BASE", "0x10".into()),
+            ("SID", "id".into())
+        ]
+    );
+    assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);
+    assert_eq!(kind.cwd.as_ref().map(render).as_deref(), Some("/d"));
+    assert_eq!(
+        (kind.upstream, kind.per_session, kind.max),
+        (Upstream::Socket, true, 2)
+    );
+    assert_eq!(
+        (kind.ttl, kind.max_lifetime),
+        (None, Some(Duration::from_secs(5400)))
+    );
+    assert_eq!(kind.health_path.as_deref(), Some("/healthz?full=1"));
+    assert_eq!(
+        (kind.start_timeout, kind.stop_timeout),
+        (Duration::from_millis(250), Duration::ZERO)
+    );
+    assert_eq!(kind.disconnect_grace, Duration::from_secs(8));
+    assert_eq!(
+        (kind.on_disconnect, kind.bind, kind.on_crash),
+        (OnDisconnect::Ttl, Bind::Connection, OnCrash::Respawn)
+    );
+    assert_eq!(
+        kind.queue,
+        Queue {
+            max: 0,
+            timeout: Duration::from_secs(9)
+        }
+    );
+    assert_eq!(
+        (kind.host_header, kind.protocol, kind.log_buffer),
+        (HostHeader::Worker, Protocol::H2, 1 << 20)
+    );
+    let routes: Vec<_> = kind
+        .routes
+        .iter()
+        .map(|r| (r.host.as_deref(), r.path_prefix.as_deref()))
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            (Some("app.example.com"), None),
+            (None, Some("/a")),
+            (Some("[::1]"), Some("/"))
+        ]
+    );
+    let second = config.kind(KindId(1));
+    assert_eq!((second.min, second.reuse), (1, Reuse::AfterSession));
+}
+
+#[test]
+fn a_kinds_own_key_wins_over_defaults_and_env_merges() {
+    let config = good(
+        "defaults:\n  ttl: 5m\n  max: 3\n  env: {A: 1, B: 2}\n  queue: {max: 7}\n\
+         workers:\n  own:\n    cmd: [x]\n    ttl: never\n    env: {B: mine}\n    queue: {timeout: 1s}\n  \
+         plain: {cmd: [x]}\n",
+    );
+    let render = |kind: &Kind| -> Vec<String> {
+        kind.env
+            .iter()
+            .map(|(k, v)| format!("{k}={}", v.render(&Values::default())))
+            .collect()
+    };
+    let (own, plain) = (config.kind(KindId(0)), config.kind(KindId(1)));
+    assert_eq!((own.ttl, own.max, own.queue.max), (None, 3, 7));
+    assert_eq!(own.queue.timeout, Duration::from_secs(1));
+    assert_eq!(render(own), ["A=1", "B=mine"]);
+    assert_eq!((plain.ttl, plain.queue.max), (Some(Duration::from_secs(300)), 7));
+    assert_eq!(render(plain), ["A=1", "B=2"]);
+}
+
+#[test]
+fn aliases_work_within_a_budget() {
+    let config = good("workers:\n  a: &a {cmd: [x], max: 3}\n  b: *a\n");
+    assert_eq!(config.kind(KindId(1)).max, 3);
+
+    let mut bomb = "a: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..9 {
+        let copies = vec![format!("*a{}", level - 1); 10].join(",");
+        bomb += &format!("b{level}: &a{level} [{copies}]\n");
+    }
+    let problems = bad(&bomb);
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].ends_with("the file holds more than 20000 values, aliases counted as copies"),
+        "{problems:?}"
+    );
+
+    let deep = format!("a: {}{}", "[".repeat(60), "]".repeat(60));
+    let problems = bad(&deep);
+    assert!(
+        problems[0].ends_with("nested more than 32 levels deep; flatten it"),
+        "{problems:?}"
+    );
+}

@@ -1,0 +1,260 @@
+use super::*;
+
+#[test]
+fn wrong_values_are_told_what_to_write_instead() {
+    each_setting_is_refused(&[
+        (
+            "ttl: 15",
+            "4:10: workers.a.ttl: has no unit; write 15s for seconds, or 15ms",
+        ),
+        (
+            "ttl: \"15\"",
+            "4:10: workers.a.ttl: has no unit; write 15s for seconds, or 15ms",
+        ),
+        (
+            "ttl: soon",
+            "4:10: workers.a.ttl: \"soon\" is not a duration; write a duration with its unit, such as 250ms, 30s, 15m \
+             or 1h30m",
+        ),
+        (
+            "ttl: -5",
+            "4:10: workers.a.ttl: is the number -5; write a duration with its unit, such as 30s, 15m or 1h30m, or never",
+        ),
+        (
+            "ttl: 1.5",
+            "4:10: workers.a.ttl: is the number 1.5; write a duration with its unit, such as 30s, 15m or 1h30m, or never",
+        ),
+        (
+            "ttl: 99999d",
+            "4:10: workers.a.ttl: \"99999d\" is longer than ten years; write at most 3650d",
+        ),
+        (
+            "ttl:",
+            "4:5: workers.a.ttl: is empty; write a duration with its unit, such as 30s, 15m or 1h30m, or never",
+        ),
+        (
+            "max_lifetime: 0s",
+            "4:19: workers.a.max_lifetime: cannot be zero; write e.g. 8h, or never",
+        ),
+        (
+            "start_timeout: 0s",
+            "4:20: workers.a.start_timeout: cannot be zero; write e.g. 30s",
+        ),
+        (
+            "min: 1.5",
+            "4:10: workers.a.min: is the number 1.5; write a whole number such as 5",
+        ),
+        (
+            "min: -1",
+            "4:10: workers.a.min: is the number -1; write a whole number such as 5",
+        ),
+        (
+            "min: \"1\"",
+            "4:10: workers.a.min: is the text \"1\"; write a whole number such as 5",
+        ),
+        (
+            "max: 2000000",
+            "4:10: workers.a.max: is 2000000; write at most 1000000",
+        ),
+        (
+            "max: 0",
+            "4:10: workers.a.max: is 0, so no worker could ever start; write at least 1",
+        ),
+        (
+            "min: 11",
+            "4:10: workers.a.min: is 11, more than the default max 10; write at most 10, or raise max",
+        ),
+        (
+            "reuse: yes",
+            "4:12: workers.a.reuse: is the text \"yes\"; write true or false",
+        ),
+        (
+            "reuse: 0",
+            "4:12: workers.a.reuse: is the number 0; write true or false",
+        ),
+        (
+            "on_disconnect: stay",
+            "4:20: workers.a.on_disconnect: is \"stay\"; write kill or ttl",
+        ),
+        (
+            "on_crash: [lost]",
+            "4:15: workers.a.on_crash: is a list; write lost or respawn",
+        ),
+        (
+            "bind: true",
+            "4:11: workers.a.bind: is true; write session or connection",
+        ),
+        (
+            "protocol: http2",
+            "4:15: workers.a.protocol: is \"http2\"; write http1 or h2",
+        ),
+        (
+            "health_path: healthz",
+            "4:18: workers.a.health_path: \"healthz\" does not start with /; write e.g. /healthz",
+        ),
+        (
+            "health_path: /a b",
+            "4:18: workers.a.health_path: \"/a b\" is not a request path; percent-encode special characters",
+        ),
+        (
+            "log_buffer: 1KB",
+            "4:17: workers.a.log_buffer: is the text \"1KB\"; write a size such as 64K, 1M or a number of bytes",
+        ),
+        (
+            "log_buffer: 100",
+            "4:17: workers.a.log_buffer: is out of range; write 4K to 1G, e.g. 256K",
+        ),
+        (
+            "cwd: \"\"",
+            "4:10: workers.a.cwd: is empty; write a directory, or remove the key",
+        ),
+        (
+            "env: {A: }",
+            "4:11: workers.a.env.A: is empty; write text (for an empty value write \"\")",
+        ),
+        (
+            "env: [A=1]",
+            "4:10: workers.a.env: is a list; write keys and values",
+        ),
+        (
+            "env: {A: \"a\\0b\"}",
+            "4:14: workers.a.env.A: contains a NUL byte, which no program can be given; remove it",
+        ),
+        (
+            "env: {\"A=B\": c}",
+            "4:11: workers.a.env.A=B: is not a variable name; write letters, digits, _ . - and no digit first, e.g. \
+             LOG_LEVEL",
+        ),
+        (
+            "env_passthrough: [A=1]",
+            "4:23: workers.a.env_passthrough[0]: \"A=1\" is not a variable name or pattern; values belong under env; \
+             write A",
+        ),
+        (
+            "env_passthrough: A",
+            "4:22: workers.a.env_passthrough: is the text \"A\"; write a list such as [\"a\", \"b\"]",
+        ),
+        (
+            "queue: 5",
+            "4:12: workers.a.queue: is the number 5; write keys and values, e.g. {max: 100, timeout: 30s}",
+        ),
+        (
+            "queue: {size: 5}",
+            "4:13: workers.a.queue.size: is not a key herd knows; write one of max, timeout",
+        ),
+        (
+            "Health-Path: /",
+            "4:5: workers.a.Health-Path: is not a key herd knows; did you mean `health_path`?",
+        ),
+        (
+            "routes: []",
+            "4:13: workers.a.routes: is empty; remove it, or write e.g. {path_prefix: /browser} or \
+             {host: app.example.com}",
+        ),
+        (
+            "routes: [{host: \"http://a.b/c\"}]",
+            "4:21: workers.a.routes[0].host: \"http://a.b/c\" is a URL; write the host alone: a.b",
+        ),
+        (
+            "routes: [{host: \"a.b:80\"}]",
+            "4:21: workers.a.routes[0].host: \"a.b:80\" has a port; write the host alone: a.b",
+        ),
+        (
+            "routes: [{path_prefix: \"/a/*\"}]",
+            "4:28: workers.a.routes[0].path_prefix: \"/a/*\" is not a plain path; write whole segments, e.g. /browser",
+        ),
+    ]);
+}
+
+#[test]
+fn settings_outside_workers_are_checked_as_strictly() {
+    let cases = [
+        (
+            "network: {data_bind: 8080}",
+            "1:22: network.data_bind: is only a port; write 127.0.0.1:8080",
+        ),
+        (
+            "network: {data_bind: \":80\"}",
+            "1:22: network.data_bind: \":80\" names no address; write 0.0.0.0:80 for every interface",
+        ),
+        (
+            "network: {data_bind: here}",
+            "1:22: network.data_bind: \"here\" is not an address; write IP:PORT, e.g. 127.0.0.1:8080",
+        ),
+        (
+            "network: {max_connections: 0}",
+            "1:28: network.max_connections: is out of range; write 1 to 1000000, e.g. 10000",
+        ),
+        (
+            "network: {max_header_size: 1}",
+            "1:28: network.max_header_size: is out of range; write 8K to 1M, e.g. 64K",
+        ),
+        (
+            "network: {max_headers: 0}",
+            "1:24: network.max_headers: is out of range; write 1 to 1000, e.g. 128",
+        ),
+        (
+            "network: {trusted_proxies: [10.0.0.0/8, office]}",
+            "1:41: network.trusted_proxies[1]: \"office\" is not an address range; write e.g. 10.0.0.0/8 or 192.168.1.7",
+        ),
+        (
+            "session: {header: \"X Y\"}",
+            "1:19: session.header: \"X Y\" is not a header name; write e.g. X-Session-ID",
+        ),
+        (
+            "session: {header: Connection}",
+            "1:19: session.header: Connection already has a meaning in HTTP or herd; write e.g. X-Session-ID",
+        ),
+        (
+            "session: {header: X-Herd-Id}",
+            "1:19: session.header: X-Herd-Id already has a meaning in HTTP or herd; write e.g. X-Session-ID",
+        ),
+        (
+            "session: {aliases: [X-A, x-session-id]}",
+            "1:26: session.aliases[1]: x-session-id is already looked for; remove it",
+        ),
+        (
+            "session: {query: \"a b\"}",
+            "1:18: session.query: \"a b\" is not a query parameter herd can look for; write A-Z a-z 0-9 . _ ~ -, e.g. \
+             session",
+        ),
+        (
+            "session: {cookie: \"a;b\"}",
+            "1:19: session.cookie: \"a;b\" is not a cookie name; write e.g. session_id",
+        ),
+        (
+            "session: {lost_status: 500}",
+            "1:24: session.lost_status: is the number 500; write 410 or 404",
+        ),
+        (
+            "control: {socket: \"\"}",
+            "1:19: control.socket: is not a path; write e.g. /run/herd/control.sock",
+        ),
+        (
+            "lifetime: forever",
+            "1:11: lifetime: is \"forever\"; write strict or best-effort",
+        ),
+        (
+            "drain_timeout: 5",
+            "1:16: drain_timeout: has no unit; write 5s for seconds, or 5ms",
+        ),
+        (
+            "worker: {}",
+            "1:1: worker: is not a key herd knows; did you mean `workers`?",
+        ),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(
+            bad(&format!("{line}\nworkers: {{a: {{cmd: [x]}}}}\n")),
+            [expected],
+            "for {line}"
+        );
+    }
+    let long = format!("state_dir: /{}\nworkers: {{a: {{cmd: [x]}}}}\n", "d".repeat(72));
+    assert_eq!(
+        bad(&long),
+        [
+            "1:12: state_dir: is 73 bytes long; write at most 72, the kernel's limit for sockets, e.g. /run/herd"
+        ]
+    );
+}
