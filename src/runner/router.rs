@@ -137,7 +137,7 @@ fn about(request: &Request<Incoming>) -> String {
     let pid = std::process::id();
     format!(
         "\
-This is `herd runner`, the worker that comes with herd, as process {pid}.
+This is `herd runner`, the worker that comes with herd; it sees itself as process {pid}.
 It serves one session: another X-Session-ID reaches another process with its own memory.
 
 Try:
