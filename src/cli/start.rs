@@ -60,12 +60,7 @@ impl Start {
         })?;
         tell_guard(&forked.guard);
         raise_open_files();
-        let outcome = serve(Arc::new(config), forked);
-        if outcome.is_err() {
-            // The launcher, and everything below it, dies with this process.
-            info!("herd ends with an error");
-        }
-        outcome
+        serve(Arc::new(config), forked)
     }
 }
 
