@@ -18,6 +18,10 @@ pub(super) fn own() -> Vec<(String, String)> {
         .collect()
 }
 
+/// A command of this name is this very binary, so that herd's own runner is always of the version that reads the
+/// file, and works before anything is installed.
+const OWN_NAME: &str = "herd";
+
 /// What to run for a worker of this kind. Later sources win: PATH, HOME and LANG, `env_passthrough`, `PORT`,
 /// `env`.
 pub(super) fn program(kind: &Kind, values: &Values, own: &[(String, String)]) -> Program {
@@ -38,8 +42,17 @@ pub(super) fn program(kind: &Kind, values: &Values, own: &[(String, String)]) ->
             .iter()
             .map(|(name, value)| (name.clone(), value.render(values))),
     );
+    let mut argv: Vec<String> = kind.cmd.iter().map(|argument| argument.render(values)).collect();
+    if let Some(name) = argv.first_mut()
+        && name == OWN_NAME
+        && let Some(this) = std::env::current_exe()
+            .ok()
+            .and_then(|path| path.into_os_string().into_string().ok())
+    {
+        *name = this;
+    }
     Program {
-        argv: kind.cmd.iter().map(|argument| argument.render(values)).collect(),
+        argv,
         env: env.into_iter().collect(),
         cwd: kind.cwd.as_ref().map(|cwd| cwd.render(values)),
     }

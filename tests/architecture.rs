@@ -1,0 +1,129 @@
+//! The edges between modules, and where `unsafe` may stand. See `docs/ARCHITECTURE.md`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module and what of the crate it may use.
+const EDGES: &[(&str, &[&str])] = &[
+    ("core", &["core"]),
+    ("sys", &["sys", "core"]),
+    ("launcher", &["launcher", "sys", "core", "config"]),
+    ("config", &["config", "core"]),
+    ("worker", &["worker", "launcher", "sys", "config", "core"]),
+    ("driver", &["driver", "worker", "config", "core"]),
+    ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
+    ("control", &["control", "driver", "worker", "config", "core"]),
+    ("runner", &["runner", "core"]),
+];
+
+fn sources(under: &str) -> Vec<(PathBuf, String)> {
+    fn collect(path: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => collect(&path, into),
+                false => into.push(path),
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(under), &mut paths);
+    paths.retain(|path| path.extension().is_some_and(|e| e == "rs"));
+    assert!(
+        !paths.is_empty(),
+        "{under} has no Rust files: this test looks in the wrong place"
+    );
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// Code lines with their numbers: no comments, and nothing from the unit tests at a file's end.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .map(|(number, line)| (number + 1, line.split("//").next().unwrap_or("")))
+}
+
+fn mentions<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
+    line.match_indices(prefix)
+        .map(|(at, _)| {
+            let name = &line[at + prefix.len()..];
+            &name[..name
+                .find(|c: char| !c.is_ascii_lowercase() && c != '_')
+                .unwrap_or(name.len())]
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn modules_depend_in_one_direction() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (module, allowed) in EDGES {
+        for (path, text) in sources(&format!("src/{module}")) {
+            for (number, line) in code(&text) {
+                for used in mentions(line, "crate::") {
+                    seen += 1;
+                    if !allowed.contains(&used) {
+                        wrong.push(format!("{}:{number}: {module} uses {used}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        seen > 50,
+        "only {seen} uses seen: this test no longer recognises them"
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_uses_nothing_but_std() {
+    for (path, text) in sources("src/core") {
+        for (number, line) in code(&text) {
+            let foreign = [
+                "tokio",
+                "hyper",
+                "nix::",
+                "libc::",
+                "tracing",
+                "serde",
+                "std::net",
+                "std::fs",
+                "std::process",
+            ]
+            .into_iter()
+            .chain(["Instant", "SystemTime", "std::thread", "std::io"])
+            .find(|name| line.contains(name));
+            assert_eq!(foreign, None, "{}:{number}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_only_in_sys_and_launcher() {
+    let mut inside = 0;
+    for (path, text) in sources("src") {
+        let allowed = path
+            .components()
+            .any(|c| c.as_os_str() == "sys" || c.as_os_str() == "launcher");
+        for (number, line) in code(&text) {
+            let is_unsafe = ["unsafe {", "unsafe fn", "unsafe impl"]
+                .into_iter()
+                .any(|u| line.contains(u));
+            if is_unsafe && allowed {
+                inside += 1;
+            }
+            assert!(!is_unsafe || allowed, "{}:{number}: {line}", path.display());
+        }
+    }
+    assert!(
+        inside > 0,
+        "no unsafe seen at all: this test no longer recognises it"
+    );
+}
