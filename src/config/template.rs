@@ -125,3 +125,52 @@ impl fmt::Display for TemplateError {
 }
 
 impl std::error::Error for TemplateError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_is_replaced_and_the_rest_is_kept() {
+        let values = Values {
+            port: Some(1),
+            socket: Some("/s".to_owned()),
+            session_id: Some("id".to_owned()),
+            worker: "browser".to_owned(),
+            dir: "/d".to_owned(),
+        };
+        let render = |text| Template::parse(text).map(|template| template.render(&values));
+        assert_eq!(
+            render("{{.Port}} {{ .Socket }}-{{.SessionID}}{{.Worker}}={{.Dir}}}} {x}"),
+            Ok("1 /s-idbrowser=/d}} {x}".to_owned())
+        );
+        assert_eq!(render(""), Ok(String::new()));
+    }
+
+    #[test]
+    fn unknown_and_unclosed_templates_are_refused() {
+        let error = |text| Template::parse(text).expect_err("refused");
+        assert_eq!(error("ä{{.Port"), TemplateError::Unclosed { at: 2 });
+        assert_eq!(
+            error("{{.port}}"),
+            TemplateError::Unknown {
+                at: 0,
+                name: ".port".to_owned()
+            }
+        );
+        assert_eq!(
+            error("{{Port}}"),
+            TemplateError::Unknown {
+                at: 0,
+                name: "Port".to_owned()
+            }
+        );
+        assert_eq!(
+            error("{{}}"),
+            TemplateError::Unknown {
+                at: 0,
+                name: String::new()
+            }
+        );
+    }
+}
