@@ -61,9 +61,21 @@ fn try_run(
 
 /// `exec` resets handlers, not ignored signals, and Rust's runtime ignores SIGPIPE; nor does it reset the mask.
 fn reset_signals() {
+    // As the kernel sees it: SIG_DFL, no flags, empty mask. The C library would refuse the two signals that it
+    // keeps for itself, which herd may well have inherited as ignored.
+    let default = [0_u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code; numbers that cannot be changed are refused without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is at least as long as the kernel's `sigaction` and installs no code; the old action
+        // is not asked for; the mask's size is the kernel's 8 bytes. SIGKILL and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
@@ -101,6 +113,8 @@ fn exec(program: &Program) -> Result<Infallible, String> {
         match execve(&c(&file)?, &argv, &env) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP)
                 if !Path::new(&file).exists() => {}
+            // A directory that may not be searched is passed over, as shells do.
+            Err(Errno::EACCES) if !Path::new(&file).exists() => {}
             Err(Errno::EACCES) => denied = denied.or(Some(file)),
             Err(e) => return Err(explain(name, &file, e)),
         }

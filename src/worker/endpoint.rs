@@ -35,8 +35,14 @@ impl Endpoint {
     pub async fn connect(&self) -> io::Result<Connection> {
         match self {
             Self::Tcp(tcp) => {
-                let stream = TcpStream::connect(tcp.addr).await?;
-                tcp.verify()?;
+                let mut stream = TcpStream::connect(tcp.addr).await?;
+                if tcp.verify()? == Verified::Replaced {
+                    // The first may still have met whoever listened in between.
+                    stream = TcpStream::connect(tcp.addr).await?;
+                    if tcp.verify()? == Verified::Replaced {
+                        return Err(tcp.refused());
+                    }
+                }
                 stream.set_nodelay(true)?;
                 Ok(Connection::Tcp(stream))
             }
@@ -112,21 +118,32 @@ impl TcpEndpoint {
     /// Proves that a connection made just before was accepted by this worker: its proven listener is still the
     /// one at the address. One question to the kernel, a few microseconds; only a worker that has opened a new
     /// listener costs a look through its descriptors.
-    pub fn verify(&self) -> io::Result<()> {
+    fn verify(&self) -> io::Result<Verified> {
         let listener = listener::at(self.addr)?;
         if listener.is_some_and(|l| l.cookie == self.proof.cookie.load(Ordering::Acquire)) {
-            return Ok(());
+            return Ok(Verified::Same);
         }
-        if let Standing::Proven(listener) = standing(self.addr, &self.proof.keeper)? {
-            // The connection may still have met whoever listened in between; the caller's next one cannot.
-            self.proof.cookie.store(listener.cookie, Ordering::Release);
+        match standing(self.addr, &self.proof.keeper)? {
+            Standing::Proven(listener) => {
+                self.proof.cookie.store(listener.cookie, Ordering::Release);
+                Ok(Verified::Replaced)
+            }
+            Standing::Nobody | Standing::Stranger | Standing::Unknown(_) => Err(self.refused()),
         }
-        Err(io::Error::new(
-            io::ErrorKind::ConnectionRefused,
-            format!(
-                "what listens at {} is not the worker's proven listener",
-                self.addr
-            ),
-        ))
     }
+
+    fn refused(&self) -> io::Error {
+        let text = format!(
+            "what listens at {} is not the worker's proven listener",
+            self.addr
+        );
+        io::Error::new(io::ErrorKind::ConnectionRefused, text)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verified {
+    Same,
+    /// The worker has opened another listener, which is proven now.
+    Replaced,
 }

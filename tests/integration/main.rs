@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+#[path = "../support/leak.rs"]
+mod leak;
 #[path = "../support/running.rs"]
 mod running;
+#[path = "../support/supervised.rs"]
+mod supervised;
 
 mod control;
+mod process;
+mod random_kills;

@@ -4,6 +4,8 @@
 //! It is a program of its own because the launcher has to be forked before any thread exists, which a test
 //! function can never guarantee.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on stops")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -107,7 +109,10 @@ async fn run(settings: Settings, forked: launcher::Forked) {
                 }
                 Some(Command::Terminate { worker }) => workers.terminate(WorkerId(worker)),
                 Some(Command::Kill { worker }) => workers.kill(WorkerId(worker)),
-                Some(Command::Forget { worker }) => workers.forget(WorkerId(worker)),
+                Some(Command::Forget { worker }) => {
+                    endpoints.remove(&worker);
+                    workers.forget(WorkerId(worker));
+                }
                 Some(Command::Logs { worker }) => {
                     let lines: Vec<String> = workers.logs(WorkerId(worker)).map_or(Vec::new(), |logs| {
                         logs.tail(usize::MAX).iter().map(|l| String::from_utf8_lossy(&l.text).into_owned()).collect()

@@ -1,0 +1,205 @@
+//! What one herd could leave behind: taken before and after, the same must be there.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Whose traces are looked for. Tests run side by side, so processes are told apart by a tag that stands in the
+/// command line or the environment of everything the herd under test starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) tag: String,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) ports: RangeInclusive<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Snapshot {
+    processes: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    network_namespaces: BTreeSet<String>,
+    sockets: BTreeSet<String>,
+    state_files: BTreeSet<String>,
+}
+
+impl Snapshot {
+    pub(crate) fn take(scope: &Scope) -> Self {
+        Self {
+            processes: processes(&scope.tag),
+            cgroups: cgroups(),
+            mounts: mounts(scope),
+            network_namespaces: network_namespaces(&scope.tag),
+            sockets: sockets(scope),
+            state_files: state_files(&scope.state_dir),
+        }
+    }
+
+    /// What is there now and was not before, one a line; empty if nothing is.
+    pub(crate) fn added_since(&self, before: &Self) -> String {
+        let mut text = String::new();
+        for (what, now, then) in [
+            ("process", &self.processes, &before.processes),
+            ("cgroup", &self.cgroups, &before.cgroups),
+            ("mount", &self.mounts, &before.mounts),
+            (
+                "network namespace",
+                &self.network_namespaces,
+                &before.network_namespaces,
+            ),
+            ("socket", &self.sockets, &before.sockets),
+            ("state file", &self.state_files, &before.state_files),
+        ] {
+            for item in now.difference(then) {
+                writeln!(text, "  + {what}: {item}").expect("writing to a string");
+            }
+        }
+        text
+    }
+
+    /// Polls until nothing is left that was not there before. The kernel's own work after a kill takes a
+    /// moment; the cap is long so that only a real leak reaches it.
+    pub(crate) fn assert_nothing_added(before: &Self, scope: &Scope) {
+        let cap = Instant::now() + Duration::from_secs(20);
+        loop {
+            let added = Self::take(scope).added_since(before);
+            if added.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < cap, "left behind:\n{added}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Living processes with the tag, zombies not counted: those wait for somebody else's parent.
+pub(crate) fn processes(tag: &str) -> BTreeSet<String> {
+    pids()
+        .filter(|pid| tagged(*pid, tag))
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+            (!matches!(rest.trim_start().chars().next(), Some('Z' | 'X'))).then(|| format!("{pid} {name}"))
+        })
+        .collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let own = std::process::id() as i32;
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(move |pid| *pid != own)
+}
+
+fn tagged(pid: i32, tag: &str) -> bool {
+    ["cmdline", "environ"].iter().any(|file| {
+        fs::read(format!("/proc/{pid}/{file}"))
+            .is_ok_and(|bytes| bytes.windows(tag.len()).any(|window| window == tag.as_bytes()))
+    })
+}
+
+/// Directories of every hierarchy whose name speaks of herd.
+fn cgroups() -> BTreeSet<String> {
+    fn walk(dir: &Path, found: &mut BTreeSet<String>) {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        for entry in entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        {
+            if entry.file_name().to_string_lossy().contains("herd") {
+                found.insert(entry.path().display().to_string());
+            }
+            walk(&entry.path(), found);
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(Path::new("/sys/fs/cgroup"), &mut found);
+    found
+}
+
+fn mounts(scope: &Scope) -> BTreeSet<String> {
+    let state = scope.state_dir.display().to_string();
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    table
+        .lines()
+        .filter(|line| line.contains(&state) || line.split(' ').nth(4) == Some("/proc"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn network_namespaces(tag: &str) -> BTreeSet<String> {
+    pids()
+        .filter(|pid| tagged(*pid, tag))
+        .filter_map(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok())
+        .map(|link| link.display().to_string())
+        .collect()
+}
+
+/// TCP listeners in the scope's ports and UNIX sockets in its directory.
+fn sockets(scope: &Scope) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let Ok(text) = fs::read_to_string(format!("/proc/net/{table}")) else {
+            continue;
+        };
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (Some(local), Some(&"0A")) = (fields.get(1), fields.get(3)) else {
+                continue;
+            };
+            let port = local
+                .rsplit(':')
+                .next()
+                .and_then(|hex| u16::from_str_radix(hex, 16).ok());
+            if port.is_some_and(|port| scope.ports.contains(&port)) {
+                found.insert(format!("{table} {local}"));
+            }
+        }
+    }
+    let state = scope.state_dir.display().to_string();
+    let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    found.extend(
+        unix.lines()
+            .filter_map(|line| line.split_whitespace().nth(7))
+            .filter(|p| p.contains(&state))
+            .map(str::to_owned),
+    );
+    found
+}
+
+/// Everything in the state directory but the lock file, which stays by design.
+fn state_files(dir: &Path) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|n| n != "lock")
+        .collect()
+}
+
+/// What a process's descriptors lead to, counted by kind, numbers left out.
+pub(crate) fn descriptors(pid: i32) -> Vec<String> {
+    let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process lives")
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .map(|target| {
+            target
+                .display()
+                .to_string()
+                .split('[')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    kinds.sort();
+    kinds
+}
