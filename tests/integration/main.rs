@@ -1,6 +1,10 @@
 //! Integration tests, in one binary: real processes, real sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 #[path = "../support/leak.rs"]
 mod leak;
@@ -12,3 +16,4 @@ mod supervised;
 mod control;
 mod process;
 mod random_kills;
+mod runner;
