@@ -3,6 +3,8 @@
 mod endings;
 mod pool;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::{HashMap, VecDeque};
