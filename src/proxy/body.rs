@@ -1,6 +1,7 @@
 //! The bodies that pass through: no boxes, no buffering.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
@@ -22,6 +23,8 @@ use crate::driver::{Hold, Session};
 /// How long a client that expects `100 Continue` is kept waiting for the worker's word. Workers that do
 /// not know the expectation just read (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of a request's body that are read while it waits for its worker.
+const READ_AHEAD: usize = 64 * 1024;
 /// How long the end of an answer without a length may wait for the news that its worker crashed.
 const CRASH_NEWS: Duration = Duration::from_millis(100);
 
@@ -88,6 +91,10 @@ pub(crate) struct Upload {
 #[derive(Debug)]
 pub(crate) struct ClientBody {
     inner: Option<Incoming>,
+    /// Read while the request waited for its worker.
+    early: VecDeque<Frame<Bytes>>,
+    /// Of the whole body: what it is framed by.
+    hint: SizeHint,
     upload: Option<Rc<Upload>>,
     expects: Option<(Permission, Pin<Box<Sleep>>)>,
 }
@@ -96,6 +103,8 @@ impl ClientBody {
     pub(crate) fn empty() -> Self {
         Self {
             inner: None,
+            early: VecDeque::new(),
+            hint: SizeHint::with_exact(0),
             upload: None,
             expects: None,
         }
@@ -103,10 +112,31 @@ impl ClientBody {
 
     pub(crate) fn new(inner: Incoming, upload: Rc<Upload>) -> Self {
         Self {
+            early: VecDeque::new(),
+            hint: inner.size_hint(),
             inner: Some(inner),
             upload: Some(upload),
             expects: None,
         }
+    }
+
+    /// Reads a small body ahead; resolves only if it breaks off. While a body lies unread in the socket, nobody would notice
+    /// that its client has left.
+    pub(crate) async fn read_ahead(&mut self) {
+        let mut read = 0;
+        if let Some(inner) = &mut self.inner {
+            while read < READ_AHEAD && !inner.is_end_stream() {
+                match std::future::poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx)).await {
+                    Some(Ok(frame)) => {
+                        read += frame.data_ref().map_or(0, Bytes::len);
+                        self.early.push_back(frame);
+                    }
+                    Some(Err(_)) => return,
+                    None => break,
+                }
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Not read before the worker asks for it.
@@ -127,6 +157,9 @@ impl HttpBody for ClientBody {
             }
             self.expects = None;
         }
+        if let Some(frame) = self.early.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
@@ -143,13 +176,11 @@ impl HttpBody for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.early.is_empty() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.hint
     }
 }
 

@@ -38,6 +38,7 @@ static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-sessio
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// How long a broken worker connection may wait for the news that the worker crashed.
 pub(crate) const NEWS: Duration = Duration::from_millis(250);
+const BROKEN_BODY: &str = "the request's body broke off or is malformed";
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
 
@@ -183,7 +184,21 @@ async fn forward(
     let kind = check!(identity::kind(&thread.config, request.headers(), request.uri()));
     let manner = identity::manner(request.headers());
     let mode = check!(Mode::of(&request));
-    let claim = match thread.claim(&id, kind, manner).await {
+    let expects = expects_continue(&request);
+    let upload = Rc::new(Upload::default());
+    let mut request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
+    let claimed = {
+        let claim = std::pin::pin!(thread.claim(&id, kind, manner));
+        tokio::select! {
+            biased;
+            claimed = claim => claimed,
+            () = request.body_mut().read_ahead(), if !expects => {
+                let problem = Problem::new(Code::BadRequest, BROKEN_BODY);
+                return Err(Failure { problem, served });
+            }
+        }
+    };
+    let claim = match claimed {
         Ok(claim) => claim,
         Err(refused) => {
             let problem = thread.problem(refused, client.local());
@@ -202,7 +217,7 @@ async fn forward(
         label,
     };
     match mode {
-        Mode::Plain => exchange.plain(request, claim, served).await,
+        Mode::Plain => exchange.plain(request, claim, upload, served).await,
         Mode::Upgrade(protocol) => exchange.upgrade(request, claim, protocol, served).await,
         Mode::WebSocketOverHttp2 => exchange.websocket_over_h2(request, claim, served).await,
     }
@@ -350,19 +365,15 @@ impl Exchange<'_> {
 
     async fn plain(
         self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         claim: Claim,
+        upload: Rc<Upload>,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
         let Claim { bound, hold, .. } = claim;
-        let (parts, incoming) = request.into_parts();
+        let expects = expects_continue(&request);
+        let (parts, mut body) = request.into_parts();
         let is_head = parts.method == Method::HEAD;
-        let upload = Rc::new(Upload::default());
-        let mut body = ClientBody::new(incoming, Rc::clone(&upload));
-        let expects = parts
-            .headers
-            .get(EXPECT)
-            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let mut head = self.head(parts, &bound);
         let permission = Permission::default();
         if expects && bound.session.kind.protocol == Protocol::Http1 {
@@ -498,7 +509,7 @@ impl Exchange<'_> {
 
     async fn upgrade(
         self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         claim: Claim,
         protocol: HeaderValue,
         served: Served,
@@ -552,7 +563,7 @@ impl Exchange<'_> {
 
     async fn websocket_over_h2(
         self,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
         claim: Claim,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
@@ -607,6 +618,13 @@ impl Exchange<'_> {
     }
 }
 
+fn expects_continue<B>(request: &Request<B>) -> bool {
+    request
+        .headers()
+        .get(EXPECT)
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// HTTP/2 may split `Cookie`; HTTP/1 may not (RFC 9113 section 8.2.3).
 fn merge_cookies(headers: &mut HeaderMap) {
     if headers.get_all(http::header::COOKIE).iter().nth(1).is_none() {
@@ -640,7 +658,7 @@ pub(crate) enum Lost {
 impl Lost {
     async fn problem(self, bound: &Bound, upload: &Upload) -> Problem {
         if upload.broken.get() {
-            return Problem::new(Code::BadRequest, "the request's body broke off or is malformed");
+            return Problem::new(Code::BadRequest, BROKEN_BODY);
         }
         if let Some(reason) = bound.session.wait_end_for(NEWS).await {
             return ended(&reason);

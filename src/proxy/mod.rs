@@ -111,12 +111,7 @@ impl Server {
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
-        // Each thread keeps one place while it waits for a connection.
-        let most = config
-            .network
-            .max_connections
-            .saturating_add(threads - 1)
-            .min(Semaphore::MAX_PERMITS);
+        let most = config.network.max_connections.min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(most));
         let mut proxy = Proxy {
             stage,

@@ -1,6 +1,7 @@
 //! The whole data plane over real sockets, with the real driver and fake workers.
 
 mod fake;
+mod http2;
 
 use fake::Herd;
 
@@ -308,6 +309,57 @@ fn a_client_that_leaves_the_queue_frees_its_place() {
     assert!(full.field("retry-after").is_some(), "{full:?}");
     drop(waiting);
     herd.until("none in the queue", |_| queued(&herd) == 0);
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_with_an_unread_body_frees_its_place() {
+    let herd = Herd::start("", "    queue: {max: 9, timeout: 20s}");
+    let mut held: Vec<_> = (0..4).map(|_| herd.connect()).collect();
+    for (i, client) in held.iter_mut().enumerate() {
+        client.send(&format!(
+            "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{i}\r\n\r\n"
+        ));
+    }
+    herd.until("four sessions", |v| {
+        v.iter().filter(|v| v.holders == 1).count() == 4
+    });
+    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap()[0].queued;
+    let mut whole = herd.connect();
+    whole.send("POST /count HTTP/1.1\r\nHost: h\r\nX-Session-ID: w\r\nContent-Length: 2\r\n\r\nhi");
+    let mut part = herd.connect();
+    part.send(
+        "POST /count HTTP/1.1\r\nHost: h\r\nX-Session-ID: p\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
+    );
+    herd.until("two in the queue", |_| queued(&herd) == 2);
+    drop(part);
+    herd.until("one in the queue", |_| queued(&herd) == 1);
+    // A body that was read ahead arrives whole.
+    held.pop();
+    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s3").unwrap())).unwrap();
+    assert_eq!(whole.answer().text(), "2 ");
+}
+
+#[test]
+fn no_more_connections_are_accepted_than_allowed() {
+    let herd = Herd::start("  max_connections: 2", "");
+    let mut first = herd.connect();
+    let mut second = herd.connect();
+    for client in [&mut first, &mut second] {
+        client.send("GET /worker HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+        assert_eq!(client.answer().status(), 200);
+    }
+    let mut third = herd.connect();
+    third.send("GET /worker HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+    let socket = third.reader.get_ref();
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_millis(50)))
+        .unwrap();
+    assert!(socket.peek(&mut [0]).is_err(), "the third connection was served");
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    drop(first);
+    assert_eq!(third.answer().status(), 200);
 }
 
 #[test]

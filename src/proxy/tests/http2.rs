@@ -1,0 +1,145 @@
+//! HTTP/2 with prior knowledge on the client's side.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::LocalSet;
+
+use super::fake::Herd;
+use crate::proxy::upstream::LocalTasks;
+
+type Sender = SendRequest<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Runs a test with a client connection.
+fn with_client<F: Future<Output = ()>>(herd: &Herd, test: impl FnOnce(Sender) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let socket = tokio::net::TcpStream::connect(herd.addr).await.unwrap();
+        let (sender, connection) = http2::Builder::new(LocalTasks)
+            .handshake(TokioIo::new(socket))
+            .await
+            .unwrap();
+        tokio::task::spawn_local(connection);
+        tokio::time::timeout(Duration::from_secs(20), test(sender))
+            .await
+            .expect("the test hangs");
+    });
+}
+
+fn request(
+    method: Method,
+    path: &str,
+) -> Request<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://h{path}"))
+        .header("x-session-id", "s")
+        .body(Empty::new().boxed_unsync())
+        .unwrap()
+}
+
+#[test]
+fn requests_are_served() {
+    let herd = Herd::start("", "");
+    with_client(&herd, async |mut sender| {
+        let answer = sender.send_request(request(Method::GET, "/head")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["x-herd-session-state"], "created");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let seen = String::from_utf8_lossy(&body).to_ascii_lowercase();
+        assert!(
+            seen.starts_with("get /head http/1.1\r\n") && seen.contains("host: h\r\n"),
+            "{seen}"
+        );
+        let answer = sender
+            .send_request(request(Method::GET, "/trailers"))
+            .await
+            .unwrap();
+        let whole = answer.into_body().collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["x-sum"], "7");
+        let mut nameless = request(Method::GET, "/");
+        nameless.headers_mut().remove("x-session-id");
+        let answer = sender.send_request(nameless).await.unwrap();
+        assert_eq!(answer.headers()["x-herd-error"], "session_id_required");
+    });
+}
+
+#[test]
+fn a_plain_connect_is_refused() {
+    let herd = Herd::start("", "");
+    with_client(&herd, async |mut sender| {
+        let mut connect = request(Method::CONNECT, "");
+        *connect.uri_mut() = "h:443".parse().unwrap();
+        let answer = sender.send_request(connect).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.headers()["x-herd-error"], "method_not_allowed");
+    });
+    assert_eq!(herd.starts(), 0);
+}
+
+#[test]
+fn a_stream_that_is_reset_releases_its_session() {
+    let herd = Herd::start("", "");
+    with_client(&herd, async |mut sender| {
+        let answer = sender
+            .send_request(request(Method::GET, "/events"))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let held = async |wanted: u32| {
+            while herd
+                .handle
+                .list(false)
+                .await
+                .unwrap()
+                .iter()
+                .all(|v| v.holders != wanted)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        held(1).await;
+        drop(answer);
+        held(0).await;
+    });
+}
+
+#[test]
+fn a_websocket_over_http2_is_tunnelled_and_ends_the_session() {
+    let herd = Herd::start("", "");
+    with_client(&herd, async |mut sender| {
+        let connect = |path| {
+            let mut connect = request(Method::CONNECT, path);
+            connect
+                .extensions_mut()
+                .insert(hyper::ext::Protocol::from_static("websocket"));
+            connect
+        };
+        // The server's settings have to be known before an extended CONNECT may be sent.
+        sender
+            .send_request(request(Method::GET, "/worker"))
+            .await
+            .unwrap();
+        let mut answer = sender.send_request(connect("/echo")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert!(answer.headers().get("sec-websocket-accept").is_none());
+        let mut stream = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+        stream.write_all(b"\x02\x05hello").await.unwrap();
+        let mut echo = [0; 7];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"\x02\x05hello");
+        stream.write_all(b"crash").await.unwrap();
+        let mut close = [0; 4];
+        stream.read_exact(&mut close).await.unwrap();
+        assert_eq!(close, [0x88, 20, 0x03, 0xf3]);
+    });
+}
