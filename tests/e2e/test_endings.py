@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from harness import CONFIG
-from processes import descendants, wait_gone, wait_none
+from processes import descendants, eventually, wait_gone, wait_none
 
 
 def session_tree(herd):
@@ -79,6 +79,17 @@ def test_a_second_sigterm_ends_herd_at_once_and_leaves_nothing(cast):
     herd.terminate(signals=2)
     wait_gone(everything, "herd got SIGTERM twice")
     wait_none(herd.everything, "herd got SIGTERM twice")
+
+
+def test_a_killed_browser_leaves_no_files_where_the_worker_has_a_directory_of_its_own(cast):
+    herd = cast.herd(config=f'{CONFIG}    env: {{TMPDIR: "{{{{.Dir}}}}"}}\n')
+    client = cast.client(herd, "user-42").connected()
+    tree = session_tree(herd)
+    profiles = lambda: list((herd.home / "run" / "state").glob("**/playwright_chromiumdev_profile-*"))
+    assert profiles(), "the browser's profile is not below the worker's directory"
+    client.kill()
+    wait_gone(tree, "the client was killed")
+    eventually(lambda: not profiles(), lambda: f"the profile outlives its browser: {profiles()}")
 
 
 class Cable:
