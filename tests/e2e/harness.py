@@ -32,7 +32,7 @@ class Herd:
     """
 
     def __init__(self, config=CONFIG, prefix=(), host="127.0.0.1", as_documented=False):
-        self.home = STAGE / "homes" / f"{'root' if os.geteuid() == 0 else 'user'}-{uuid.uuid4().hex}"
+        self.home = STAGE / "homes" / uuid.uuid4().hex[:12]  # short: sockets lie below it
         self.marker = str(self.home)
         self.host = host
         (self.home / "run").mkdir(parents=True, mode=0o700)
