@@ -128,20 +128,30 @@ class Herd:
         self.child.kill()
         self.child.wait(CAP)
 
-    def terminate(self, signals):
-        for _ in range(signals):
-            self.child.send_signal(signal.SIGTERM)
+    def terminate(self, then):
+        """SIGTERM; `then` once herd refuses new sessions; SIGTERM again."""
+        self.child.send_signal(signal.SIGTERM)
+
+        def refuses():
+            status, headers, _ = self.request("GET", "/", {"X-Session-ID": f"probe-{uuid.uuid4().hex}"})
+            return (status, headers.get("x-herd-error")) == (503, "draining")
+
+        eventually(refuses, lambda: f"herd admits sessions after SIGTERM. Its log:\n{self.tail()}")
+        then()
+        self.child.send_signal(signal.SIGTERM)
         return self.child.wait(CAP)
 
     def end(self):
         """Ends herd if the test has not, and fails if anything of it is left."""
-        if self.child.poll() is None:
+
+        def asked_to_end():
             self.child.send_signal(signal.SIGTERM)
-            self.child.send_signal(signal.SIGTERM)
-            try:
-                self.child.wait(CAP)
-            except subprocess.TimeoutExpired:
-                self.kill()
+            return self.child.poll() is not None
+
+        try:
+            eventually(asked_to_end, lambda: f"herd does not end. Its log:\n{self.tail()}")
+        finally:
+            self.kill()
         try:
             processes.wait_none(self.everything, "herd has ended")
         finally:

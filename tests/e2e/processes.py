@@ -120,10 +120,12 @@ def browsers(marker):
 
 
 def workers(marker, herd):
-    """The root process of each worker: marked, not herd itself, but a child of one of herd's own processes."""
+    """The keeper of each worker: the one of herd's own processes that has children which are not.
+
+    A worker's daemons and orphans are its children too (Chromium makes some), so its descendants are the whole worker."""
     processes = marked(marker)
     own = {pid for pid, p in processes.items() if is_herd(p, herd)}
-    return {p for pid, p in processes.items() if pid not in own and p.parent in own}
+    return {processes[p.parent] for pid, p in processes.items() if pid not in own and p.parent in own}
 
 
 def is_herd(p, herd):

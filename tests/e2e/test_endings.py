@@ -74,9 +74,9 @@ def test_killing_herd_with_five_live_browsers_leaves_nothing(cast):
 
 def test_a_second_sigterm_ends_herd_at_once_and_leaves_nothing(cast):
     herd = cast.herd()
-    cast.client(herd, "user-42").connected()
+    client = cast.client(herd, "user-42").connected()
     everything = herd.everything()
-    herd.terminate(signals=2)
+    herd.terminate(then=lambda: client.evaluate("'a session that is there is served while herd drains'"))
     wait_gone(everything, "herd got SIGTERM twice")
     wait_none(herd.everything, "herd got SIGTERM twice")
 
