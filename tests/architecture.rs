@@ -1,5 +1,7 @@
 //! The edges between modules, and where `unsafe` may stand. See `docs/ARCHITECTURE.md`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
