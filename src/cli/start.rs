@@ -66,8 +66,9 @@ impl Start {
 
 fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
     let user = User::current();
-    let state = StateDir::open(&config.state_dir_for(&user))?;
+    // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?;
+    let state = StateDir::open(&config.state_dir_for(&user))?;
     let data = proxy::Server::bind(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
