@@ -82,7 +82,7 @@ impl Life {
             Some(_) => Exit::Signal(libc::SIGKILL),
             None => Exit::KeeperLost,
         });
-        let took = killed.as_ref().map(|killed| killed.took()).unwrap_or_default();
+        let took = killed.as_ref().map(|killed| killed.took).unwrap_or_default();
         let census = killed.map(|killed| killed.census).unwrap_or_default();
         self.shared.gone(self.worker);
         let death = Death {
@@ -172,7 +172,7 @@ impl Life {
             () = tokio::time::sleep(limit) => {
                 let last = last.borrow().clone();
                 self.fail(StartFailureKind::Timeout { after: limit, last }).await;
-                return Try::Over(running.end().await);
+                return Try::Over(running.end(&self.shared).await);
             }
         };
         match verdict {
@@ -182,13 +182,13 @@ impl Life {
                     endpoint,
                 })
                 .await;
-                Try::Over(running.end().await)
+                Try::Over(running.end(&self.shared).await)
             }
             Some(Verdict::Stranger) => {
                 if let Err(e) = keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
-                let exit = running.end().await;
+                let exit = running.end(&self.shared).await;
                 self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
             }
             None => self.ended_early(running, port, attempt).await,
@@ -197,7 +197,7 @@ impl Life {
 
     /// The main process ended, or was never more than a failed `exec`.
     async fn ended_early(&self, mut running: Running, port: Option<u16>, attempt: u32) -> Try {
-        let exit = running.end().await;
+        let exit = running.end(&self.shared).await;
         if self.shared.killed(self.worker).is_some() {
             return Try::Over(exit);
         }
@@ -291,9 +291,10 @@ struct Running {
 impl Running {
     /// Waits until the tree is gone and all it wrote is read. How the main process ended, if the keeper lived to
     /// tell.
-    async fn end(&mut self) -> Option<Exit> {
+    async fn end(&mut self, shared: &Shared) -> Option<Exit> {
         // An error means that the launcher is gone, and the tree with it.
         let _ = (&mut self.reaped).await;
+        shared.reaped(self.report.worker);
         let _ = tokio::time::timeout(DRAIN_LIMIT, async {
             self.report.read_out().await;
             while self.pumps.join_next().await.is_some() {}

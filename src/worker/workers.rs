@@ -69,7 +69,9 @@ enum Terminate {
 
 #[derive(Debug, Clone)]
 pub(super) struct Killed {
-    pub(super) decided: Instant,
+    decided: Instant,
+    /// From the decision until the tree was reaped; zero as long as it is not.
+    pub(super) took: Duration,
     pub(super) census: Census,
 }
 
@@ -205,7 +207,11 @@ impl Slot {
             .as_ref()
             .is_none_or(|killed| killed.census.processes == 0)
         {
-            self.killed = Some(Killed { decided, census });
+            self.killed = Some(Killed {
+                decided,
+                took: Duration::ZERO,
+                census,
+            });
         }
     }
 }
@@ -244,6 +250,15 @@ impl Shared {
         }
     }
 
+    /// The tree is gone: the end of the time that its death took.
+    pub(super) fn reaped(&self, worker: WorkerId) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(&worker)
+            && let Some(killed) = &mut slot.killed
+        {
+            killed.took = killed.decided.elapsed();
+        }
+    }
+
     pub(super) fn gone(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
             slot.tree = Tree::Gone;
@@ -256,11 +271,5 @@ impl Shared {
             .borrow()
             .get(&worker)
             .and_then(|slot| slot.killed.clone())
-    }
-}
-
-impl Killed {
-    pub(super) fn took(&self) -> Duration {
-        self.decided.elapsed()
     }
 }

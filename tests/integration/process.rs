@@ -445,3 +445,20 @@ fn workers_that_came_and_went_leave_herd_and_launcher_as_they_were() {
         herd.finish();
     }
 }
+
+#[test]
+fn strict_lifetime_refuses_the_weak_guard() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let settings = json!({"state_dir": home.path(), "ports": [20000, 20001], "strict": []});
+    let output = std::process::Command::new(crate::supervised::built())
+        .arg(settings.to_string())
+        .env("HERD_FORCE_WEAK_GUARD", "1")
+        .output()
+        .expect("the supervisor runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("`lifetime: strict` cannot be kept here: HERD_FORCE_WEAK_GUARD is set"),
+        "{said}"
+    );
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::leak;
 use crate::supervised::{Mode, Supervised};
 
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 200;
 
 #[test]
 fn nothing_survives_random_kills() {

@@ -285,12 +285,16 @@ impl Drop for Supervised {
 /// `cargo test` builds it before any test runs; `cargo test --test integration` alone does not, and needs
 /// `cargo build --example supervisor` first.
 fn program(home: &Path) -> PathBuf {
-    let herd = Path::new(env!("CARGO_BIN_EXE_herd"));
-    let built = herd.parent().expect("a directory").join("examples/supervisor");
+    let built = built();
     let copy = home.join("supervisor");
     if std::fs::hard_link(&built, &copy).is_err() {
         std::fs::copy(&built, &copy)
             .unwrap_or_else(|e| panic!("{}: {e}; run cargo build --example supervisor", built.display()));
     }
     copy
+}
+
+pub(crate) fn built() -> PathBuf {
+    let herd = Path::new(env!("CARGO_BIN_EXE_herd"));
+    herd.parent().expect("a directory").join("examples/supervisor")
 }

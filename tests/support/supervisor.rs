@@ -27,7 +27,8 @@ use tokio::sync::mpsc;
 struct Settings {
     state_dir: PathBuf,
     ports: (u16, u16),
-    strict: Option<()>,
+    /// Present (`[]`): `lifetime: strict`.
+    strict: Option<[u8; 0]>,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +42,6 @@ struct Spec {
     health_path: Option<String>,
     start_timeout_ms: Option<u64>,
     log_buffer: Option<usize>,
-    h2: Option<()>,
 }
 
 #[derive(Deserialize)]
@@ -189,11 +189,7 @@ fn kind(spec: Spec) -> Kind {
             timeout: Duration::from_secs(1),
         },
         host_header: HostHeader::Client,
-        protocol: if spec.h2.is_some() {
-            Protocol::H2
-        } else {
-            Protocol::Http1
-        },
+        protocol: Protocol::Http1,
         routes: Vec::new(),
         log_buffer: spec.log_buffer.unwrap_or(1 << 20),
     }
