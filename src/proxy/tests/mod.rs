@@ -418,6 +418,32 @@ fn a_stop_closes_a_websocket_with_1001() {
 }
 
 #[test]
+fn what_is_open_is_cut_where_the_worker_outlives_its_session() {
+    let herd = Herd::start("", "    reuse: true");
+    let mut events = herd.connect();
+    events.send("GET /events HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+    events.head();
+    events.read(14);
+    let mut silent = herd.connect();
+    silent.send("GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+    let mut socket = herd.connect();
+    socket.send(&format!(
+        "GET /echo HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n{WS}\r\n"
+    ));
+    socket.head();
+    herd.until("three holders", |v| v.iter().any(|v| v.holders == 3));
+    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s").unwrap())).unwrap();
+    assert_eq!(silent.answer().code(), "session_ended");
+    let close = socket.read(4);
+    assert_eq!((close[0], &close[2..]), (0x88, &[0x03, 0xe9][..]));
+    let rest = events.rest();
+    assert!(
+        !matches!(&rest, Ok(bytes) if bytes.ends_with(b"0\r\n\r\n")),
+        "the cut answer ended cleanly: {rest:?}"
+    );
+}
+
+#[test]
 fn another_protocol_keeps_its_half_close() {
     let herd = herd();
     let mut client = herd.connect();
