@@ -8,7 +8,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use super::code::{Code, Problem};
 use super::fields::{self, Trust};
 use super::gate::Line;
 use super::identity;
+use super::send::{BROKEN_BODY, send_http1, send_http2, shake_hands};
 use super::thread::{Claim, Local, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, Http1Sender, WorkerIo};
@@ -36,9 +36,6 @@ use crate::driver::{Hold, Origin};
 
 static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// How long a broken worker connection may wait for the news that the worker crashed.
-pub(crate) const NEWS: Duration = Duration::from_millis(250);
-const BROKEN_BODY: &str = "the request's body broke off or is malformed";
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
 
@@ -647,87 +644,4 @@ fn own_host(bound: &Bound) -> HeaderValue {
         crate::worker::Endpoint::Unix(_) => None,
     }
     .unwrap_or_else(|| HeaderValue::from_static("localhost"))
-}
-
-/// Why there is no answer from the worker.
-pub(crate) enum Lost {
-    Connect(io::Error),
-    Exchange(hyper::Error),
-}
-
-impl Lost {
-    async fn problem(self, bound: &Bound, upload: &Upload) -> Problem {
-        if upload.broken.get() {
-            return Problem::new(Code::BadRequest, BROKEN_BODY);
-        }
-        if let Some(reason) = bound.session.wait_end_for(NEWS).await {
-            return ended(&reason);
-        }
-        match self {
-            Self::Connect(e) => Problem::new(
-                Code::WorkerConnectionLost,
-                format!("the worker cannot be reached: {e}"),
-            ),
-            Self::Exchange(e) if e.is_parse() => Problem::new(
-                Code::BadWorkerAnswer,
-                format!("the worker's answer is not HTTP: {e}"),
-            ),
-            Self::Exchange(e) => Problem::new(
-                Code::WorkerConnectionLost,
-                format!("the worker lives, but closed the connection before it answered: {e}"),
-            ),
-        }
-    }
-}
-
-async fn send_http1(
-    bound: &Rc<Bound>,
-    mut request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
-    loop {
-        let (mut sender, fresh) = match bound.pooled() {
-            Some(sender) => (sender, false),
-            None => (bound.connect().await.map_err(Lost::Connect)?, true),
-        };
-        match sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, Some(sender))),
-            Err(mut e) => match e.take_message() {
-                // Not a byte of it was written: the pooled connection had been closed meanwhile.
-                Some(unsent) if !fresh => request = unsent,
-                _ => return Err(Lost::Exchange(e.into_error())),
-            },
-        }
-    }
-}
-
-async fn send_http2(
-    bound: &Bound,
-    request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
-    let mut sender = bound.http2().await.map_err(Lost::Connect)?;
-    sender.ready().await.map_err(Lost::Exchange)?;
-    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
-    Ok((response, None))
-}
-
-type Shaken = (Response<Incoming>, oneshot::Receiver<(WorkerIo, Bytes)>);
-
-/// Sends an upgrade request over a connection of its own. The receiver yields the stream after a 101.
-async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> Result<Shaken, Lost> {
-    let io = WorkerIo::connect(&bound.session.endpoint)
-        .await
-        .map_err(Lost::Connect)?;
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .handshake(hyper_util::rt::TokioIo::new(io))
-        .await
-        .map_err(Lost::Exchange)?;
-    let (handover, worker) = oneshot::channel();
-    tokio::task::spawn_local(async move {
-        if let Ok(parts) = connection.without_shutdown().await {
-            // Nobody waits for it unless the answer was 101.
-            let _ = handover.send((parts.io.into_inner(), parts.read_buf));
-        }
-    });
-    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
-    Ok((response, worker))
 }

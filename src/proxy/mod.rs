@@ -11,7 +11,7 @@
 //! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
-//! | `forward` | one request |
+//! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
 //! | `fields`, `body`, `tunnel`, `websocket` | what passes between client and worker |
 //! | `code` | every error that herd makes |
@@ -27,6 +27,7 @@ mod forward;
 mod framing;
 mod gate;
 mod identity;
+mod send;
 mod thread;
 mod tunnel;
 mod upstream;
