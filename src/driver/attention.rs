@@ -1,19 +1,19 @@
 //! The list of sessions whose last holder left. Bounded by the number of sessions: each is listed once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::core::SessionRef;
+use super::session::Session;
 
 #[derive(Debug, Default)]
 pub(super) struct Attention {
-    list: Mutex<Vec<SessionRef>>,
+    list: Mutex<Vec<Arc<Session>>>,
     wake: Notify,
 }
 
 impl Attention {
-    pub(super) fn push(&self, session: SessionRef) {
+    pub(super) fn push(&self, session: Arc<Session>) {
         self.list
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -21,7 +21,7 @@ impl Attention {
         self.wake.notify_one();
     }
 
-    pub(super) fn take(&self) -> Vec<SessionRef> {
+    pub(super) fn take(&self) -> Vec<Arc<Session>> {
         std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -216,12 +216,11 @@ impl<C: Crew> Driver<C> {
     }
 
     fn attend(&mut self) {
-        for name in self.attention.take() {
-            if let Some(session) = self.live.get(&name) {
-                // Before the core reads the holders: a release after this lists the session anew.
-                session.listed.store(false, Ordering::Release);
-            }
-            self.core.attention(&name, self.clock.now());
+        for session in self.attention.take() {
+            // Before the core reads the holders: a release after this lists the session anew. Also for a
+            // session that has ended, whose worker may wait for its last holder.
+            session.listed.store(false, Ordering::Release);
+            self.core.attention(&session.name, self.clock.now());
         }
     }
 

@@ -97,7 +97,7 @@ impl Drop for Hold {
         if self.session.holders.release(self.kind, self.session.now()) == Release::Notify
             && !self.session.listed.swap(true, Ordering::AcqRel)
         {
-            self.session.attention.push(self.session.name.clone());
+            self.session.attention.push(Arc::clone(&self.session));
         }
     }
 }
