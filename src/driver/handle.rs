@@ -142,6 +142,11 @@ impl Handle {
     /// Binds the id to a worker, starting one or waiting for a slot as needed. Dropping the future
     /// leaves the queue.
     pub async fn attach(&self, attach: Attach) -> Result<Attached, Refusal> {
+        // Declared first, so dropped last: the driver must find the receiver closed when it is woken.
+        let leave = Leave {
+            handle: self,
+            done: false,
+        };
         let (reply, mut answer) = oneshot::channel();
         if self
             .commands
@@ -152,10 +157,6 @@ impl Handle {
             return Err(Refusal::Draining);
         }
         // The driver sees `reply.is_closed()`; this wakes it to look.
-        let leave = Leave {
-            handle: self,
-            done: false,
-        };
         let result = (&mut answer).await;
         leave.done();
         result.unwrap_or(Err(Refusal::Draining))
