@@ -75,7 +75,7 @@ impl Core {
             }
         }
         self.start_missing(kind, now);
-        self.end_surplus(kind);
+        self.end_surplus(kind, now);
         self.cover_queue(kind, now);
         let pool = &self.pools[kind.0];
         let retry = pool.refill_at.max(pool.backoff_until);
@@ -138,7 +138,7 @@ impl Core {
 
     /// Ends starts that nobody waits for any more, the youngest first, and warm workers beyond the
     /// stock. With `reuse: true` warm workers are the point, and go only for idleness.
-    fn end_surplus(&mut self, kind: KindId) {
+    fn end_surplus(&mut self, kind: KindId, now: Moment) {
         let serving = self.phase == Phase::Serving;
         let stock = if serving { self.rules[kind.0].min } else { 0 };
         if self.rules[kind.0].started_for == StartedFor::OneSession {
@@ -161,12 +161,14 @@ impl Core {
                 }
             }
         }
-        if !serving || self.rules[kind.0].reuse == Reuse::Never {
-            while self.pools[kind.0].warm.len() > stock {
-                match self.pools[kind.0].warm.back().copied() {
-                    Some(youngest) => self.kill(youngest),
-                    None => break,
-                }
+        if serving && self.rules[kind.0].reuse == Reuse::AfterSession {
+            return;
+        }
+        while self.pools[kind.0].warm.len() > stock {
+            match self.pools[kind.0].warm.back().copied() {
+                // It has never served, and is in the way of nobody who waits.
+                Some(youngest) => self.terminate(youngest, now),
+                None => break,
             }
         }
     }

@@ -530,7 +530,11 @@ fn a_drain_refuses_new_sessions_serves_bound_ones_and_ends_them_at_its_deadline(
     bench.ready(2);
     bench.take();
     bench.core.drain(bench.now + secs(20), bench.now);
-    assert_eq!(killed(&bench.take()), [2], "the warm stock goes");
+    let terminated = |o: &Output| matches!(o, Output::Terminate { worker: WorkerId(2) });
+    assert!(
+        bench.take().iter().any(terminated),
+        "the warm stock goes, politely"
+    );
     let (bound, new) = (
         bench.ask("a", HolderKind::Request),
         bench.ask("b", HolderKind::Request),
