@@ -33,6 +33,9 @@ pub mod driver;
 pub mod launcher;
 pub mod proxy;
 pub mod runner;
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;
 pub mod sys;
 pub mod telemetry;
 pub mod worker;

@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_directory_of_another_user_is_refused() {
         if !geteuid().is_root() {
-            eprintln!("SKIPPED: needs root to own a directory as somebody else");
+            crate::skip::skipped("needs root to own a directory as somebody else");
             return;
         }
         let (_dir, path) = scratch();

@@ -389,7 +389,7 @@ fn herds_end_ends_streams_and_removes_the_socket() {
 fn a_foreign_user_is_refused_even_if_the_files_let_it_through() {
     use std::os::unix::fs::PermissionsExt;
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to connect as somebody else");
+        crate::skip::skipped("needs root to connect as somebody else");
         return;
     }
     local(async {

@@ -127,7 +127,7 @@ mod tests {
     fn wildcard_and_dual_stack_listeners_are_found_by_the_loopback_address() {
         for bind in ["0.0.0.0:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(bind) else {
-                eprintln!("SKIPPED: cannot bind {bind} here");
+                crate::skip::skipped(&format!("cannot bind {bind} here"));
                 continue;
             };
             let port = listener.local_addr().unwrap().port();

@@ -89,7 +89,7 @@ mod tests {
     fn a_port_somebody_listens_on_is_not_allotted() {
         for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let Ok(stranger) = TcpListener::bind(bind) else {
-                eprintln!("SKIPPED: cannot bind {bind} here");
+                crate::skip::skipped(&format!("cannot bind {bind} here"));
                 continue;
             };
             let port = stranger.local_addr().unwrap().port();

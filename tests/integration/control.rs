@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::running::{HERD, Running, poll, spawn, start_command, stderr, stdout};
+use crate::skip::skipped;
 
 fn is_gone(pid: i64) -> Result<(), String> {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
@@ -155,7 +156,7 @@ fn another_user_is_kept_out() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!((mode(socket.parent().unwrap()), mode(&socket)), (0o700, 0o600));
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to run as another user");
+        skipped("needs root to run as another user");
         return;
     }
     let copy = herd.dir.path().join("herd");

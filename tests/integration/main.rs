@@ -10,6 +10,8 @@
 mod leak;
 #[path = "../support/running.rs"]
 mod running;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/supervised.rs"]
 mod supervised;
 

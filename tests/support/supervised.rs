@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::leak::{Scope, Snapshot};
+use crate::skip::skipped;
 
 /// Long enough that only a hang reaches it.
 const CAP: Duration = Duration::from_secs(60);
@@ -38,7 +39,7 @@ impl Mode {
         if nix::unistd::geteuid().is_root() {
             return vec![Mode::Own, Mode::Unprivileged, Mode::Weak, Mode::UnprivilegedWeak];
         }
-        eprintln!("SKIPPED: not root, so the modes that need root to change the user are not tested");
+        skipped("not root, so the modes that need root to change the user are not tested");
         vec![Mode::Own, Mode::Weak]
     }
 
@@ -281,20 +282,24 @@ impl Drop for Supervised {
 }
 
 /// A copy that every user may run: the build directory may be private.
-///
-/// `cargo test` builds it before any test runs; `cargo test --test integration` alone does not, and needs
-/// `cargo build --example supervisor` first.
 fn program(home: &Path) -> PathBuf {
     let built = built();
     let copy = home.join("supervisor");
     if std::fs::hard_link(&built, &copy).is_err() {
-        std::fs::copy(&built, &copy)
-            .unwrap_or_else(|e| panic!("{}: {e}; run cargo build --example supervisor", built.display()));
+        std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", built.display()));
     }
     copy
 }
 
+/// `cargo test` builds it before any test runs; `cargo test --test integration` alone does not.
 pub(crate) fn built() -> PathBuf {
     let herd = Path::new(env!("CARGO_BIN_EXE_herd"));
-    herd.parent().expect("a directory").join("examples/supervisor")
+    let built = herd.parent().expect("a directory").join("examples/supervisor");
+    assert!(
+        built.exists(),
+        "{} does not exist, because not all of `cargo test` was run: first run `cargo build --example supervisor`, \
+         with the same --release, --target and --target-dir",
+        built.display()
+    );
+    built
 }
