@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::session::{Hold, Session};
+use super::session::{ExpectedClient, Hold, Session};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
 pub use crate::core::{KindChoice, Origin, Remains, Wait};
 use crate::worker::{Death, Logs};
@@ -34,6 +34,29 @@ pub struct Attached {
 impl Attached {
     pub fn session(&self) -> &Arc<Session> {
         self.hold.session()
+    }
+}
+
+/// A grant on its way. If the client has left before it arrives, a session that was created for it ends
+/// like one whose client disconnected.
+#[derive(Debug)]
+pub(super) struct Granted {
+    attached: Attached,
+    client: Option<ExpectedClient>,
+}
+
+impl Granted {
+    pub(super) fn new(attached: Attached) -> Self {
+        let created = attached.origin == Origin::Created;
+        let client = created.then(|| attached.session().expect_client());
+        Self { attached, client }
+    }
+
+    fn arrived(self) -> Attached {
+        if let Some(client) = self.client {
+            client.answered();
+        }
+        self.attached
     }
 }
 
@@ -105,7 +128,7 @@ pub struct DriverGone;
 pub(super) enum Command {
     Attach {
         attach: Attach,
-        reply: oneshot::Sender<Result<Attached, Refusal>>,
+        reply: oneshot::Sender<Result<Granted, Refusal>>,
     },
     Abandon,
     Stop {
@@ -159,7 +182,7 @@ impl Handle {
         // The driver sees `reply.is_closed()`; this wakes it to look.
         let result = (&mut answer).await;
         leave.done();
-        result.unwrap_or(Err(Refusal::Draining))
+        result.unwrap_or(Err(Refusal::Draining)).map(Granted::arrived)
     }
 
     /// Ends the session now; resolves when its tree is reaped.

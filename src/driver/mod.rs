@@ -26,10 +26,10 @@ pub use handle::{
     Attach, Attached, DriverGone, Handle, KindChoice, Origin, PoolView, Remains, SessionState, SessionView,
     Stopped, Wait,
 };
-pub use session::{Hold, Session};
+pub use session::{ExpectedClient, Hold, Session};
 
 use self::attention::Attention;
-use self::handle::Command;
+use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::config::{Config, Kind, Reuse};
 use crate::core::{
@@ -56,7 +56,7 @@ pub enum Shutdown {
 #[derive(Debug)]
 struct Waiter {
     holder: HolderKind,
-    reply: oneshot::Sender<Result<Attached, Refusal>>,
+    reply: oneshot::Sender<Result<Granted, Refusal>>,
 }
 
 /// What the driver knows of a worker beside the core.
@@ -432,13 +432,14 @@ impl<C: Crew> Driver<C> {
             return;
         };
         let hold = Hold::granted(Arc::clone(session), waiter.holder);
-        // If the client has left, the hold comes back here and is released at once.
-        let _ = waiter.reply.send(Ok(Attached {
+        let attached = Attached {
             hold,
             origin,
             queued,
             starting,
-        }));
+        };
+        // If the client has left, the grant comes back here and is undone at once.
+        let _ = waiter.reply.send(Ok(Granted::new(attached)));
     }
 
     fn ended(&mut self, name: &SessionRef, reason: EndReason, worker: Option<WorkerId>) {

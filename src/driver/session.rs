@@ -69,8 +69,41 @@ impl Session {
         tokio::time::timeout(limit, self.wait_end()).await.ok()
     }
 
+    /// For a client that is about to get a stream: should it leave before it is answered, that counts as a
+    /// stream that closed. Otherwise a client that dies while it connects would leave its worker behind
+    /// until the ttl.
+    pub fn expect_client(self: &Arc<Self>) -> ExpectedClient {
+        ExpectedClient {
+            session: Some(Arc::clone(self)),
+        }
+    }
+
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
+    }
+}
+
+/// A client that has no answer yet; see [`Session::expect_client`].
+#[derive(Debug)]
+pub struct ExpectedClient {
+    session: Option<Arc<Session>>,
+}
+
+impl ExpectedClient {
+    /// It has its answer, whatever that is.
+    pub fn answered(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for ExpectedClient {
+    fn drop(&mut self) {
+        // One holder may be this client's own request, on its way out. Others have the say themselves.
+        if let Some(session) = self.session.take()
+            && session.holders.snapshot().holders <= 1
+        {
+            drop(session.hold(HolderKind::Stream));
+        }
     }
 }
 

@@ -522,7 +522,10 @@ impl Exchange<'_> {
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
         let request = Request::from_parts(head, ClientBody::empty());
-        let (mut response, worker) = match shake_hands(&claim.bound, request).await {
+        let client = claim.bound.session.expect_client();
+        let shaken = shake_hands(&claim.bound, request).await;
+        client.answered();
+        let (mut response, worker) = match shaken {
             Ok(shaken) => shaken,
             Err(lost) => {
                 return Err(Failure {
@@ -569,7 +572,10 @@ impl Exchange<'_> {
         let mut head = self.head(parts, &claim.bound);
         let key = websocket_over_h2::ask(&mut head);
         let request = Request::from_parts(head, ClientBody::empty());
-        let (mut response, worker) = match shake_hands(&claim.bound, request).await {
+        let client = claim.bound.session.expect_client();
+        let shaken = shake_hands(&claim.bound, request).await;
+        client.answered();
+        let (mut response, worker) = match shaken {
             Ok(shaken) => shaken,
             Err(lost) => {
                 return Err(Failure {

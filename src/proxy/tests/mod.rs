@@ -390,6 +390,19 @@ fn a_refused_upgrade_is_an_ordinary_answer() {
     assert_eq!((answer.status(), answer.code()), (404, ""));
 }
 
+/// Nothing had upgraded yet, so no stream ever closed; the worker would stay until the ttl.
+#[test]
+fn a_client_that_dies_during_its_handshake_takes_its_session_along() {
+    let herd = herd();
+    let mut client = herd.connect();
+    client.send(&format!(
+        "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n{WS}\r\n"
+    ));
+    herd.until("a session under way", |v| v.iter().any(|v| v.holders == 1));
+    drop(client);
+    herd.until("no session", |v| v.is_empty());
+}
+
 #[test]
 fn a_crash_closes_a_websocket_with_1011() {
     let herd = herd();
