@@ -3,6 +3,8 @@
 mod fake;
 mod http2;
 
+use crate::core::EndReason;
+use crate::driver::SessionState;
 use fake::Herd;
 
 fn herd() -> Herd {
@@ -400,7 +402,10 @@ fn a_client_that_dies_during_its_handshake_takes_its_session_along() {
     ));
     herd.until("a session under way", |v| v.iter().any(|v| v.holders == 1));
     drop(client);
-    herd.until("no session", |v| v.is_empty());
+    herd.until("its end", |v| {
+        v.iter()
+            .all(|v| v.state == SessionState::Ended(EndReason::Disconnected))
+    });
 }
 
 #[test]
