@@ -13,7 +13,7 @@
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
-//! | `fields`, `body`, `tunnel`, `websocket` | what passes between client and worker |
+//! | `fields`, `body`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
 //! | `code` | every error that herd makes |
 //!
 //! It never starts, stops or counts workers: it asks the driver for a session once, and from then on only
@@ -28,6 +28,7 @@ mod framing;
 mod gate;
 mod identity;
 mod send;
+mod splice;
 mod thread;
 mod tunnel;
 mod upstream;

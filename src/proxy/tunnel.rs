@@ -1,8 +1,9 @@
 //! A tunnel: bytes both ways between a client and its worker after an upgrade.
 //!
 //! Each direction copies through one buffer of the thread, so an idle tunnel has none of its own; what the
-//! other side does not take at once is kept, and nothing more is read before it is gone. Half-closes are
-//! passed on, except for WebSockets: a client that ends its side has left (RFC 6455 has no half-close).
+//! other side does not take at once is kept, and nothing more is read before it is gone. A direction that
+//! keeps filling the buffer is spliced inside the kernel instead, until it ebbs; of a WebSocket's frames
+//! only the payload of a large one, because the heads have to be seen. Half-closes are passed on, except for WebSockets: a client that ends its side has left (RFC 6455 has no half-close).
 //!
 //! A worker that dies never looks like a clean end: a WebSocket gets a Close frame of herd's own where one
 //! may stand, everything else a reset.
@@ -17,12 +18,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::splice::{self, Conduit, Socket};
 use super::upstream::WorkerIo;
 use super::websocket::{self, Frames};
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
 
 const SCRATCH: usize = 64 * 1024;
+/// Reads in a row that fill the whole buffer before a direction is spliced.
+const BULK: u8 = 2;
+/// Spliced bytes at a time below which copying is cheaper: many small buffers soon fill a pipe's slots.
+const LITTLE: usize = 16 * 1024;
 /// How long the worker's end of stream may wait for the news that the session has ended.
 const NEWS: Duration = Duration::from_millis(250);
 /// How long a client may take to read herd's Close frame.
@@ -49,8 +55,35 @@ pub(crate) enum TunnelEnd {
     SessionEnded(EndReason),
 }
 
+/// One of a tunnel's two ends.
+pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// What carries the bytes just as they are, if anything does.
+    fn socket(&self) -> Option<Socket<'_>>;
+}
+
+impl Side for TcpStream {
+    fn socket(&self) -> Option<Socket<'_>> {
+        Some(Socket::Tcp(self))
+    }
+}
+
+impl Side for WorkerIo {
+    fn socket(&self) -> Option<Socket<'_>> {
+        Some(match self {
+            Self::Tcp(stream) => Socket::Tcp(stream),
+            Self::Unix(stream) => Socket::Unix(stream),
+        })
+    }
+}
+
+impl Side for hyper_util::rt::TokioIo<hyper::upgrade::Upgraded> {
+    fn socket(&self) -> Option<Socket<'_>> {
+        None
+    }
+}
+
 /// A client's stream that can be ended so that the peer knows something went wrong.
-pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait ClientStream: Side {
     fn reset(self);
 }
 
@@ -66,12 +99,34 @@ impl ClientStream for hyper_util::rt::TokioIo<hyper::upgrade::Upgraded> {
     fn reset(self) {}
 }
 
+/// How a direction's bytes are moved.
+#[derive(Debug)]
+enum Manner {
+    /// So many reads in a row have filled the buffer, up to `BULK`.
+    Copying(u8),
+    Splicing(Conduit),
+    /// It ebbs: copied again as soon as this is drained.
+    Draining(Conduit),
+    /// These sockets cannot be spliced.
+    OnlyCopying,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self::Copying(0)
+    }
+}
+
+/// One direction.
 #[derive(Debug, Default)]
-struct Pipe {
+struct Flow {
     /// Read, not yet taken by the other side.
     left: BytesMut,
     unflushed: bool,
     frames: Option<Frames>,
+    manner: Manner,
+    /// Bytes that were never copied.
+    spliced: u64,
 }
 
 enum Broken {
@@ -79,42 +134,36 @@ enum Broken {
     Writing,
 }
 
-impl Pipe {
+/// What one turn brought.
+enum Turn {
+    Moved,
+    /// Nothing, and the next turn copies.
+    Dry,
+    End,
+}
+
+impl Flow {
     /// Runs until the reading side has ended and everything is written.
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Broken>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    fn poll<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+    ) -> Poll<Result<(), Broken>> {
         // A fast pair of peers must not starve the thread's other connections.
         for _ in 0..16 {
             ready!(self.poll_write_left(cx, to))?;
-            let read = COPY.with_borrow_mut(|scratch| {
-                let mut buf = ReadBuf::new(scratch);
-                match Pin::new(&mut *from).poll_read(cx, &mut buf) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Reading)),
-                    Poll::Ready(Ok(())) => {}
-                }
-                let bytes = buf.filled();
-                if let Some(frames) = &mut self.frames {
-                    frames.advance(bytes);
-                }
-                let mut written = 0;
-                while written < bytes.len() {
-                    match Pin::new(&mut *to).poll_write(cx, &bytes[written..]) {
-                        Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken::Writing)),
-                        Poll::Ready(Ok(n)) => written += n,
-                        Poll::Pending => break,
-                    }
-                }
-                self.unflushed |= written > 0;
-                self.left.extend_from_slice(&bytes[written..]);
-                Poll::Ready(Ok(bytes.len()))
-            });
-            match read {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
+            let turn = match (from.socket(), to.socket()) {
+                (Some(from), Some(to)) => ready!(self.poll_splice(cx, from, to))?,
+                _ => Turn::Dry,
+            };
+            let turn = match turn {
+                Turn::Dry => self.poll_copy(cx, from, to),
+                turn => Poll::Ready(Ok(turn)),
+            };
+            match turn {
+                Poll::Ready(Ok(Turn::End)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(Turn::Moved | Turn::Dry)) => {}
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                 Poll::Pending => {
                     if self.unflushed && ready!(Pin::new(&mut *to).poll_flush(cx)).is_err() {
@@ -127,6 +176,132 @@ impl Pipe {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn poll_copy<R: Side, W: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+    ) -> Poll<Result<Turn, Broken>> {
+        COPY.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            if ready!(Pin::new(from).poll_read(cx, &mut buf)).is_err() {
+                return Poll::Ready(Err(Broken::Reading));
+            }
+            let bytes = buf.filled();
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(Turn::End));
+            }
+            if let Some(frames) = &mut self.frames {
+                frames.advance(bytes);
+            }
+            if let Manner::Copying(full) = &mut self.manner {
+                *full = if bytes.len() == SCRATCH {
+                    BULK.min(*full + 1)
+                } else {
+                    0
+                };
+            }
+            let mut written = 0;
+            while written < bytes.len() {
+                match Pin::new(&mut *to).poll_write(cx, &bytes[written..]) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken::Writing)),
+                    Poll::Ready(Ok(n)) => written += n,
+                    Poll::Pending => break,
+                }
+            }
+            self.unflushed |= written > 0;
+            self.left.extend_from_slice(&bytes[written..]);
+            Poll::Ready(Ok(Turn::Moved))
+        })
+    }
+
+    /// Moves one conduit's fill, if this direction is to be spliced now. `left` is empty.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: Socket<'_>,
+        to: Socket<'_>,
+    ) -> Poll<Result<Turn, Broken>> {
+        let most = match &self.frames {
+            Some(frames) => usize::try_from(frames.payload_left()).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
+        if matches!(self.manner, Manner::Copying(BULK)) && most >= SCRATCH {
+            // Without a descriptor to spare, copying goes on; it is tried again after the next full reads.
+            self.manner = Conduit::open().map_or(Manner::Copying(0), Manner::Splicing);
+        }
+        let conduit = match &mut self.manner {
+            Manner::Splicing(conduit) | Manner::Draining(conduit) => conduit,
+            Manner::Copying(_) | Manner::OnlyCopying => return Poll::Ready(Ok(Turn::Dry)),
+        };
+        match ready!(conduit.poll_drain(cx, to)) {
+            Ok(()) => {}
+            Err(e) if splice::is_refused(&e) => {
+                let kept = conduit.take_back(&mut self.left);
+                self.manner = Manner::OnlyCopying;
+                return Poll::Ready(kept.map(|()| Turn::Moved).map_err(|_| Broken::Writing));
+            }
+            Err(_) => return Poll::Ready(Err(Broken::Writing)),
+        }
+        if matches!(self.manner, Manner::Draining(_)) {
+            self.retire(Manner::Copying(0));
+            return Poll::Ready(Ok(Turn::Dry));
+        }
+        if most == 0 {
+            // The next frame's head is copied; its payload may be as large.
+            self.retire(Manner::Copying(BULK));
+            return Poll::Ready(Ok(Turn::Dry));
+        }
+        let Manner::Splicing(conduit) = &mut self.manner else {
+            return Poll::Ready(Ok(Turn::Dry));
+        };
+        let most = most.min(splice::CAPACITY);
+        match conduit.fill(from, most) {
+            Ok(0) => {
+                self.retire(Manner::Copying(0));
+                Poll::Ready(Ok(Turn::End))
+            }
+            Ok(n) => {
+                self.spliced += n as u64;
+                if let Some(frames) = &mut self.frames {
+                    frames.skip(n);
+                }
+                if n < LITTLE.min(most)
+                    && let Manner::Splicing(conduit) = std::mem::take(&mut self.manner)
+                {
+                    self.manner = Manner::Draining(conduit);
+                }
+                Poll::Ready(Ok(Turn::Moved))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.retire(Manner::Copying(0));
+                Poll::Ready(Ok(Turn::Dry))
+            }
+            Err(e) if splice::is_refused(&e) => {
+                self.retire(Manner::OnlyCopying);
+                Poll::Ready(Ok(Turn::Dry))
+            }
+            // Not left to a copying read: the kernel tells a reset only once.
+            Err(_) => Poll::Ready(Err(Broken::Reading)),
+        }
+    }
+
+    fn retire(&mut self, next: Manner) {
+        if let Manner::Splicing(conduit) | Manner::Draining(conduit) =
+            std::mem::replace(&mut self.manner, next)
+        {
+            conduit.retire();
+        }
+    }
+
+    /// Everything that was read and not written, in memory.
+    fn take_left(&mut self) -> io::Result<BytesMut> {
+        if let Manner::Splicing(conduit) | Manner::Draining(conduit) = &mut self.manner {
+            conduit.take_back(&mut self.left)?;
+        }
+        Ok(std::mem::take(&mut self.left))
     }
 
     fn poll_write_left<W: AsyncWrite + Unpin>(
@@ -159,8 +334,8 @@ enum Event {
 struct Tunnel<C> {
     client: C,
     worker: WorkerIo,
-    up: Pipe,
-    down: Pipe,
+    up: Flow,
+    down: Flow,
     up_open: bool,
     down_open: bool,
 }
@@ -205,19 +380,24 @@ pub(crate) async fn run<C: ClientStream>(
     let mut tunnel = Tunnel {
         client,
         worker,
-        up: Pipe {
+        up: Flow {
             left: BytesMut::from(&early[..]),
-            ..Pipe::default()
+            ..Flow::default()
         },
-        down: Pipe {
+        down: Flow {
             left: BytesMut::from(&first[..]),
             frames,
-            unflushed: false,
+            ..Flow::default()
         },
         up_open: true,
         down_open: true,
     };
     let end = pump(&mut tunnel, talk, &session).await;
+    tracing::trace!(
+        up = tunnel.up.spliced,
+        down = tunnel.down.spliced,
+        "bytes spliced"
+    );
     match &end {
         TunnelEnd::Closed | TunnelEnd::ClientGone => {}
         TunnelEnd::WorkerGone => tunnel.client.reset(),
@@ -276,9 +456,13 @@ async fn worker_lost(session: &Session) -> TunnelEnd {
 
 /// Tells the client that its session is over.
 async fn farewell<C: ClientStream>(mut tunnel: Tunnel<C>, reason: &EndReason) {
+    let Ok(mut last) = tunnel.down.take_left() else {
+        tunnel.client.reset();
+        return;
+    };
     let may_close = tunnel.down.frames.as_ref().is_some_and(Frames::may_close);
     if !may_close {
-        if !tunnel.down.frames.as_ref().is_some_and(Frames::is_closed) || !tunnel.down.left.is_empty() {
+        if !tunnel.down.frames.as_ref().is_some_and(Frames::is_closed) || !last.is_empty() {
             tunnel.client.reset();
         }
         return;
@@ -287,7 +471,6 @@ async fn farewell<C: ClientStream>(mut tunnel: Tunnel<C>, reason: &EndReason) {
         EndReason::Crashed(_) => websocket::close(1011, "the worker crashed"),
         reason => websocket::close(1001, &format!("session ended: {}", reason.code())),
     };
-    let mut last = std::mem::take(&mut tunnel.down.left);
     last.extend_from_slice(&frame);
     let mut client = tunnel.client;
     let said = async {
@@ -302,3 +485,6 @@ async fn farewell<C: ClientStream>(mut tunnel: Tunnel<C>, reason: &EndReason) {
         client.reset();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,17 @@ impl Frames {
         }
     }
 
+    /// Bytes of the present frame's payload that are still to come.
+    pub(crate) fn payload_left(&self) -> u64 {
+        self.payload
+    }
+
+    /// Advances by bytes that nobody has seen: at most what is left of the payload.
+    pub(crate) fn skip(&mut self, payload: usize) {
+        debug_assert!(payload as u64 <= self.payload, "skipped past the frame");
+        self.payload = self.payload.saturating_sub(payload as u64);
+    }
+
     /// Between two frames, and the peer has not said goodbye: a Close may be sent.
     pub(crate) fn may_close(&self) -> bool {
         self.at_boundary() && !self.closed
