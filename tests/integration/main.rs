@@ -6,6 +6,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "../support/client.rs"]
+mod client;
 #[path = "../support/leak.rs"]
 mod leak;
 #[path = "../support/running.rs"]
@@ -19,3 +21,4 @@ mod control;
 mod process;
 mod random_kills;
 mod runner;
+mod start;

@@ -1,6 +1,6 @@
 //! What one herd could leave behind: taken before and after, the same must be there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::ops::RangeInclusive;
@@ -172,6 +172,33 @@ fn sockets(scope: &Scope) -> BTreeSet<String> {
     found
 }
 
+/// The sockets that processes with the tag hold, by the number that the kernel never gives to two living ones.
+pub(crate) fn sockets_held(tag: &str) -> BTreeSet<String> {
+    pids()
+        .filter(|pid| tagged(*pid, tag))
+        .flat_map(targets)
+        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect()
+}
+
+/// Those of them that are open still.
+pub(crate) fn sockets_open(held: &BTreeSet<String>) -> BTreeSet<String> {
+    [("tcp", 9), ("tcp6", 9), ("unix", 6)]
+        .iter()
+        .flat_map(|(table, inode)| {
+            let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+            text.lines()
+                .filter(|line| {
+                    line.split_whitespace()
+                        .nth(*inode)
+                        .is_some_and(|n| held.contains(n))
+                })
+                .map(|line| format!("{table} {line}"))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// Everything in the state directory but the lock file, which stays by design.
 fn state_files(dir: &Path) -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir(dir) else {
@@ -184,22 +211,22 @@ fn state_files(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// What a process's descriptors lead to, counted by kind, numbers left out.
-pub(crate) fn descriptors(pid: i32) -> Vec<String> {
-    let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("the process lives")
-        .flatten()
-        .filter_map(|fd| fs::read_link(fd.path()).ok())
-        .map(|target| {
-            target
-                .display()
-                .to_string()
-                .split('[')
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        })
-        .collect();
-    kinds.sort();
+/// What a process's descriptors lead to, counted by kind: numbers are left out.
+pub(crate) fn descriptors(pid: i32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for target in targets(pid) {
+        let kind = target.split('[').next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
     kinds
+}
+
+fn targets(pid: i32) -> Vec<String> {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    open.flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .map(|target| target.display().to_string())
+        .collect()
 }

@@ -1,24 +1,47 @@
-//! A real `herd start` with the built-in worker, and the other verbs run against it.
+//! A real `herd start` with the built-in worker, and the other verbs run against it. Whoever starts one also
+//! asserts, by dropping it, that it left nothing behind.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, chown};
 use serde_json::Value;
+
+use crate::leak::{self, Scope, Snapshot};
+use crate::supervised::{Mode, NOBODY};
 
 pub(crate) const HERD: &str = env!("CARGO_BIN_EXE_herd");
 
 /// Long enough for any machine; nothing is decided by it.
 pub(crate) const CAP: Duration = Duration::from_secs(60);
 
-/// A running herd; dropping it kills it.
+/// A running herd. Dropping it ends it, politely if it still lives, and fails the test if anything is left.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) dir: tempfile::TempDir,
-    /// Kept open, so that herd can go on logging.
-    _log: BufReader<ChildStderr>,
+    log: Arc<Log>,
+    scope: Scope,
+    before: Snapshot,
+}
+
+/// What herd wrote so far. Read all the time, so that herd can go on logging.
+#[derive(Debug, Default)]
+struct Log {
+    text: Mutex<(String, LogState)>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum LogState {
+    #[default]
+    Open,
+    Ended,
 }
 
 impl Running {
@@ -28,29 +51,77 @@ impl Running {
     }
 
     pub(crate) fn start_in(dir: tempfile::TempDir) -> Self {
+        Self::launch(dir, Mode::Own, "min: 0").ready()
+    }
+
+    pub(crate) fn start_as(mode: Mode) -> Self {
+        Self::launch(tempfile::tempdir().unwrap(), mode, "min: 0").ready()
+    }
+
+    /// Returns as soon as the process exists. `keys` are further lines for the kind.
+    pub(crate) fn launch(dir: tempfile::TempDir, mode: Mode, keys: &str) -> Self {
+        let mut command = start_command_as(mode, dir.path(), "state");
+        let (tag, program) = (
+            dir.path().display().to_string(),
+            command_program(mode, dir.path()),
+        );
         std::fs::write(
             dir.path().join("herd.yaml"),
             format!(
                 "network: {{ data_bind: 127.0.0.1:0 }}\n\
-                 workers:\n  runner:\n    cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n\
-                 \x20   health_path: /healthz\n    min: 0\n    max: 3\n"
+                 workers:\n  runner:\n    cmd: [{program:?}, runner, --listen, \"{{{{.Port}}}}\"]\n\
+                 \x20   health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n    max: 3\n    {keys}\n"
             ),
         )
         .unwrap();
-        let mut child = spawn(start_command(dir.path(), "state").stderr(Stdio::piped()));
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("herd is ready") {
-            assert!(
-                log.read_line(&mut said).unwrap() > 0,
-                "herd did not start:\n{said}"
-            );
-        }
+        let state_dir = dir.path().join("state");
+        // No ports: herds that run side by side share a range. Their sockets are told apart by who holds them.
+        #[expect(clippy::reversed_empty_ranges, reason = "none is meant")]
+        let ports = 1..=0;
+        let scope = Scope {
+            tag,
+            state_dir,
+            ports,
+        };
+        let before = Snapshot::take(&scope);
+        let mut child = spawn(command.stderr(Stdio::piped()));
+        let log = Arc::new(Log::default());
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        let writer = Arc::clone(&log);
+        std::thread::spawn(move || writer.fill(lines));
         Self {
             child,
             dir,
-            _log: log,
+            log,
+            scope,
+            before,
         }
+    }
+
+    pub(crate) fn ready(self) -> Self {
+        let said = self.log.until("herd is ready");
+        assert!(said.contains("herd is ready"), "herd did not start:\n{said}");
+        self
+    }
+
+    /// What herd has logged once that is in it, or all if it ended without.
+    pub(crate) fn logged(&self, text: &str) -> String {
+        self.log.until(text)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub(crate) fn tag(&self) -> &str {
+        &self.scope.tag
+    }
+
+    /// Where clients connect, as IP:PORT; nothing if herd ended before it was ready.
+    pub(crate) fn data_address(&self) -> Option<String> {
+        let said = self.log.until("herd is ready");
+        let at = said.split_once("data=http://")?.1;
+        Some(at.split_whitespace().next()?.to_owned())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -95,23 +166,111 @@ impl Running {
             .unwrap();
         (child, line)
     }
+
+    /// Ends it as a second Ctrl-C does, and asserts that it is clean.
+    fn end(&mut self) {
+        let sockets = leak::sockets_held(&self.scope.tag);
+        // Two different signals, because the kernel merges equal ones that wait.
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            // It is not reaped yet, so the number is its own.
+            kill(Pid::from_raw(self.pid()), signal).unwrap();
+        }
+        let status = self.wait();
+        assert!(status.success(), "{status}:\n{}", self.log.until("\0"));
+        assert!(!self.socket().exists(), "the control socket is left behind");
+        self.assert_nothing_is_left(&sockets);
+    }
+
+    /// With SIGKILL: all but the files, which only a next start can sweep, has to go.
+    pub(crate) fn kill_and_assert_nothing_survives(mut self) {
+        let sockets = leak::sockets_held(&self.scope.tag);
+        self.child.kill().unwrap();
+        self.wait();
+        let _ = std::fs::remove_dir_all(&self.scope.state_dir);
+        self.assert_nothing_is_left(&sockets);
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        poll("herd ends", || {
+            let waited = self.child.try_wait().unwrap();
+            waited.ok_or_else(|| format!("{:?}", leak::processes(&self.scope.tag)))
+        })
+    }
+
+    fn assert_nothing_is_left(&self, sockets: &BTreeSet<String>) {
+        Snapshot::assert_nothing_added(&self.before, &self.scope);
+        let left = leak::sockets_open(sockets);
+        assert!(left.is_empty(), "sockets left behind: {left:?}");
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let lives = matches!(self.child.try_wait(), Ok(None));
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        } else if lives {
+            self.end();
+        } else {
+            // The test ended it, and by whichever means: no process may have survived that.
+            let _ = std::fs::remove_dir_all(&self.scope.state_dir);
+            self.assert_nothing_is_left(&BTreeSet::new());
+        }
+    }
+}
+
+impl Log {
+    fn fill(&self, mut from: impl BufRead) {
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let mut held = self.text.lock().unwrap();
+            held.0.push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+            self.changed.notify_all();
+        }
+        self.text.lock().unwrap().1 = LogState::Ended;
+        self.changed.notify_all();
+    }
+
+    fn until(&self, text: &str) -> String {
+        let held = self.text.lock().unwrap();
+        let waiting =
+            |(said, state): &mut (String, LogState)| *state == LogState::Open && !said.contains(text);
+        let (held, waited) = self.changed.wait_timeout_while(held, CAP, waiting).unwrap();
+        assert!(!waited.timed_out(), "never said {text:?}:\n{}", held.0);
+        held.0.clone()
     }
 }
 
 /// `herd start` with everything it uses in `dir`.
 pub(crate) fn start_command(dir: &Path, state: &str) -> Command {
-    let mut command = Command::new(HERD);
+    start_command_as(Mode::Own, dir, state)
+}
+
+pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
+    if mode.is_nobody() {
+        chown(dir, Some(NOBODY.into()), Some(NOBODY.into())).unwrap();
+    }
+    let mut command = mode.command(&command_program(mode, dir));
     command.arg("start").arg("--config").arg(dir.join("herd.yaml"));
     command.arg("--control-socket").arg(dir.join("run/control.sock"));
     command.arg("--state-dir").arg(dir.join(state));
     command.args(["--log-format", "text"]).stdin(Stdio::null());
+    command.envs(mode.environment());
     command
+}
+
+/// herd, or a copy of it that every user may run: the build directory may be private.
+fn command_program(mode: Mode, dir: &Path) -> PathBuf {
+    if !mode.is_nobody() {
+        return HERD.into();
+    }
+    let copy = dir.join("herd");
+    if !copy.exists() && std::fs::hard_link(HERD, &copy).is_err() {
+        std::fs::copy(HERD, &copy).unwrap();
+    }
+    copy
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test is no herd")]

@@ -19,7 +19,7 @@ use crate::skip::skipped;
 /// Long enough that only a hang reaches it.
 const CAP: Duration = Duration::from_secs(60);
 
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// As whom and with which guard the herd under test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,24 @@ impl Mode {
         matches!(self, Mode::Weak | Mode::UnprivilegedWeak)
     }
 
-    fn is_nobody(self) -> bool {
+    pub(crate) fn is_nobody(self) -> bool {
         matches!(self, Mode::Unprivileged | Mode::UnprivilegedWeak)
+    }
+
+    /// Runs the program as the mode's user, under the pid of the one that is spawned.
+    pub(crate) fn command(self, program: &Path) -> Command {
+        if !self.is_nobody() {
+            return Command::new(program);
+        }
+        let id = NOBODY.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+        command.arg(program);
+        command
+    }
+
+    pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
+        self.is_weak().then_some(("HERD_FORCE_WEAK_GUARD", "1"))
     }
 }
 
@@ -94,21 +110,7 @@ impl Supervised {
         let settings =
             json!({"state_dir": scope.state_dir, "ports": [ports.start(), ports.end()]}).to_string();
         let program = program(home.path());
-        let mut command = match mode.is_nobody() {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args([
-                    "--reuid",
-                    &NOBODY.to_string(),
-                    "--regid",
-                    &NOBODY.to_string(),
-                    "--clear-groups",
-                ]);
-                command.arg(&program);
-                command
-            }
-            false => Command::new(&program),
-        };
+        let mut command = mode.command(&program);
         command
             .arg(settings)
             .stdin(Stdio::piped())
@@ -117,10 +119,8 @@ impl Supervised {
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("SECRET_OF_HERD", "x");
-        if mode.is_weak() {
-            command.env("HERD_FORCE_WEAK_GUARD", "1");
-        }
+            .env("SECRET_OF_HERD", "x")
+            .envs(mode.environment());
         #[expect(clippy::disallowed_methods, reason = "the test is not herd")]
         let mut child = command.spawn().expect("the supervisor starts");
         let stdout = child.stdout.take().expect("piped");

@@ -1,0 +1,95 @@
+//! A client that speaks as little HTTP as it has to, over both of herd's sockets.
+
+use std::io::{Read, Result, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use crate::running::{CAP, Running};
+
+/// Where one herd is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    data: String,
+    control: PathBuf,
+}
+
+impl Client {
+    /// Nothing if herd ended before it was ready.
+    pub(crate) fn of(herd: &Running) -> Option<Self> {
+        Some(Self {
+            data: herd.data_address()?,
+            control: herd.socket(),
+        })
+    }
+
+    /// Sends a request of a session and leaves the answer to be read.
+    pub(crate) fn send(&self, id: &str, line: &str, headers: &str, body: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(&self.data)?;
+        stream.set_read_timeout(Some(CAP))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\nhost: h\r\nx-session-id: {id}\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        )?;
+        Ok(stream)
+    }
+
+    /// The whole answer.
+    pub(crate) fn ask(&self, id: &str, line: &str, body: &str) -> Result<String> {
+        let mut text = String::new();
+        self.send(id, line, "connection: close\r\n", body)?
+            .read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// A WebSocket to the worker's echo, after its 101. Error: what was answered instead.
+    pub(crate) fn websocket(&self, id: &str) -> Result<TcpStream> {
+        let headers = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let mut stream = self.send(id, "GET /v1/echo", headers, "")?;
+        let head = head(&mut stream)?;
+        if !head.starts_with("HTTP/1.1 101") {
+            return Err(std::io::Error::other(head));
+        }
+        Ok(stream)
+    }
+
+    /// A hold of the session: its stream, once the session is held.
+    pub(crate) fn hold(&self, id: &str) -> Result<UnixStream> {
+        let mut stream = self.control(&format!("GET /v1/sessions/{id}/hold"))?;
+        let head = head(&mut stream)?;
+        // The body begins when the session is held.
+        stream.read_exact(&mut [0])?;
+        match head.starts_with("HTTP/1.1 200") {
+            true => Ok(stream),
+            false => Err(std::io::Error::other(head)),
+        }
+    }
+
+    /// Ends the session; what it was told.
+    pub(crate) fn stop(&self, id: &str) -> Result<String> {
+        let mut text = String::new();
+        self.control(&format!("DELETE /v1/sessions/{id}"))?
+            .read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn control(&self, line: &str) -> Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.control)?;
+        stream.set_read_timeout(Some(CAP))?;
+        write!(stream, "{line} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")?;
+        Ok(stream)
+    }
+}
+
+/// Up to the empty line, and nothing of what follows.
+fn head(stream: &mut impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        bytes.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
