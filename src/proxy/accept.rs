@@ -235,6 +235,7 @@ async fn http1(
     let line = Line::new();
     let gate = Gate::new(stream, &first, limits, Rc::clone(&line));
     drop(first);
+    let watch = gate.watch();
     let client = Client::new(peer, trust, Some(Rc::clone(&line)));
     let service = service_fn(|request| {
         let answer = forward::serve(Rc::clone(&thread), Rc::clone(&client), request);
@@ -261,7 +262,11 @@ async fn http1(
                 if polled.is_pending() && line.is_refused() && !closing {
                     return std::task::Poll::Ready(None);
                 }
-                polled.map(Some)
+                if polled.is_pending() && watch.poll_gone(cx).is_ready() {
+                    let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    return std::task::Poll::Ready(Some(Err(gone)));
+                }
+                polled.map_err(io::Error::other).map(Some)
             }) => served,
             _ = stage.wait_for(|s| *s != Stage::Serving), if !closing => None,
             () = alarm.as_mut() => match ripe(&line, network) {
@@ -295,7 +300,9 @@ async fn http1(
         }
     }
     let parts = connection.into_parts();
-    let (stream, early) = parts.io.into_parts();
+    let Ok((stream, early)) = parts.io.into_parts() else {
+        return;
+    };
     let upgrade = client.upgrade.borrow_mut().take();
     if let Some(upgrade) = upgrade {
         let Ok((worker, first)) = upgrade.worker.await else {

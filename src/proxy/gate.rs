@@ -6,22 +6,25 @@
 //! - a refused request never reaches hyper, and is answered by herd with a code,
 //! - bytes after a request that asks for an upgrade stay here until the upgrade is decided,
 //! - the connection's owner knows whether it idles, waits for the rest of a head, or serves,
-//! - a client that leaves is noticed even when it has pipelined its next request.
+//! - a client that leaves is noticed at once, even when input of it lies unread.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::os::fd::AsRawFd;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::code::Problem;
 use super::framing::{BodyFraming, Chunks, Head, Limits};
+use crate::sys::fd::retry;
 
 const SCRATCH: usize = 64 * 1024;
 /// Bytes of following requests that are read while one is being served.
@@ -47,6 +50,8 @@ pub(crate) struct Line {
     refused: RefCell<Option<Problem>>,
     /// Woken when the next request may be judged.
     next: RefCell<Option<Waker>>,
+    /// Input lies in the socket that readiness no longer tells of.
+    unread: Cell<bool>,
 }
 
 impl Line {
@@ -55,6 +60,7 @@ impl Line {
             phase: Cell::new((Phase::Idle, Instant::now())),
             refused: RefCell::new(None),
             next: RefCell::new(None),
+            unread: Cell::new(false),
         })
     }
 
@@ -96,9 +102,47 @@ enum Expect {
     Nothing,
 }
 
+/// Notices that the client has left while a request is served and nobody reads.
+///
+/// Readiness to read does not tell an end from unread input, and an end behind it is not read. So unread
+/// input is taken off the readiness, which then only comes back with news; the gate knows to look at the
+/// socket itself first.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    io: Weak<RefCell<TcpStream>>,
+    line: Rc<Line>,
+}
+
+impl Watch {
+    /// Ready once the client has closed its side or is gone.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(io) = self.io.upgrade() else {
+            return Poll::Pending;
+        };
+        if self.line.phase().0 != Phase::Serving {
+            return Poll::Pending;
+        }
+        let io = io.borrow();
+        loop {
+            if ready!(io.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match ready!(pin!(io.ready(Interest::READABLE)).poll(cx)) {
+                Ok(ready) if !ready.is_read_closed() => {}
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+            self.line.unread.set(true);
+            // A would-block is what takes it off; an end stays.
+            let _ = io.try_io(Interest::READABLE, || {
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Gate {
-    io: TcpStream,
+    io: Rc<RefCell<TcpStream>>,
     line: Rc<Line>,
     limits: Limits,
     expect: Expect,
@@ -112,7 +156,7 @@ impl Gate {
     /// `already` was read from the socket before.
     pub(crate) fn new(io: TcpStream, already: &[u8], limits: Limits, line: Rc<Line>) -> Self {
         Self {
-            io,
+            io: Rc::new(RefCell::new(io)),
             line,
             limits,
             expect: Expect::Head(Head::default()),
@@ -121,17 +165,46 @@ impl Gate {
         }
     }
 
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            io: Rc::downgrade(&self.io),
+            line: Rc::clone(&self.line),
+        }
+    }
+
     /// The socket, and what was read from it but not used.
-    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
-        (self.io, self.pending)
+    ///
+    /// # Errors
+    /// The socket cannot be registered again, or (never) a watch is looking at it just now.
+    pub(crate) fn into_parts(self) -> io::Result<(TcpStream, BytesMut)> {
+        let io = Rc::into_inner(self.io).ok_or(io::ErrorKind::ResourceBusy)?;
+        let mut io = io.into_inner();
+        if self.line.unread.get() {
+            // The next owner goes by readiness; a new registration tells of the unread input.
+            io = TcpStream::from_std(io.into_std()?)?;
+        }
+        Ok((io, self.pending))
     }
 
     /// Reads once into `pending`; 0 means the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         READ.with_borrow_mut(|scratch| {
             let most = most.min(scratch.len());
+            let mut io = self.io.borrow_mut();
+            if self.line.unread.get() {
+                let read = retry(|| recv(io.as_raw_fd(), &mut scratch[..most], MsgFlags::empty()));
+                self.line.unread.set(read == Ok(most));
+                match read {
+                    Err(nix::Error::EAGAIN) => {}
+                    Err(e) => return Poll::Ready(Err(e.into())),
+                    Ok(n) => {
+                        self.pending.extend_from_slice(&scratch[..n]);
+                        return Poll::Ready(Ok(n));
+                    }
+                }
+            }
             let mut buf = ReadBuf::new(&mut scratch[..most]);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut buf))?;
             self.pending.extend_from_slice(buf.filled());
             Poll::Ready(Ok(buf.filled().len()))
         })
@@ -229,12 +302,12 @@ impl Read for Gate {
 }
 
 impl Write for Gate {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.io.borrow_mut()).poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx)
     }
 
     /// Left to the connection's owner, who may have an answer of its own to write.
@@ -247,10 +320,10 @@ impl Write for Gate {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        Pin::new(&mut *self.io.borrow_mut()).poll_write_vectored(cx, bufs)
     }
 }

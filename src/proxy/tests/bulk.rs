@@ -65,6 +65,22 @@ fn bulk_passes_both_ways_exactly_and_its_half_close_after_it() {
 }
 
 #[test]
+fn bulk_that_comes_before_the_upgrade_is_decided_passes() {
+    let herd = Herd::start("", "");
+    let mut client = herd.connect();
+    client.send(&format!(
+        "GET /echo HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n{RAW}\r\n"
+    ));
+    let early = pattern(0, 100_000);
+    client.reader.get_mut().write_all(&early).unwrap();
+    assert!(client.head().starts_with("HTTP/1.1 101"));
+    assert!(
+        client.read(early.len()) == early,
+        "other bytes than were sent early"
+    );
+}
+
+#[test]
 fn a_crash_after_large_frames_closes_the_websocket_at_the_boundary() {
     let herd = Herd::start("", "");
     let mut client = tunnel(&herd, WS);

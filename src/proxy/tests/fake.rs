@@ -223,6 +223,15 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 let _ = reader.read(&mut [0]);
                 return Ok(());
             }
+            "/deaf" => {
+                // Not a byte of the body is read while herd keeps the connection.
+                let mut gone = [nix::poll::PollFd::new(
+                    std::os::fd::AsFd::as_fd(socket),
+                    nix::poll::PollFlags::POLLHUP,
+                )];
+                nix::poll::poll(&mut gone, nix::poll::PollTimeout::NONE).map_err(io::Error::from)?;
+                return Ok(());
+            }
             "/silent" => {
                 let _ = reader.read(&mut [0]);
                 return Ok(());

@@ -3,6 +3,7 @@
 mod bulk;
 mod fake;
 mod http2;
+mod leaving;
 
 use crate::core::EndReason;
 use crate::driver::SessionState;
