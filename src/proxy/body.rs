@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,11 +81,47 @@ impl Permission {
     }
 }
 
+/// What is known of a request's body, also when it is with the worker already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    #[default]
+    Sound,
+    Malformed,
+    /// The client left in the middle of it.
+    BrokenOff,
+}
+
 /// Facts about a request's body that outlive its being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
-    /// The client failed, not the worker.
-    pub(crate) broken: Cell<bool>,
+    pub(crate) fate: Cell<Fate>,
+}
+
+impl Upload {
+    fn failed(&self, error: &(dyn StdError + 'static)) {
+        self.fate.set(if is_malformed(error) {
+            Fate::Malformed
+        } else {
+            Fate::BrokenOff
+        });
+    }
+}
+
+/// Whether it was the bytes that were wrong; the gate and hyper's decoder say so as I/O errors.
+fn is_malformed(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && matches!(
+                io.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            )
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// A request's body on its way to the worker.
@@ -120,8 +157,8 @@ impl ClientBody {
         }
     }
 
-    /// Reads a small body ahead; resolves only if it breaks off. While a body lies unread in the socket, nobody would notice
-    /// that its client has left.
+    /// Reads a small body ahead, so that its sender need not wait for the worker; resolves only if it
+    /// breaks off.
     pub(crate) async fn read_ahead(&mut self) {
         let mut read = 0;
         if let Some(inner) = &mut self.inner {
@@ -131,7 +168,12 @@ impl ClientBody {
                         read += frame.data_ref().map_or(0, Bytes::len);
                         self.early.push_back(frame);
                     }
-                    Some(Err(_)) => return,
+                    Some(Err(e)) => {
+                        if let Some(upload) = &self.upload {
+                            upload.failed(&e);
+                        }
+                        return;
+                    }
                     None => break,
                 }
             }
@@ -166,7 +208,7 @@ impl HttpBody for ClientBody {
         match ready!(Pin::new(inner).poll_frame(cx)) {
             Some(Err(e)) => {
                 if let Some(upload) = &self.upload {
-                    upload.broken.set(true);
+                    upload.failed(&e);
                 }
                 Poll::Ready(Some(Err(Cut::Client(e))))
             }
@@ -383,6 +425,25 @@ impl HttpBody for Body {
         match self {
             Self::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Worker(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_breaks_off_is_told_from_a_malformed_one() {
+        for (kind, fate) in [
+            (io::ErrorKind::UnexpectedEof, Fate::BrokenOff),
+            (io::ErrorKind::ConnectionReset, Fate::BrokenOff),
+            (io::ErrorKind::InvalidData, Fate::Malformed),
+            (io::ErrorKind::InvalidInput, Fate::Malformed),
+        ] {
+            let upload = Upload::default();
+            upload.failed(&io::Error::from(kind));
+            assert_eq!(upload.fate.get(), fate, "{kind}");
         }
     }
 }

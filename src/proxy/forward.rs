@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::body::{Body, ClientBody, Delimited, Permission, Served, Upload, WorkerBody};
+use super::body::{Body, ClientBody, Delimited, Fate, Permission, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
 use super::fields::{self, Trust};
 use super::gate::Line;
@@ -101,12 +103,18 @@ struct Story {
     session: String,
     status: Option<StatusCode>,
     code: Option<Code>,
+    upload: Rc<Upload>,
 }
 
 impl Drop for Story {
     fn drop(&mut self) {
-        let status = self.status.map_or(499, |s| s.as_u16());
-        let code = self.code.map_or("", Code::as_str);
+        let (status, code) = match self.status {
+            // Whatever the answer was, there is nobody left to read it.
+            Some(status) if self.upload.fate.get() != Fate::BrokenOff => {
+                (status.as_u16(), self.code.map_or("", Code::as_str))
+            }
+            _ => (499, ""),
+        };
         tracing::debug!(session = %self.session, status, code, "request");
     }
 }
@@ -122,21 +130,20 @@ pub(crate) async fn serve(
         session: String::new(),
         status: None,
         code: None,
+        upload: Rc::default(),
     };
-    let accept = request
-        .headers()
-        .get_all(http::header::ACCEPT)
-        .iter()
-        .cloned()
-        .collect::<Vec<_>>();
+    // Only an error of herd's own needs them. There is hardly ever a second one, so this allocates nothing.
+    let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
+    let accept = accepts.next();
+    let more: Vec<_> = accepts.collect();
     let result = forward(&thread, &client, request, &mut story, served).await;
     let mut response = match result {
         Ok(response) => response,
         Err(Failure { problem, served }) => {
             story.code = Some(problem.code);
             let mut headers = HeaderMap::new();
-            for value in accept {
-                headers.append(http::header::ACCEPT, value);
+            for value in accept.into_iter().chain(more) {
+                headers.append(ACCEPT, value);
             }
             problem
                 .into_response(&headers)
@@ -182,7 +189,7 @@ async fn forward(
     let manner = identity::manner(request.headers());
     let mode = check!(Mode::of(&request));
     let expects = expects_continue(&request);
-    let upload = Rc::new(Upload::default());
+    let upload = Rc::clone(&story.upload);
     let mut request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
     let claimed = {
         let claim = std::pin::pin!(thread.claim(&id, kind, manner));

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::body::{ClientBody, Upload};
+use super::body::{ClientBody, Fate, Upload};
 use super::code::{Code, Problem};
 use super::thread::ended;
 use super::upstream::{Bound, Http1Sender, WorkerIo};
@@ -26,7 +26,7 @@ pub(crate) enum Lost {
 
 impl Lost {
     pub(crate) async fn problem(self, bound: &Bound, upload: &Upload) -> Problem {
-        if upload.broken.get() {
+        if upload.fate.get() != Fate::Sound {
             return Problem::new(Code::BadRequest, BROKEN_BODY);
         }
         if let Some(reason) = bound.session.wait_end_for(NEWS).await {
