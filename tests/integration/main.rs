@@ -19,6 +19,7 @@ mod supervised;
 
 mod control;
 mod process;
+mod proxy;
 mod random_kills;
 mod runner;
 mod start;

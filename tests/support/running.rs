@@ -60,20 +60,23 @@ impl Running {
 
     /// Returns as soon as the process exists. `keys` are further lines for the kind.
     pub(crate) fn launch(dir: tempfile::TempDir, mode: Mode, keys: &str) -> Self {
-        let mut command = start_command_as(mode, dir.path(), "state");
         let (tag, program) = (
             dir.path().display().to_string(),
             command_program(mode, dir.path()),
         );
-        std::fs::write(
-            dir.path().join("herd.yaml"),
-            format!(
-                "network: {{ data_bind: 127.0.0.1:0 }}\n\
-                 workers:\n  runner:\n    cmd: [{program:?}, runner, --listen, \"{{{{.Port}}}}\"]\n\
-                 \x20   health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n    max: 3\n    {keys}\n"
-            ),
-        )
-        .unwrap();
+        let runner = format!(
+            "network: {{ data_bind: 127.0.0.1:0 }}\n\
+             workers:\n  runner:\n    cmd: [{program:?}, runner, --listen, \"{{{{.Port}}}}\"]\n\
+             \x20   health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n    max: 3\n    {keys}\n"
+        );
+        Self::launch_with(dir, mode, &runner)
+    }
+
+    /// With this herd.yaml.
+    pub(crate) fn launch_with(dir: tempfile::TempDir, mode: Mode, yaml: &str) -> Self {
+        let mut command = start_command_as(mode, dir.path(), "state");
+        let tag = dir.path().display().to_string();
+        std::fs::write(dir.path().join("herd.yaml"), yaml).unwrap();
         let state_dir = dir.path().join("state");
         // No ports: herds that run side by side share a range. Their sockets are told apart by who holds them.
         #[expect(clippy::reversed_empty_ranges, reason = "none is meant")]
