@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use crate::core::{HolderKind, KindId, SessionId};
-use crate::driver::{Attach, Handle, KindChoice, Remains, SessionState, Wait};
+use crate::driver::{Attach, Handle, KindChoice, Remains, Stopped, Wait};
 use crate::worker::escape;
 
 use super::answer::{self, Answer, Problem};
@@ -111,16 +111,9 @@ impl Router {
     async fn stop(&self, id: SessionId) -> Result<Answer, Problem> {
         let stopped = self.driver.stop(id.clone()).await?;
         let outcome = StopOutcome::new(&stopped).ok_or_else(|| unknown(&id))?;
-        let death = match outcome {
-            // The id may be in use again by now; what was stopped is the newest that has ended.
-            StopOutcome::Ended => self
-                .driver
-                .show(id.clone())
-                .await?
-                .into_iter()
-                .find(|view| matches!(view.state, SessionState::Ended(_)))
-                .and_then(|view| view.death),
-            StopOutcome::NeverStarted | StopOutcome::Forgotten => None,
+        let death = match stopped {
+            Stopped::Ended { death } => death,
+            Stopped::NeverStarted | Stopped::Forgotten | Stopped::Unknown => None,
         };
         let report = StopReport {
             id: id.as_str().to_owned(),

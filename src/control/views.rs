@@ -209,7 +209,7 @@ impl StopOutcome {
     /// `None`: there was nothing to stop.
     pub(super) fn new(stopped: &Stopped) -> Option<Self> {
         match stopped {
-            Stopped::Ended => Some(Self::Ended),
+            Stopped::Ended { .. } => Some(Self::Ended),
             Stopped::NeverStarted => Some(Self::NeverStarted),
             Stopped::Forgotten => Some(Self::Forgotten),
             Stopped::Unknown => None,

@@ -108,8 +108,10 @@ pub struct PoolView {
 /// What a stop request found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
-    /// The session's whole tree is gone and reaped (or the worker is warm again, with `reuse: true`).
-    Ended,
+    /// The session's whole tree is gone and reaped; without a death, its worker is warm again (`reuse: true`).
+    Ended {
+        death: Option<Death>,
+    },
     /// It had not started yet; its waiting requests were refused.
     NeverStarted,
     /// Only the remains of a crash were there; forgotten now.

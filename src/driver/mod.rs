@@ -147,6 +147,9 @@ impl<C: Crew> Driver<C> {
             }
             self.carry_out();
         }
+        // Who still asks is told that the driver is gone, instead of waiting for it.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
     }
 
     fn shut_down(&mut self, shutdown: Shutdown) {
@@ -208,10 +211,12 @@ impl<C: Crew> Driver<C> {
         let logs = self.crew.logs(worker);
         self.crew.forget(worker);
         if let Some(session) = session {
-            self.records.buried(&session, death, logs);
+            self.records.buried(&session, death.clone(), logs);
         }
         for stop in self.stops.remove(&worker).into_iter().flatten() {
-            let _ = stop.send(Stopped::Ended);
+            // With all there is to tell: after a drain's last session nothing more can be asked.
+            let death = Some(death.clone());
+            let _ = stop.send(Stopped::Ended { death });
         }
     }
 
@@ -305,7 +310,7 @@ impl<C: Crew> Driver<C> {
                     .get(&worker)
                     .is_some_and(|s| self.config.kind(s.kind).reuse == Reuse::AfterSession);
                 if reused {
-                    let _ = reply.send(Stopped::Ended);
+                    let _ = reply.send(Stopped::Ended { death: None });
                 } else {
                     self.stops.entry(worker).or_default().push(reply);
                 }
