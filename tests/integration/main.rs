@@ -10,6 +10,8 @@
 mod client;
 #[path = "../support/leak.rs"]
 mod leak;
+#[path = "../support/random.rs"]
+mod random;
 #[path = "../support/running.rs"]
 mod running;
 #[path = "../support/skip.rs"]

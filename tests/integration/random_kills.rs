@@ -1,40 +1,30 @@
-//! Kills herd, its launcher, a keeper or a worker at a random moment of start, life and end, many times; nothing
-//! may survive. `HERD_FUZZ_SEED` replays one round, `HERD_FUZZ_ROUNDS` sets how many there are.
+//! herd, its launcher, keepers and workers are killed at random moments of their lives, many times; nothing may
+//! survive. Once the process tree alone, once a whole herd with clients. See [`random::rounds`] for how to replay.
 
-use std::time::Duration;
+use std::io::Result;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::client::Client;
 use crate::leak;
+use crate::random::{self, Random};
+use crate::running::Running;
 use crate::supervised::{Mode, Supervised};
 
-const ROUNDS: u64 = 200;
-
 #[test]
-fn nothing_survives_random_kills() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().expect(name))
-    };
-    if let Some(seed) = number("HERD_FUZZ_SEED") {
-        return round(seed);
-    }
-    let first = u64::from(std::process::id()) << 20;
-    let rounds = number("HERD_FUZZ_ROUNDS").unwrap_or(ROUNDS);
-    eprintln!("seeds {first}..{}", first + rounds);
-    for seed in first..first + rounds {
-        round(seed);
-    }
+fn nothing_survives_random_kills_of_the_tree() {
+    random::rounds("kills_of_the_tree", 200, tree_round);
 }
 
-fn round(seed: u64) {
-    let mut random = Random(seed);
-    let modes = Mode::all();
-    let mode = modes[random.below(modes.len() as u64) as usize];
-    eprintln!("HERD_FUZZ_SEED={seed} {mode:?}");
+#[test]
+fn nothing_survives_random_kills_of_a_herd_that_serves() {
+    random::rounds("kills_of_a_herd", 100, herd_round);
+}
+
+fn tree_round(mut random: Random) {
+    let mode = *random.one_of(&Mode::all());
     let mut herd = Supervised::start(mode);
     let workers = 1 + random.below(4);
     for worker in 0..workers {
@@ -47,25 +37,7 @@ fn round(seed: u64) {
         random.pause();
         match random.below(3) {
             0 => herd.kill_worker(random.below(workers)),
-            1 => {
-                // Any process of the herd but the two that the end is about: keepers, workers, orphans. Without
-                // namespaces a killed keeper's tree is the launcher's to kill, which the end below may forestall:
-                // that is the documented limit of the weak guard.
-                let spared = if mode.is_weak() { "herd-" } else { "no such name" };
-                let (own, launcher) = (herd.pid(), herd.launcher);
-                let victims: Vec<i32> = leak::processes(&herd.scope.tag)
-                    .iter()
-                    .filter(|p| !p.contains(spared))
-                    .filter_map(|p| p.split(' ').next()?.parse().ok())
-                    .filter(|pid| *pid != own && *pid != launcher)
-                    .collect();
-                if !victims.is_empty() {
-                    let _ = kill(
-                        Pid::from_raw(victims[random.below(victims.len() as u64) as usize]),
-                        Signal::SIGKILL,
-                    );
-                }
-            }
+            1 => kill_any(&mut random, mode, &herd.scope.tag, &[herd.pid(), herd.launcher]),
             _ => herd.say(json!({"terminate": {"worker": random.below(workers)}})),
         }
     }
@@ -77,23 +49,134 @@ fn round(seed: u64) {
     herd.kill_and_assert_nothing_survives();
 }
 
-/// SplitMix64: enough to choose by, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+/// One process of the herd that is not spared: keepers, workers, orphans.
+///
+/// Without namespaces a killed keeper's tree is the launcher's to kill, which the end of the round may forestall:
+/// that is the documented limit of the weak guard.
+fn kill_any(random: &mut Random, mode: Mode, tag: &str, spared: &[i32]) {
+    let victims: Vec<i32> = leak::processes(tag)
+        .iter()
+        .filter(|process| !mode.is_weak() || !process.contains("herd-"))
+        .filter_map(|process| process.split(' ').next()?.parse().ok())
+        .filter(|pid| !spared.contains(pid))
+        .collect();
+    if !victims.is_empty() {
+        signal(*random.one_of(&victims), Signal::SIGKILL);
     }
+}
 
-    /// The random moment itself, not a wait for something: often none at all, at most 30 ms.
-    fn pause(&mut self) {
-        let micros = self.below(30_000);
-        if self.below(4) > 0 {
-            std::thread::sleep(Duration::from_micros(micros));
+/// It may be dead already.
+fn signal(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// How a round with a whole herd ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Killed,
+    /// herd has to notice, and to end by itself.
+    LauncherKilled,
+    KilledWhileItDrains,
+    Polite,
+}
+
+fn herd_round(mut random: Random) {
+    let mode = *random.one_of(&Mode::all());
+    let keys = *random.one_of(&["min: 0\n    ttl: 20ms", "min: 2\n    ttl: 20ms"]);
+    let end = *random.one_of(&[
+        End::Killed,
+        End::LauncherKilled,
+        End::KilledWhileItDrains,
+        End::Polite,
+    ]);
+    let starts = random.below(4) == 0;
+    eprintln!("{mode:?}, {keys:?}, {end:?}, starts: {starts}");
+    let mut herd = Running::launch(tempfile::tempdir().unwrap(), mode, keys);
+    if !starts {
+        herd = herd.ready();
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..1 + random.below(3) {
+            let (random, herd) = (random.fork(), &herd);
+            scope.spawn(move || {
+                if let Some(client) = Client::of(herd) {
+                    // It comes and goes until there is no herd any more.
+                    let _ = come_and_go(random, &client);
+                }
+            });
+        }
+        for _ in 0..random.below(4) {
+            random.pause();
+            let spared = [herd.pid(), launcher(&herd).unwrap_or_default()];
+            kill_any(&mut random, mode, herd.tag(), &spared);
+        }
+        random.pause();
+        match end {
+            End::Killed => signal(herd.pid(), Signal::SIGKILL),
+            End::LauncherKilled => {
+                if let Some(launcher) = launcher(&herd) {
+                    signal(launcher, Signal::SIGKILL);
+                }
+                // One that dies before it has said that it stands makes herd try another guard.
+                if starts {
+                    random.pause();
+                    signal(herd.pid(), Signal::SIGKILL);
+                }
+            }
+            End::KilledWhileItDrains => {
+                signal(herd.pid(), Signal::SIGTERM);
+                random.pause();
+                signal(herd.pid(), Signal::SIGKILL);
+            }
+            End::Polite => {
+                signal(herd.pid(), Signal::SIGTERM);
+                random.pause();
+                signal(herd.pid(), Signal::SIGINT);
+            }
+        }
+    });
+    let status = herd.wait();
+    if matches!(end, End::Polite) && !starts {
+        herd.assert_clean(status);
+    }
+    // Dropping it asserts that nothing survives.
+}
+
+fn launcher(herd: &Running) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", herd.pid())).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// Error: herd does not answer any more.
+fn come_and_go(mut random: Random, client: &Client) -> Result<()> {
+    let orphans = r#"{"cmd": ["sh", "-c", "trap '' TERM HUP; setsid sh -c 'setsid sleep 1000 & sleep 1000' & sleep 1000"]}"#;
+    loop {
+        let id = format!("s{}", random.below(4));
+        match random.below(6) {
+            0 => drop(client.ask(&id, "GET /", "")?),
+            1 => {
+                let _running = client.send(&id, "POST /v1/run", "", orphans)?;
+                random.pause();
+            }
+            2 => {
+                let _running = client.send(
+                    &id,
+                    "POST /v1/run",
+                    "",
+                    r#"{"cmd": ["sh", "-c", "kill -9 $PPID"]}"#,
+                )?;
+                random.pause();
+            }
+            // A refusal is an answer too: the next moment may be another's.
+            3 => {
+                let _socket = client.websocket(&id);
+                random.pause();
+            }
+            4 => {
+                let _hold = client.hold(&id);
+                random.pause();
+            }
+            _ => drop(client.stop(&id)?),
         }
     }
 }

@@ -179,9 +179,15 @@ impl Running {
             kill(Pid::from_raw(self.pid()), signal).unwrap();
         }
         let status = self.wait();
+        self.assert_clean(status);
+        self.assert_nothing_is_left(&sockets);
+    }
+
+    /// What only an end that was asked for has to do: say so, and remove its files.
+    pub(crate) fn assert_clean(&self, status: ExitStatus) {
         assert!(status.success(), "{status}:\n{}", self.log.until("\0"));
         assert!(!self.socket().exists(), "the control socket is left behind");
-        self.assert_nothing_is_left(&sockets);
+        Snapshot::assert_nothing_added(&self.before, &self.scope);
     }
 
     /// With SIGKILL: all but the files, which only a next start can sweep, has to go.
