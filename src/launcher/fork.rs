@@ -117,21 +117,26 @@ fn start(namespaces: Namespaces, guard: Guard) -> io::Result<Result<Forked, Stri
         Side::Parent { pid, child } => (pid, child),
     };
     drop((theirs, go_read));
-    let result = if namespaces == Namespaces::USER_PID_MOUNT {
-        map_ids(pid)
-    } else {
-        Ok(())
-    }
-    .and_then(|()| {
-        nix::unistd::write(&go_write, b"!")
-            .map(drop)
-            .map_err(|e| format!("the launcher died at once: {e}"))
-    })
-    .and_then(|()| first_words(&ours));
-    if let Err(why) = result {
+    let mapped = match namespaces == Namespaces::USER_PID_MOUNT {
+        true => map_ids(pid).map_err(|why| match pidfd.has_exited() {
+            true => Setback::Broken("the launcher died at once".to_owned()),
+            false => Setback::Refused(why),
+        }),
+        false => Ok(()),
+    };
+    let result = mapped
+        .and_then(|()| {
+            let died = |e| Setback::Broken(format!("the launcher died at once: {e}"));
+            nix::unistd::write(&go_write, b"!").map(drop).map_err(died)
+        })
+        .and_then(|()| first_words(&ours));
+    if let Err(setback) = result {
         pidfd.signal(Signal::SIGKILL)?;
         fd::retry(|| nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None))?;
-        return Ok(Err(why));
+        return match setback {
+            Setback::Refused(why) => Ok(Err(why)),
+            Setback::Broken(why) => Err(io::Error::other(why)),
+        };
     }
     lifeline.keep();
     Ok(Ok(Forked {
@@ -139,6 +144,14 @@ fn start(namespaces: Namespaces, guard: Guard) -> io::Result<Result<Forked, Stri
         pidfd: Arc::new(pidfd),
         guard,
     }))
+}
+
+/// Why a launcher did not come up.
+enum Setback {
+    /// The kernel does not give what it needs: a weaker guard may do.
+    Refused(String),
+    /// It died or fell silent, which says nothing about the kernel: never a reason for a weaker guard.
+    Broken(String),
 }
 
 /// The same uid and gid inside as outside, and nothing else: files keep their owners.
@@ -154,19 +167,20 @@ fn map_ids(pid: i32) -> Result<(), String> {
     write("gid_map", format!("{gid} {gid} 1"))
 }
 
-fn first_words(socket: &OwnedFd) -> Result<(), String> {
+fn first_words(socket: &OwnedFd) -> Result<(), Setback> {
+    let broken = |why: String| Err(Setback::Broken(why));
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     match fd::retry(|| poll(&mut fds, PollTimeout::from(SETUP_LIMIT))) {
-        Ok(0) => return Err("the launcher did not finish its set-up".to_owned()),
+        Ok(0) => return broken("the launcher did not finish its set-up".to_owned()),
         Ok(_) => {}
-        Err(e) => return Err(format!("poll: {e}")),
+        Err(e) => return broken(format!("poll: {e}")),
     }
     match wire::receive(socket.as_fd(), &mut Vec::new()) {
         Ok(Some((Reply::Ready, _))) => Ok(()),
-        Ok(Some((Reply::Refused { message }, _))) => Err(message),
-        Ok(Some((other, _))) => Err(format!("the launcher began with {other:?}")),
-        Ok(None) => Err("the launcher died during its set-up".to_owned()),
-        Err(e) => Err(format!("the launcher cannot be heard: {e}")),
+        Ok(Some((Reply::Refused { message }, _))) => Err(Setback::Refused(message)),
+        Ok(Some((other, _))) => broken(format!("the launcher began with {other:?}")),
+        Ok(None) => broken("the launcher died during its set-up".to_owned()),
+        Err(e) => broken(format!("the launcher cannot be heard: {e}")),
     }
 }
 
