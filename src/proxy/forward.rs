@@ -6,6 +6,8 @@
 //! ```
 //! Nothing is sent twice: only a request of which not one byte was written is tried on another connection.
 
+mod upgrade;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,9 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -27,11 +27,10 @@ use super::code::{Code, Problem};
 use super::fields::{self, Trust};
 use super::gate::Line;
 use super::identity;
-use super::send::{BROKEN_BODY, send_http1, send_http2, shake_hands};
+use super::send::{BROKEN_BODY, send_http1, send_http2};
 use super::thread::{Claim, Local, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, Http1Sender, WorkerIo};
-use super::websocket_over_h2;
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, Origin};
@@ -509,122 +508,6 @@ impl Exchange<'_> {
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         drop(hold);
         Response::from_parts(parts, Body::own(bytes, served))
-    }
-
-    async fn upgrade(
-        self,
-        request: Request<ClientBody>,
-        claim: Claim,
-        protocol: HeaderValue,
-        served: Served,
-    ) -> Result<Response<Body>, Failure> {
-        let (parts, _) = request.into_parts();
-        let mut head = self.head(parts, &claim.bound);
-        let talk = if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
-            Talk::WebSocket
-        } else {
-            Talk::Other
-        };
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, protocol);
-        let request = Request::from_parts(head, ClientBody::empty());
-        let client = claim.bound.session.expect_client();
-        let shaken = shake_hands(&claim.bound, request).await;
-        client.answered();
-        let (mut response, worker) = match shaken {
-            Ok(shaken) => shaken,
-            Err(lost) => {
-                return Err(Failure {
-                    problem: lost.problem(&claim.bound, &Upload::default()).await,
-                    served,
-                });
-            }
-        };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
-                .await);
-        }
-        // The stream's hold is taken before the request's is released, so that nothing ends between.
-        let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
-            let reason = claim.bound.session.wait_end().await;
-            return Err(Failure {
-                problem: ended(&reason),
-                served,
-            });
-        };
-        let switched = response.headers().get(UPGRADE).cloned();
-        let headers = response.headers_mut();
-        fields::strip(headers);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(switched) = switched {
-            headers.insert(UPGRADE, switched);
-        }
-        self.label.put(headers);
-        *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
-        served.never();
-        *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|_| Body::own(Bytes::new(), Served::default())))
-    }
-
-    async fn websocket_over_h2(
-        self,
-        mut request: Request<ClientBody>,
-        claim: Claim,
-        served: Served,
-    ) -> Result<Response<Body>, Failure> {
-        let stream = hyper::upgrade::on(&mut request);
-        let (parts, _) = request.into_parts();
-        let mut head = self.head(parts, &claim.bound);
-        let key = websocket_over_h2::ask(&mut head);
-        let request = Request::from_parts(head, ClientBody::empty());
-        let client = claim.bound.session.expect_client();
-        let shaken = shake_hands(&claim.bound, request).await;
-        client.answered();
-        let (mut response, worker) = match shaken {
-            Ok(shaken) => shaken,
-            Err(lost) => {
-                return Err(Failure {
-                    problem: lost.problem(&claim.bound, &Upload::default()).await,
-                    served,
-                });
-            }
-        };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
-                .await);
-        }
-        if !websocket_over_h2::accepted(response.headers(), &key) {
-            let problem = Problem::new(
-                Code::BadWorkerAnswer,
-                "the worker's Sec-WebSocket-Accept is wrong",
-            );
-            return Err(Failure { problem, served });
-        }
-        let Some(hold) = claim.bound.session.hold(HolderKind::Stream) else {
-            let reason = claim.bound.session.wait_end().await;
-            return Err(Failure {
-                problem: ended(&reason),
-                served,
-            });
-        };
-        *response.status_mut() = StatusCode::OK;
-        let headers = response.headers_mut();
-        fields::strip(headers);
-        headers.remove("sec-websocket-accept");
-        self.label.put(headers);
-        tokio::task::spawn_local(async move {
-            // Either failing drops the other side and the hold.
-            let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {
-                return;
-            };
-            let client = hyper_util::rt::TokioIo::new(client);
-            let end = super::tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
-            tracing::debug!(?end, "tunnel closed");
-        });
-        Ok(response.map(|_| Body::own(Bytes::new(), served)))
     }
 }
 

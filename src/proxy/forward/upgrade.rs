@@ -1,0 +1,129 @@
+//! Requests that become tunnels: an upgrade over HTTP/1.1, a WebSocket over HTTP/2 (RFC 8441). The tunnel
+//! begins only after the worker's 101; any other answer is passed on as it is.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+
+use super::{Exchange, Failure, Upgrade};
+use crate::core::HolderKind;
+use crate::driver::Hold;
+use crate::proxy::body::{Body, ClientBody, Served, Upload};
+use crate::proxy::code::{Code, Problem};
+use crate::proxy::send::{Shaken, shake_hands};
+use crate::proxy::thread::{Claim, ended};
+use crate::proxy::tunnel::{self, Talk};
+use crate::proxy::{fields, websocket_over_h2};
+
+impl Exchange<'_> {
+    pub(super) async fn upgrade(
+        self,
+        request: Request<ClientBody>,
+        claim: Claim,
+        protocol: HeaderValue,
+        served: Served,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, _) = request.into_parts();
+        let mut head = self.head(parts, &claim.bound);
+        let talk = if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            Talk::WebSocket
+        } else {
+            Talk::Other
+        };
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+        let (mut response, worker) = match ask(&claim, head).await {
+            Ok(shaken) => shaken,
+            Err(problem) => return Err(Failure { problem, served }),
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self
+                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .await);
+        }
+        let hold = match stream_hold(&claim).await {
+            Ok(hold) => hold,
+            Err(problem) => return Err(Failure { problem, served }),
+        };
+        let switched = response.headers().get(UPGRADE).cloned();
+        let headers = response.headers_mut();
+        fields::strip(headers);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(switched) = switched {
+            headers.insert(UPGRADE, switched);
+        }
+        self.label.put(headers);
+        *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
+        served.never();
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|_| Body::own(Bytes::new(), Served::default())))
+    }
+
+    pub(super) async fn websocket_over_h2(
+        self,
+        mut request: Request<ClientBody>,
+        claim: Claim,
+        served: Served,
+    ) -> Result<Response<Body>, Failure> {
+        let stream = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let mut head = self.head(parts, &claim.bound);
+        let key = websocket_over_h2::ask(&mut head);
+        let (mut response, worker) = match ask(&claim, head).await {
+            Ok(shaken) => shaken,
+            Err(problem) => return Err(Failure { problem, served }),
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self
+                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .await);
+        }
+        if !websocket_over_h2::accepted(response.headers(), &key) {
+            let problem = Problem::new(
+                Code::BadWorkerAnswer,
+                "the worker's Sec-WebSocket-Accept is wrong",
+            );
+            return Err(Failure { problem, served });
+        }
+        let hold = match stream_hold(&claim).await {
+            Ok(hold) => hold,
+            Err(problem) => return Err(Failure { problem, served }),
+        };
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        fields::strip(headers);
+        headers.remove("sec-websocket-accept");
+        self.label.put(headers);
+        tokio::task::spawn_local(async move {
+            // Either failing drops the other side and the hold.
+            let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {
+                return;
+            };
+            let client = hyper_util::rt::TokioIo::new(client);
+            let end = tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
+            tracing::debug!(?end, "tunnel closed");
+        });
+        Ok(response.map(|_| Body::own(Bytes::new(), served)))
+    }
+}
+
+/// The worker's answer to the upgrade. A client that dies meanwhile counts as a stream that closed.
+async fn ask(claim: &Claim, head: http::request::Parts) -> Result<Shaken, Problem> {
+    let request = Request::from_parts(head, ClientBody::empty());
+    let client = claim.bound.session.expect_client();
+    let shaken = shake_hands(&claim.bound, request).await;
+    client.answered();
+    match shaken {
+        Ok(shaken) => Ok(shaken),
+        Err(lost) => Err(lost.problem(&claim.bound, &Upload::default()).await),
+    }
+}
+
+/// Taken while the request still holds the session, so that nothing ends between.
+async fn stream_hold(claim: &Claim) -> Result<Hold, Problem> {
+    match claim.bound.session.hold(HolderKind::Stream) {
+        Some(hold) => Ok(hold),
+        None => Err(ended(&claim.bound.session.wait_end().await)),
+    }
+}
