@@ -13,6 +13,8 @@
 //! | holder | something that keeps a session alive: a request, a stream, a connection, a hold |
 //! | launcher | the single-threaded process that forks keepers |
 //! | keeper | the small process that owns one worker's tree from birth to reaping |
+//! | sandbox | the isolation around a worker |
+//! | bundle | an OCI bundle directory: config.json and a root filesystem |
 //! | drain | admit nothing new, finish the rest |
 //! | evict | end a session for idleness or a cap |
 //! | stop / kill / reap | polite end / SIGKILL only / collect an exit status |
@@ -25,6 +27,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
 
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -33,6 +36,7 @@ pub mod driver;
 pub mod launcher;
 pub mod proxy;
 pub mod runner;
+pub mod sandbox;
 #[cfg(test)]
 #[path = "../tests/support/skip.rs"]
 mod skip;

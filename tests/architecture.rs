@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 /// A module and what of the crate it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &["core"]),
+    ("bundle", &["bundle", "sys"]),
+    ("sandbox", &["sandbox", "sys"]),
     ("sys", &["sys", "core"]),
-    ("launcher", &["launcher", "sys", "core", "config"]),
-    ("config", &["config", "core"]),
-    ("worker", &["worker", "launcher", "sys", "config", "core"]),
+    ("launcher", &["launcher", "sandbox", "sys", "core", "config"]),
+    ("config", &["config", "sandbox", "core"]),
+    ("worker", &["worker", "launcher", "sandbox", "sys", "config", "core"]),
     ("driver", &["driver", "worker", "config", "core"]),
     ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
     ("control", &["control", "driver", "worker", "config", "core"]),

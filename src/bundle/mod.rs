@@ -1,0 +1,1 @@
+//! Bundles: worker root filesystems as OCI bundle directories (config.json + rootfs).

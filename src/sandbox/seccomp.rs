@@ -1,0 +1,1 @@
+//! System call filters from profiles in Docker's JSON format.
