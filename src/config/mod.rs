@@ -7,6 +7,7 @@ mod overrides;
 pub mod paths;
 mod problem;
 mod raw;
+mod sandbox;
 mod schema;
 mod template;
 mod text;
@@ -19,8 +20,8 @@ mod tests;
 
 pub use load::{LoadError, load, parse};
 pub use model::{
-    Bind, Config, HostHeader, Kind, Lifetime, Network, OnCrash, OnDisconnect, Protocol, Queue, Reuse, Route,
-    Session, Upstream,
+    Bind, Config, HostHeader, Kind, Lifetime, Limits, Mount, Network, OnCrash, OnDisconnect, Profile, Protocol,
+    Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Upstream,
 };
 pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};

@@ -109,8 +109,97 @@ pub struct Kind {
     pub host_header: HostHeader,
     pub protocol: Protocol,
     pub routes: Vec<Route>,
+    pub sandbox: SandboxChoice,
     /// Bytes of a worker's output that are kept.
     pub log_buffer: usize,
+}
+
+#[derive(Debug, Clone)]
+pub enum SandboxChoice {
+    /// The kind says nothing: bare, with a notice.
+    Unsaid,
+    Off,
+    On(Arc<Sandbox>),
+}
+
+impl SandboxChoice {
+    pub fn on(&self) -> Option<&Arc<Sandbox>> {
+        match self {
+            Self::On(sandbox) => Some(sandbox),
+            Self::Unsaid | Self::Off => None,
+        }
+    }
+}
+
+/// The isolation around each worker of a kind.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    pub root: Root,
+    pub profile: Profile,
+    pub network: SandboxNetwork,
+    pub limits: Limits,
+    /// Bytes of the writable layer, which is memory.
+    pub tmpfs: u64,
+    pub mounts: Vec<Mount>,
+    /// User and group id inside; `None`: the bundle's, else 1000.
+    pub user: Option<u32>,
+    pub require: Require,
+    /// Where it stands in the file, for errors that show only at the start.
+    pub line: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The host's system directories, read-only.
+    Host,
+    /// An OCI bundle; relative to the directory herd was started in.
+    Bundle(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Profile {
+    Strict,
+    Browser,
+    /// In Docker's JSON format.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxNetwork {
+    /// Its own, with only loopback.
+    None,
+    Host,
+}
+
+/// Where a kind says nothing.
+pub const DEFAULT_PIDS: usize = 512;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes, swap excluded.
+    pub memory: Option<u64>,
+    /// Thousandths of a core.
+    pub cpus: Option<u32>,
+    pub pids: u64,
+    /// `pids` is the file's, not the default.
+    pub pids_asked: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Relative to the directory herd was started in.
+    pub source: PathBuf,
+    /// Absolute, without `..`.
+    pub target: PathBuf,
+    pub writable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Require {
+    /// Refuse to start where this host cannot enforce what is asked for.
+    Strict,
+    /// Start without it, and say so.
+    BestEffort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

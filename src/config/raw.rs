@@ -145,6 +145,9 @@ pub(super) struct Kind {
     pub(super) protocol: Option<Protocol>,
     /// Requests that are for this kind unless `X-Herd-Worker` says otherwise. Default: none.
     pub(super) routes: Option<Vec<Route>>,
+    /// The isolation around each worker: `off`, `host` (a sandbox with the host's system directories),
+    /// or settings. Default: off, with a notice at start.
+    pub(super) sandbox: Option<super::sandbox::Choice>,
     /// How much of a worker's latest output is kept, 4K to 1G. Default: 256K.
     pub(super) log_buffer: Option<Size>,
 }

@@ -80,6 +80,15 @@ impl Template {
         Ok(Self(segments))
     }
 
+    /// Whether it becomes an absolute path, whatever the values are.
+    pub fn is_absolute(&self) -> bool {
+        match self.0.first() {
+            Some(Segment::Text(text)) => text.starts_with('/'),
+            Some(Segment::Variable(variable)) => matches!(variable, Variable::Dir | Variable::Socket),
+            None => false,
+        }
+    }
+
     pub fn names(&self, variable: Variable) -> bool {
         self.0.contains(&Segment::Variable(variable))
     }

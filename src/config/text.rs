@@ -27,7 +27,13 @@ pub(super) trait FromText: Sized {
     }
 }
 
-struct TextVisitor<T>(PhantomData<T>);
+pub(super) struct TextVisitor<T>(PhantomData<T>);
+
+impl<T> TextVisitor<T> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<T: FromText> Visitor<'_> for TextVisitor<T> {
     type Value = T;
@@ -41,29 +47,32 @@ impl<T: FromText> Visitor<'_> for TextVisitor<T> {
     }
 }
 
+/// Reads a type by its [`FromText`], and describes it.
 macro_rules! from_text {
     ($($type:ident),*) => { $(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(TextVisitor::<Self>(PhantomData))
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str($crate::config::text::TextVisitor::<Self>::new())
             }
         }
 
-        impl JsonSchema for $type {
+        impl schemars::JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
             }
 
-            fn schema_name() -> Cow<'static, str> {
-                Cow::Borrowed(stringify!($type))
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                std::borrow::Cow::Borrowed(stringify!($type))
             }
 
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                <$type as FromText>::schema()
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                <$type as $crate::config::text::FromText>::schema()
             }
         }
     )* };
 }
+
+pub(super) use from_text;
 
 from_text!(
     Address,

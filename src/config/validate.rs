@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::model::{Config, Kind, Lifetime, Network, Queue, Reuse, Route, Session, Upstream};
+use super::model::{Config, Kind, Lifetime, Network, Queue, Reuse, Route, SandboxChoice, Session, Upstream};
 use super::problem::Collector;
 use super::template::{Template, Variable};
 use super::text::is_env_name;
@@ -236,6 +236,7 @@ impl Judge<'_> {
                 "is out of range; write 4K to 1G, e.g. 256K",
             );
         }
+        let sandbox = self.sandbox(&name, raw.sandbox, cwd.as_ref());
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
@@ -269,9 +270,50 @@ impl Judge<'_> {
             host_header: raw.host_header.map_or(model::HostHeader::Client, Into::into),
             protocol: raw.protocol.map_or(model::Protocol::Http1, Into::into),
             routes,
+            sandbox,
             log_buffer,
             name,
         })
+    }
+
+    fn sandbox(
+        &mut self,
+        name: &str,
+        choice: Option<super::sandbox::Choice>,
+        cwd: Option<&Template>,
+    ) -> SandboxChoice {
+        let settings = match choice {
+            None => return SandboxChoice::Unsaid,
+            Some(super::sandbox::Choice::Off) => return SandboxChoice::Off,
+            Some(super::sandbox::Choice::On(settings)) => *settings,
+        };
+        if cwd.is_some_and(|cwd| !cwd.is_absolute()) {
+            self.at_setting(
+                name,
+                &["cwd"],
+                "is relative, but a sandbox has no directory herd was started in; write an absolute path",
+            );
+        }
+        match super::sandbox::validated(settings) {
+            Ok(mut sandbox) => {
+                let own = self.tree.locate(&steps(&["workers", name, "sandbox"]));
+                let default = self.tree.locate(&steps(&["defaults", "sandbox"]));
+                sandbox.line = if own.complete { own } else { default }.key_at.line;
+                SandboxChoice::On(Arc::new(sandbox))
+            }
+            Err(wrong) => {
+                for (key, message) in wrong {
+                    let setting: Vec<&str> = std::iter::once("sandbox").chain(key).collect();
+                    let path = setting.join(".");
+                    if !self.is_broken(name, &path)
+                        && !self.problems.mentions_inside(&format!("workers.{name}.{path}"))
+                    {
+                        self.at_setting(name, &setting, message);
+                    }
+                }
+                SandboxChoice::Unsaid
+            }
+        }
     }
 
     fn env_names(&mut self, env: &[&str], kind: &raw::Kind) {
@@ -464,6 +506,7 @@ fn merge(own: raw::Kind, defaults: &raw::Kind) -> raw::Kind {
                     }),
                     (own, defaults) => own.or_else(|| defaults.clone()),
                 },
+                sandbox: super::sandbox::merge(own.sandbox, defaults.sandbox.as_ref()),
                 $($key: own.$key.or_else(|| defaults.$key.clone()),)*
             }
         };

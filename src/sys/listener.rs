@@ -37,14 +37,21 @@ pub fn at(addr: SocketAddr) -> io::Result<Option<Listener>> {
             Some(socket) => socket,
             None => open()?,
         };
-        let answer = ask(&socket, addr)?;
+        let answer = at_from(&socket, addr)?;
         // Kept only after a complete exchange, so that a late answer can never be taken for the next one.
         *connection = Some(socket);
         Ok(answer)
     })
 }
 
-fn open() -> io::Result<OwnedFd> {
+/// As [`at`], in the network namespace in which `socket` was [opened](open). After an error the socket must not
+/// be asked again: a late answer could be taken for the next one.
+pub fn at_from(socket: &OwnedFd, addr: SocketAddr) -> io::Result<Option<Listener>> {
+    ask(socket, addr)
+}
+
+/// A socket for such questions; it belongs to the network namespace of the process that opens it.
+pub fn open() -> io::Result<OwnedFd> {
     let fd = socket(
         AddressFamily::Netlink,
         SockType::Datagram,

@@ -6,5 +6,8 @@ pub mod fork;
 pub mod kernel;
 pub mod lifeline;
 pub mod listener;
+pub mod mounts;
+pub mod network;
 pub mod pidfd;
 pub mod process;
+pub mod user_namespace;

@@ -191,6 +191,7 @@ fn kind(spec: Spec) -> Kind {
         host_header: HostHeader::Client,
         protocol: Protocol::Http1,
         routes: Vec::new(),
+        sandbox: herd::config::SandboxChoice::Off,
         log_buffer: spec.log_buffer.unwrap_or(1 << 20),
     }
 }
