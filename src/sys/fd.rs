@@ -1,5 +1,6 @@
 //! Descriptors in bulk, and packets that carry descriptors.
 
+use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -74,6 +75,22 @@ pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
         ));
     }
     Ok((bytes, fds))
+}
+
+/// The first bytes (up to 64) of an extended attribute of an open file; `None` where it has none of that name, or
+/// this user may not see it.
+pub fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
+    let mut value = [0_u8; 64];
+    // SAFETY: `name` ends with a NUL, and `value` may be written to its whole given length.
+    let length = unsafe {
+        libc::fgetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    Some(value[..usize::try_from(length).ok()?].to_vec())
 }
 
 /// Repeats a call that a signal interrupted.

@@ -1,7 +1,7 @@
 //! Processes by descriptor: never by a number that could have been reused.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -29,6 +29,17 @@ impl AsRawFd for PidFd {
 }
 
 impl PidFd {
+    /// Opens what has the number `pid` now. Numbers are reused: the caller has to check afterwards, while this
+    /// descriptor's process lives, that it is the one that was meant.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: two integers; no memory is passed.
+        match unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: the call succeeded, so this is a new descriptor that nothing else knows.
+            fd => Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) })),
+        }
+    }
+
     /// Signals it. A process that is already gone is no error: what was wanted is the case.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         // SAFETY: a descriptor, a number, a null pointer (allowed: "as kill(2)") and no flags.
