@@ -1,0 +1,278 @@
+//! What a kind's sandboxes are made of: read, checked and compiled once, before the launcher is forked. The
+//! launcher and herd then hold the same plans without a word between them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use crate::bundle;
+use crate::config::{Config, Kind, Mount, Profile, Require, Root, Sandbox, SandboxNetwork};
+use crate::sandbox::cgroup::{Controller, Controllers, Cpus, Limits};
+use crate::sandbox::seccomp::{self, Filter};
+use crate::sys::mounts;
+
+/// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
+const DEFAULT_USER: u32 = 1000;
+
+/// Each file costs an inode in memory, too: as many as there would be pages.
+const BYTES_PER_INODE: u64 = 4096;
+
+/// One kind's sandboxes.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) root: PlannedRoot,
+    pub(super) filter: Filter,
+    pub(super) network: SandboxNetwork,
+    /// Bytes and files of the writable layer.
+    pub(super) tmpfs: u64,
+    pub(super) inodes: u64,
+    pub(super) mounts: Vec<PlannedMount>,
+    pub(super) user: u32,
+    /// What will be enforced by control groups.
+    pub(super) limits: Limits,
+    /// What is enforced without them.
+    pub(super) most_processes: u64,
+    /// Whether the worker is this very binary.
+    pub(super) own_binary: bool,
+    env: Vec<(String, String)>,
+    cwd: Option<String>,
+    weaker: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) enum PlannedRoot {
+    Host,
+    Bundle { rootfs: PathBuf },
+}
+
+#[derive(Debug)]
+pub(super) struct PlannedMount {
+    pub(super) source: PathBuf,
+    pub(super) kind: mounts::Kind,
+    pub(super) target: PathBuf,
+    pub(super) writable: bool,
+    /// User and group that own the source.
+    pub(super) owner: (u32, u32),
+}
+
+impl Plan {
+    /// Variables that the bundle sets.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// Where the bundle's program starts.
+    pub fn cwd(&self) -> Option<&str> {
+        self.cwd.as_deref()
+    }
+
+    pub fn network(&self) -> SandboxNetwork {
+        self.network
+    }
+
+    /// What was asked for and cannot be enforced here; only with `require: best-effort`.
+    pub fn weaker(&self) -> &[String] {
+        &self.weaker
+    }
+}
+
+/// Why a kind cannot run in its sandbox.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: workers.{kind}.sandbox{key}: {why}")]
+pub struct PlanError {
+    /// Of herd.yaml.
+    pub line: usize,
+    pub kind: String,
+    /// With its dot; empty for the whole.
+    pub key: &'static str,
+    #[source]
+    pub why: PlanErrorKind,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanErrorKind {
+    #[error(transparent)]
+    Bundle(#[from] bundle::OpenError),
+    #[error(transparent)]
+    Profile(#[from] seccomp::ProfileError),
+    #[error(transparent)]
+    Compile(#[from] seccomp::CompileError),
+    #[error("{} cannot be mounted: {source}; write a directory or file that exists, or remove the mount", path.display())]
+    Mount { path: PathBuf, source: io::Error },
+    #[error(
+        "{} belongs to root, and what a worker writes there would too; give it to another user (chown), or write mode: ro",
+        path.display()
+    )]
+    WritableRoot { path: PathBuf },
+    #[error("{why}; or write `require: best-effort` to run without this limit")]
+    Limit { why: String },
+}
+
+/// A plan per kind, in the file's order; `None` for a kind without a sandbox.
+pub type Plans = Vec<Option<std::sync::Arc<Plan>>>;
+
+/// The control group controllers that the kinds' limits need.
+pub fn needs(config: &Config) -> Controllers {
+    let sandboxes = config.kinds.iter().filter_map(|kind| kind.sandbox.on());
+    sandboxes.fold(Controllers::NONE, |all, sandbox| {
+        all.union(wanted(sandbox).needs())
+    })
+}
+
+fn wanted(sandbox: &Sandbox) -> Limits {
+    Limits {
+        memory: sandbox.limits.memory,
+        cpus: sandbox.limits.cpus.and_then(Cpus::from_milli),
+        pids: Some(sandbox.limits.pids),
+    }
+}
+
+/// Every kind's plan, or everything that is wrong with any. `available` and `missing` are what control groups
+/// can and cannot limit here.
+pub fn prepare(
+    config: &Config,
+    available: Controllers,
+    missing: &[crate::sandbox::cgroup::Unavailable],
+) -> Result<Plans, Vec<PlanError>> {
+    let mut plans = Vec::new();
+    let mut wrong = Vec::new();
+    for kind in &config.kinds {
+        let plan = kind
+            .sandbox
+            .on()
+            .map(|sandbox| plan(kind, sandbox, available, missing))
+            .transpose();
+        match plan {
+            Ok(plan) => plans.push(plan.map(std::sync::Arc::new)),
+            Err((key, why)) => wrong.push(PlanError {
+                line: kind.sandbox.on().map_or(0, |sandbox| sandbox.line),
+                kind: kind.name.clone(),
+                key,
+                why,
+            }),
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(plans),
+        false => Err(wrong),
+    }
+}
+
+fn plan(
+    kind: &Kind,
+    sandbox: &Sandbox,
+    available: Controllers,
+    missing: &[crate::sandbox::cgroup::Unavailable],
+) -> Result<Plan, (&'static str, PlanErrorKind)> {
+    fn at<E: Into<PlanErrorKind>>(key: &'static str) -> impl Fn(E) -> (&'static str, PlanErrorKind) {
+        move |e| (key, e.into())
+    }
+    let (root, env, cwd, bundle_user) = match &sandbox.root {
+        Root::Host => (PlannedRoot::Host, Vec::new(), None, None),
+        Root::Bundle(dir) => {
+            let bundle = bundle::open(dir).map_err(at(".bundle"))?;
+            let env = bundle
+                .env()
+                .iter()
+                .filter_map(|entry| entry.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            let rootfs = fs::canonicalize(bundle.rootfs()).map_err(|source| {
+                let path = bundle.rootfs().to_owned();
+                (".bundle", PlanErrorKind::Mount { path, source })
+            })?;
+            let cwd = bundle.cwd().to_str().map(str::to_owned);
+            (
+                PlannedRoot::Bundle { rootfs },
+                env,
+                cwd,
+                Some(bundle.uid()).filter(|uid| (1..=65_533).contains(uid)),
+            )
+        }
+    };
+    let profile = match &sandbox.profile {
+        Profile::Strict => seccomp::Profile::strict(),
+        Profile::Browser => seccomp::Profile::browser(),
+        Profile::File(path) => seccomp::Profile::load(path).map_err(at(".profile"))?,
+    };
+    for note in profile.notes() {
+        tracing::warn!(kind = kind.name, "{note}");
+    }
+    let filter = profile.compile().map_err(at(".profile"))?;
+    let mounts = sandbox
+        .mounts
+        .iter()
+        .map(planned_mount)
+        .collect::<Result<_, _>>()
+        .map_err(|e| (".mounts", e))?;
+    let wanted = wanted(sandbox);
+    let limits = wanted.only(available);
+    let weaker = weaker(sandbox, wanted.needs(), available, missing)?;
+    Ok(Plan {
+        root,
+        filter,
+        network: sandbox.network,
+        tmpfs: sandbox.tmpfs,
+        inodes: (sandbox.tmpfs / BYTES_PER_INODE).max(1024),
+        mounts,
+        user: sandbox.user.or(bundle_user).unwrap_or(DEFAULT_USER),
+        limits,
+        most_processes: sandbox.limits.pids,
+        own_binary: kind.cmd.first().is_some_and(|program| program.is_text("herd")),
+        env,
+        cwd,
+        weaker,
+    })
+}
+
+/// What cannot be enforced, a sentence each; an error where that is not accepted.
+///
+/// The number of processes is limited by RLIMIT_NPROC as well, which a user namespace counts on its own.
+fn weaker(
+    sandbox: &Sandbox,
+    needed: Controllers,
+    available: Controllers,
+    missing: &[crate::sandbox::cgroup::Unavailable],
+) -> Result<Vec<String>, (&'static str, PlanErrorKind)> {
+    let mut weaker = Vec::new();
+    for why in missing {
+        let lacks = needed.contains(why.controller) && !available.contains(why.controller);
+        if !lacks || why.controller == Controller::Pids {
+            continue;
+        }
+        let key = match why.controller {
+            Controller::Memory => ".memory",
+            Controller::Cpu => ".cpus",
+            Controller::Pids => ".pids",
+        };
+        match sandbox.require {
+            Require::Strict => return Err((key, PlanErrorKind::Limit { why: why.to_string() })),
+            Require::BestEffort => weaker.push(why.to_string()),
+        }
+    }
+    Ok(weaker)
+}
+
+fn planned_mount(mount: &Mount) -> Result<PlannedMount, PlanErrorKind> {
+    let failed = |source| PlanErrorKind::Mount {
+        path: mount.source.clone(),
+        source,
+    };
+    let source = fs::canonicalize(&mount.source).map_err(failed)?;
+    let meta = fs::metadata(&source).map_err(failed)?;
+    if mount.writable && meta.uid() == 0 {
+        return Err(PlanErrorKind::WritableRoot { path: source });
+    }
+    Ok(PlannedMount {
+        kind: match meta.is_dir() {
+            true => mounts::Kind::Directory,
+            false => mounts::Kind::File,
+        },
+        source,
+        target: mount.target.clone(),
+        writable: mount.writable,
+        owner: (meta.uid(), meta.gid()),
+    })
+}
+
