@@ -8,3 +8,4 @@ pub mod lifeline;
 pub mod listener;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
