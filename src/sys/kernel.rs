@@ -9,21 +9,29 @@ pub struct TooOld {
 
 /// `close_range` with `CLOSE_RANGE_CLOEXEC` came with 5.11 and is the newest call herd relies on.
 pub fn require_5_11() -> Result<(), TooOld> {
-    let running = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_else(|e| format!("unknown (uname: {e})"));
-    require(&running)
+    require(&release())
 }
 
-fn require(release: &str) -> Result<(), TooOld> {
+/// The release of the running kernel, like `6.1.0-18-amd64`.
+pub fn release() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|e| format!("unknown (uname: {e})"))
+}
+
+/// The first two numbers of a release; zeros if it has none.
+pub fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(str::parse::<u32>);
-    let version = match (numbers.next(), numbers.next()) {
+    match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
         _ => (0, 0),
-    };
-    if version >= (5, 11) {
+    }
+}
+
+fn require(release: &str) -> Result<(), TooOld> {
+    if version(release) >= (5, 11) {
         Ok(())
     } else {
         Err(TooOld {

@@ -10,4 +10,5 @@ pub mod mounts;
 pub mod network;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 pub mod user_namespace;

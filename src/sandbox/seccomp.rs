@@ -1,1 +1,0 @@
-//! System call filters from profiles in Docker's JSON format.
