@@ -80,6 +80,14 @@ impl Template {
         Ok(Self(segments))
     }
 
+    /// The text itself, where nothing is to be replaced.
+    pub fn text(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Segment::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether it becomes an absolute path, whatever the values are.
     pub fn is_absolute(&self) -> bool {
         match self.0.first() {

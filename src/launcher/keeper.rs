@@ -28,6 +28,8 @@ use super::wire::{Program, Report};
 pub(super) enum Guarding {
     Namespace,
     Group,
+    /// The same work done by the first process of a sandbox, which its keeper outside holds.
+    Sandbox,
 }
 
 /// What launcher and keepers block, and read from a signalfd when they want to know.
@@ -55,16 +57,10 @@ pub(super) fn run(program: &Program, pipes: [OwnedFd; 3], parent: &Lifeline, gua
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
-    let mut keeper = Keeper {
-        status: status.into(),
-        guarding,
-        worker: None,
-    };
+    let mut keeper = Keeper::new(status, guarding);
     keeper.guard(parent);
     let Ok(signals) = SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC) else {
-        keeper.report(&Report::ExecFailed {
-            message: "the keeper cannot watch its signals".to_owned(),
-        });
+        keeper.failed("the keeper cannot watch its signals".to_owned());
         return 1;
     };
     keeper.start(program, stdout, stderr);
@@ -75,7 +71,7 @@ pub(super) fn run(program: &Program, pipes: [OwnedFd; 3], parent: &Lifeline, gua
     0
 }
 
-struct Keeper {
+pub(super) struct Keeper {
     status: std::fs::File,
     guarding: Guarding,
     /// The worker's main process, until it is reaped; also its process group.
@@ -83,12 +79,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn guard(&mut self, parent: &Lifeline) {
+    pub(super) fn new(status: OwnedFd, guarding: Guarding) -> Self {
+        Self {
+            status: status.into(),
+            guarding,
+            worker: None,
+        }
+    }
+
+    pub(super) fn guard(&mut self, parent: &Lifeline) {
         let _ = prctl::set_name(c"herd-keeper");
         // A worker of the same uid must not be able to ptrace the process that bounds it.
         let _ = prctl::set_dumpable(false);
         let deathsig = match self.guarding {
-            Guarding::Namespace => Signal::SIGKILL,
+            Guarding::Namespace | Guarding::Sandbox => Signal::SIGKILL,
             Guarding::Group => KILL_TREE,
         };
         // After arming, not before: a launcher that died in between is seen here.
@@ -101,7 +105,7 @@ impl Keeper {
                     self.note(format!("the keeper cannot adopt orphans: {e}"));
                 }
             }
-            Guarding::Namespace => {
+            Guarding::Namespace | Guarding::Sandbox => {
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
                 if let Err(e) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
                     // Refused inside containers that mask parts of /proc. The worker then sees the host's
@@ -112,14 +116,10 @@ impl Keeper {
         }
     }
 
-    fn start(&mut self, program: &Program, stdout: OwnedFd, stderr: OwnedFd) {
+    pub(super) fn start(&mut self, program: &Program, stdout: OwnedFd, stderr: OwnedFd) {
         let (read, write) = match nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC) {
             Ok(pipe) => pipe,
-            Err(e) => {
-                return self.report(&Report::ExecFailed {
-                    message: format!("cannot make a pipe: {e}"),
-                });
-            }
+            Err(e) => return self.failed(format!("cannot make a pipe: {e}")),
         };
         let keeper = Pid::this();
         // SAFETY: the keeper never makes a thread, so the child may allocate until it executes the program.
@@ -136,20 +136,16 @@ impl Keeper {
                 // SIGTERM be passed on.
                 match std::io::read_to_string(std::fs::File::from(read)) {
                     Ok(failure) if failure.is_empty() => {}
-                    Ok(message) => self.report(&Report::ExecFailed { message }),
+                    Ok(message) => self.failed(message),
                     Err(e) => self.note(format!("cannot hear whether the program runs: {e}")),
                 }
             }
-            Err(e) => {
-                self.report(&Report::ExecFailed {
-                    message: format!("the kernel refuses another process: {e}"),
-                });
-            }
+            Err(e) => self.failed(format!("the kernel refuses another process: {e}")),
         }
     }
 
     /// Until the worker's main process ended or the tree has to go.
-    fn watch(&mut self, signals: &SignalFd) {
+    pub(super) fn watch(&mut self, signals: &SignalFd) {
         // Its end may have come before the signalfd was read.
         self.reap();
         while self.worker.is_some() {
@@ -219,7 +215,12 @@ impl Keeper {
         self.report(&Report::Note { message });
     }
 
-    fn report(&mut self, report: &Report) {
+    /// The program does not run, and why.
+    pub(super) fn failed(&mut self, message: String) {
+        self.report(&Report::ExecFailed { message });
+    }
+
+    pub(super) fn report(&mut self, report: &Report) {
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
             // Without a reader there is nobody left to tell.

@@ -21,8 +21,9 @@ mod exec;
 mod fork;
 mod keeper;
 mod run;
+pub mod sandbox;
 mod wire;
 
 pub use client::{Client, Keeper, Lost, SpawnError};
 pub use fork::{ForkError, Forked, Guard, Options, fork};
-pub use wire::{KeeperId, Program, Report};
+pub use wire::{Door, KeeperId, Program, Report};

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -13,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::sandbox::cgroup::{GroupId, Hierarchies, Removals};
 use crate::sys::fd;
 use crate::sys::fork::{Namespaces, Side, clone3, exit_now};
 use crate::sys::lifeline::Lifeline;
@@ -20,13 +23,46 @@ use crate::sys::process;
 
 use super::fork::Guard;
 use super::keeper;
-use super::wire::{self, KeeperId, Program, Reply, Request};
+use super::sandbox;
+use super::wire::{self, KeeperId, Program, Reply, Request, Task};
+
+/// poll(2) counts whole milliseconds; a wait must not end before its time and spin.
+const ROUND_UP: Duration = Duration::from_millis(1);
+
+/// What the launcher needs to know of sandboxes; made before it is forked.
+#[derive(Debug)]
+pub struct Sandboxes {
+    pub plans: sandbox::Plans,
+    pub hierarchies: Hierarchies,
+    /// `None`: there are no namespaces to make sandboxes of.
+    pub ids: Option<sandbox::Ids>,
+}
+
+enum Prepared {
+    Bare(Program),
+    Sandbox(sandbox::Order, OwnedFd),
+}
+
+impl Prepared {
+    fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Bare(_) => None,
+            Self::Sandbox(order, _) => Some(order.group),
+        }
+    }
+}
 
 /// Tells a keeper of the weak guard to kill its tree. Namespaced keepers are simply killed.
 pub(crate) const KILL_TREE: Signal = Signal::SIGUSR1;
 
 /// Runs in the freshly forked process; its result is the exit status.
-pub(super) fn launcher(socket: OwnedFd, go: OwnedFd, parent: &Lifeline, guard: &Guard) -> i32 {
+pub(super) fn launcher(
+    socket: OwnedFd,
+    go: OwnedFd,
+    parent: &Lifeline,
+    guard: &Guard,
+    sandboxes: &Sandboxes,
+) -> i32 {
     let ready = set_up(go, parent, guard).and_then(|signals| {
         let lifeline = Lifeline::tie().map_err(|e| format!("cannot make a lifeline: {e}"))?;
         Ok((signals, lifeline))
@@ -50,8 +86,10 @@ pub(super) fn launcher(socket: OwnedFd, go: OwnedFd, parent: &Lifeline, guard: &
             Namespaces::PID_MOUNT
         },
         weak,
+        sandboxes,
         keepers: HashMap::new(),
         reaped: Vec::new(),
+        removals: Removals::default(),
     };
     match launcher.serve() {
         Ok(()) => 0,
@@ -97,18 +135,27 @@ fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<SignalFd, Str
         .map_err(step("watch its children"))
 }
 
-struct Launcher {
+struct Launcher<'a> {
     socket: OwnedFd,
     signals: SignalFd,
     lifeline: Lifeline,
     namespaces: Namespaces,
     weak: bool,
-    keepers: HashMap<i32, KeeperId>,
+    sandboxes: &'a Sandboxes,
+    keepers: HashMap<i32, Kept>,
     /// Keepers that are gone while strays of some keeper are not; only with the weak guard.
-    reaped: Vec<KeeperId>,
+    reaped: Vec<Kept>,
+    /// Control groups of sandboxes that are gone, which the kernel does not let go of yet.
+    removals: Removals,
 }
 
-impl Launcher {
+/// One keeper, and what has to be removed after it.
+struct Kept {
+    keeper: KeeperId,
+    group: Option<GroupId>,
+}
+
+impl Launcher<'_> {
     /// Until herd closes its end.
     fn serve(&mut self) -> io::Result<()> {
         self.say(&Reply::Ready, &[])?;
@@ -118,8 +165,14 @@ impl Launcher {
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
+            let timeout = match self.removals.next(Instant::now()) {
+                Some(pause) => PollTimeout::try_from(pause + ROUND_UP).unwrap_or(PollTimeout::MAX),
+                None => PollTimeout::NONE,
+            };
+            fd::retry(|| poll(&mut fds, timeout))?;
             let (request, child) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
+            // What cannot be removed is empty and the next herd's to sweep.
+            let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
             if child {
                 while let Some(_signal) = self.signals.read_signal()? {}
                 self.reap()?;
@@ -127,17 +180,22 @@ impl Launcher {
             if request {
                 match wire::receive(self.socket.as_fd(), &mut buffer)? {
                     None => return self.end(),
-                    Some((Request::Spawn { keeper, program }, fds)) => self.spawn(keeper, &program, fds)?,
+                    Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
                 }
             }
         }
     }
 
-    fn spawn(&mut self, keeper: KeeperId, program: &Program, fds: Vec<OwnedFd>) -> io::Result<()> {
-        let Ok([stdout, stderr, status]) = <[OwnedFd; 3]>::try_from(fds) else {
-            let message = "the request lacks its three pipes".to_owned();
-            return self.say(&Reply::SpawnFailed { keeper, message }, &[]);
+    fn spawn(&mut self, keeper: KeeperId, task: Task, mut fds: Vec<OwnedFd>) -> io::Result<()> {
+        let prepared = self.prepared(task, &mut fds).and_then(|prepared| {
+            let pipes = <[OwnedFd; 3]>::try_from(fds).map_err(|_| "the request lacks its three pipes")?;
+            Ok((prepared, pipes))
+        });
+        let (prepared, pipes) = match prepared {
+            Ok(ready) => ready,
+            Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
+        let group = prepared.group();
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
@@ -146,15 +204,19 @@ impl Launcher {
                 } else {
                     keeper::Guarding::Namespace
                 };
-                exit_now(keeper::run(
-                    program,
-                    [stdout, stderr, status],
-                    &self.lifeline,
-                    guard,
-                ))
+                exit_now(match prepared {
+                    Prepared::Bare(program) => keeper::run(&program, pipes, &self.lifeline, guard),
+                    Prepared::Sandbox(order, control) => sandbox::run(
+                        &order,
+                        &self.sandboxes.hierarchies,
+                        pipes,
+                        control,
+                        &self.lifeline,
+                    ),
+                })
             }
             Ok(Side::Parent { pid, child }) => {
-                self.keepers.insert(pid, keeper);
+                self.keepers.insert(pid, Kept { keeper, group });
                 self.say(&Reply::Spawned { keeper }, &[child.as_fd()])
             }
             Err(e) => {
@@ -162,6 +224,30 @@ impl Launcher {
                 self.say(&Reply::SpawnFailed { keeper, message }, &[])
             }
         }
+    }
+
+    fn prepared(&self, task: Task, fds: &mut Vec<OwnedFd>) -> Result<Prepared, String> {
+        let (kind, slot, dir, group) = match task {
+            Task::Bare { program } => return Ok(Prepared::Bare(program)),
+            Task::Sandbox {
+                kind,
+                slot,
+                dir,
+                group,
+            } => (kind, slot, dir, group),
+        };
+        let plan = self.sandboxes.plans.get(kind).and_then(Option::as_ref);
+        let plan = plan.ok_or("the request names no sandbox")?;
+        let ids = self.sandboxes.ids.ok_or("sandboxes need namespaces, and there are none")?;
+        let control = fds.pop().ok_or("the request lacks its control socket")?;
+        let order = sandbox::Order {
+            plan: Arc::clone(plan),
+            ids,
+            slot,
+            dir: dir.into(),
+            group,
+        };
+        Ok(Prepared::Sandbox(order, control))
     }
 
     fn reap(&mut self) -> io::Result<()> {
@@ -181,7 +267,13 @@ impl Launcher {
         if self.weak && self.kill_strays() > 0 {
             return Ok(());
         }
-        for keeper in std::mem::take(&mut self.reaped) {
+        for Kept { keeper, group } in std::mem::take(&mut self.reaped) {
+            if let Some(group) = group {
+                // Nothing runs in it any more. An error leaves it to the next herd's sweep.
+                let _ = self
+                    .removals
+                    .push(&self.sandboxes.hierarchies, group, Instant::now());
+            }
             self.say(&Reply::Reaped { keeper }, &[])?;
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! What herd and its launcher say to each other: one JSON body per packet, descriptors beside it.
 //!
 //! ```text
-//! herd      Spawn{keeper, …} + [stdout, stderr, status] ──▶  launcher
+//! herd      Spawn{keeper, …} + [stdout, stderr, status]      to the launcher; + [control] for a sandbox
 //! launcher  Ready | Refused                                  once, at its own start
 //!           Spawned{keeper} + [pidfd]  or  SpawnFailed       one answer to each Spawn
 //!           Reaped{keeper}                                   once after Spawned: the whole tree is gone
 //! keeper    Report lines on the status pipe                  exec failure, notes, the worker's exit
+//! herd      Run{program}, Open{door} + [reply]               on a sandbox's control socket, to its keeper
+//! keeper    Here + [socket]  or  Refused                     on the reply socket of that one question
 //! ```
 
 use std::io;
@@ -13,7 +15,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::cgroup::{GroupId, Outcome};
 use crate::sys::fd;
+
+use super::sandbox::Slot;
 
 /// Largest body, bytes. `execve` itself takes at most 128 KiB per string and a quarter of the stack in all.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
@@ -25,7 +30,50 @@ pub struct KeeperId(pub u64);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Carries the write ends of stdout, stderr and the status pipe, in this order.
-    Spawn { keeper: KeeperId, program: Program },
+    Spawn { keeper: KeeperId, task: Task },
+}
+
+/// What a keeper is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Task {
+    Bare {
+        program: Program,
+    },
+    /// Carries one more descriptor, the keeper's end of the control socket.
+    Sandbox {
+        /// Index of its plan, which herd and the launcher both have.
+        kind: usize,
+        slot: Slot,
+        dir: String,
+        group: GroupId,
+    },
+}
+
+/// What herd asks of the keeper of a sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// Once: the sandbox has waited for it.
+    Run { program: Program },
+    /// Carries the socket for the answer.
+    Open { door: Door },
+}
+
+/// A socket inside a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Door {
+    /// Not connected.
+    Tcp4,
+    Tcp6,
+    /// For questions about listeners (sock_diag(7)).
+    Listeners,
+    /// Connected to the worker's own UNIX socket.
+    Unix,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Here,
+    Refused { errno: i32 },
 }
 
 /// What to run, completely: nothing is inherited but the launcher's resource limits.
@@ -62,6 +110,12 @@ pub enum Report {
     /// The program could not be run at all.
     ExecFailed {
         message: String,
+    },
+    /// The sandbox waits for its program.
+    Created,
+    /// What the limits of the sandbox have done, after its end.
+    Limits {
+        outcome: Outcome,
     },
     /// Something is weaker than it should be; for herd's log.
     Note {
@@ -107,5 +161,20 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     match fd::receive_packet(socket, buffer)? {
         (0, _) => Ok(None),
         (len, fds) => Ok(Some((serde_json::from_slice(&buffer[..len])?, fds))),
+    }
+}
+
+/// The one message of a pipe.
+pub(super) fn write_all<T: Serialize>(pipe: OwnedFd, message: &T) -> io::Result<()> {
+    std::io::Write::write_all(&mut std::fs::File::from(pipe), &encode(message)?)
+}
+
+/// Reads what [`write_all`] wrote; `None` if the other end closed without a word.
+pub(super) fn read_to_end<T: for<'de> Deserialize<'de>>(pipe: OwnedFd) -> io::Result<Option<T>> {
+    let mut body = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(pipe), &mut body)?;
+    match body.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(serde_json::from_slice(&body)?)),
     }
 }

@@ -15,6 +15,9 @@ use crate::sys::mounts;
 /// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
 const DEFAULT_USER: u32 = 1000;
 
+/// A command of this name is this very binary.
+pub const OWN_NAME: &str = "herd";
+
 /// Each file costs an inode in memory, too: as many as there would be pages.
 const BYTES_PER_INODE: u64 = 4096;
 
@@ -95,6 +98,8 @@ pub enum PlanErrorKind {
     #[error(transparent)]
     Bundle(#[from] bundle::OpenError),
     #[error(transparent)]
+    Program(#[from] bundle::ProgramError),
+    #[error(transparent)]
     Profile(#[from] seccomp::ProfileError),
     #[error(transparent)]
     Compile(#[from] seccomp::CompileError),
@@ -172,22 +177,27 @@ fn plan(
         Root::Host => (PlannedRoot::Host, Vec::new(), None, None),
         Root::Bundle(dir) => {
             let bundle = bundle::open(dir).map_err(at(".bundle"))?;
+            if let Some(program) = kind.cmd.first().and_then(|program| program.text())
+                && program != OWN_NAME
+            {
+                bundle.check_program(program).map_err(at(".bundle"))?;
+            }
             let env = bundle
-                .env()
+                .env
                 .iter()
                 .filter_map(|entry| entry.split_once('='))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect();
-            let rootfs = fs::canonicalize(bundle.rootfs()).map_err(|source| {
-                let path = bundle.rootfs().to_owned();
+            let rootfs = fs::canonicalize(&bundle.rootfs).map_err(|source| {
+                let path = bundle.rootfs.clone();
                 (".bundle", PlanErrorKind::Mount { path, source })
             })?;
-            let cwd = bundle.cwd().to_str().map(str::to_owned);
+            let cwd = bundle.cwd.to_str().map(str::to_owned);
             (
                 PlannedRoot::Bundle { rootfs },
                 env,
                 cwd,
-                Some(bundle.uid()).filter(|uid| (1..=65_533).contains(uid)),
+                Some(bundle.uid).filter(|uid| (1..=65_533).contains(uid)),
             )
         }
     };
@@ -219,7 +229,7 @@ fn plan(
         user: sandbox.user.or(bundle_user).unwrap_or(DEFAULT_USER),
         limits,
         most_processes: sandbox.limits.pids,
-        own_binary: kind.cmd.first().is_some_and(|program| program.is_text("herd")),
+        own_binary: kind.cmd.first().is_some_and(|program| program.text() == Some(OWN_NAME)),
         env,
         cwd,
         weaker,
@@ -261,7 +271,8 @@ fn planned_mount(mount: &Mount) -> Result<PlannedMount, PlanErrorKind> {
     };
     let source = fs::canonicalize(&mount.source).map_err(failed)?;
     let meta = fs::metadata(&source).map_err(failed)?;
-    if mount.writable && meta.uid() == 0 {
+    // Without root's rights nothing that belongs to root can be written anyway.
+    if mount.writable && meta.uid() == 0 && nix::unistd::geteuid().is_root() {
         return Err(PlanErrorKind::WritableRoot { path: source });
     }
     Ok(PlannedMount {

@@ -1,0 +1,335 @@
+//! Sandboxes: OCI containers, launched in this process through libcontainer.
+//!
+//! ```text
+//! launcher
+//!  └─ keeper       PID 1 of the worker's PID namespace, in the sandbox's network namespace
+//!      ├─ intermediate    libcontainer's; gone once init exists
+//!      └─ init     PID 1 of the sandbox's own namespaces; waits, locked up, for the program (a *created* sandbox)
+//!          └─ the worker's process tree
+//! ```
+//!
+//! The keeper owns the sandbox like any other worker's tree: whatever happens to it, the kernel kills everything
+//! in its PID namespace, libcontainer's intermediate process included, and with the last of them go the mounts
+//! and the network. It does in its own namespaces all that needs rights over the host, then leaves the host's
+//! files ([`files`]) before libcontainer begins; so what libcontainer does, it does with nothing around it.
+//!
+//! What libcontainer is *not* asked for: control groups (the keeper's, through directories that were opened
+//! before), system call filters (the [executor](init)'s, precompiled), reading or writing any state.
+
+mod doors;
+mod files;
+mod identity;
+mod init;
+mod plan;
+mod spec;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use libcgroups::common::CgroupConfig;
+use libcontainer::notify_socket::NotifyListener;
+use libcontainer::process::args::{ContainerArgs, ContainerType};
+use libcontainer::process::container_main_process::container_main_process;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::user_ns::UserNamespaceConfig;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::config::SandboxNetwork;
+use crate::sandbox::cgroup::{Group, GroupId, Hierarchies};
+use crate::sys::lifeline::Lifeline;
+use crate::sys::{fd, network};
+
+use super::keeper::{self, Guarding, Keeper};
+use super::wire::{self, Answer, Ask, Report};
+
+pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR};
+pub use identity::{Ids, Owner, Slot, SubRange};
+pub use plan::{OWN_NAME, Plan, PlanError, PlanErrorKind, Plans, needs, prepare};
+
+/// The port a worker in a network of its own is told to listen on. Nobody else is there to take it.
+pub const PORT: u16 = 8080;
+
+/// What one keeper is to make.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) plan: Arc<Plan>,
+    pub(super) ids: Ids,
+    pub(super) slot: Slot,
+    /// The worker's own directory on the host; everything is mounted there.
+    pub(super) dir: PathBuf,
+    pub(super) group: GroupId,
+}
+
+/// Runs in the freshly forked keeper; its result is the exit status.
+pub(super) fn run(
+    order: &Order,
+    hierarchies: &Hierarchies,
+    pipes: [OwnedFd; 3],
+    control: OwnedFd,
+    parent: &Lifeline,
+) -> i32 {
+    let [stdout, stderr, status] = pipes;
+    let mut keep: Vec<_> = [&stdout, &stderr, &status, &control]
+        .into_iter()
+        .map(AsRawFd::as_raw_fd)
+        .collect();
+    keep.push(parent.as_raw_fd());
+    keep.extend(hierarchies.descriptors());
+    if fd::close_all_except(&keep).is_err() {
+        return 1;
+    }
+    let status_fd = status.as_raw_fd();
+    let mut keeper = Keeper::new(status, Guarding::Namespace);
+    keeper.guard(parent);
+    let signals = match SignalFd::with_flags(&keeper::signals(), SfdFlags::SFD_CLOEXEC) {
+        Ok(signals) => signals,
+        Err(e) => {
+            keeper.failed(format!("the keeper cannot watch its signals: {}", e.desc()));
+            return 1;
+        }
+    };
+    let outputs = [stdout.as_raw_fd(), stderr.as_raw_fd(), status_fd];
+    let created = match create(order, hierarchies, outputs) {
+        Ok(created) => created,
+        Err(message) => {
+            keeper.failed(message);
+            return 1;
+        }
+    };
+    // Only the sandbox writes there from now on, so that its end is the end of the output.
+    drop((stdout, stderr));
+    keeper.report(&Report::Created);
+    Serving {
+        keeper,
+        created,
+        control,
+        signals,
+    }
+    .serve();
+    0
+}
+
+/// A sandbox whose init waits.
+struct Created {
+    init: Pid,
+    /// Where the init expects its program; taken once that is told.
+    go: Option<OwnedFd>,
+    group: Group,
+}
+
+fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result<Created, String> {
+    let plan = &order.plan;
+    let identity = order.ids.identity(order.slot, plan.user);
+    let group = hierarchies
+        .create(order.group, &plan.limits)
+        .map_err(|e| e.to_string())?;
+    // Groups of whoever runs herd; a user namespace made without privilege keeps them (user_namespaces(7)).
+    let _ = nix::unistd::setgroups(&[]);
+    if plan.network == SandboxNetwork::None {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|e| format!("cannot make a network namespace: {}", e.desc()))?;
+        network::bring_loopback_up().map_err(|e| format!("cannot bring up the loopback interface: {e}"))?;
+    }
+    files::build(plan, &identity, &order.dir)?;
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+        .map_err(|e| format!("cannot make a pipe: {}", e.desc()))?;
+    let [stdout, stderr, status] = outputs;
+    let init = init::Init {
+        plan: Arc::clone(plan),
+        rename: identity.rename,
+        go: read.as_raw_fd(),
+        stdout,
+        stderr,
+        status,
+    };
+    let spec = spec::spec(&identity, files::HOSTNAME).map_err(|e| format!("cannot describe the sandbox: {e}"))?;
+    let pid = launch(spec, init, stderr)?;
+    group.add(pid.as_raw()).map_err(|e| {
+        // It has run nothing yet, and this process's end is its end.
+        format!("cannot put the sandbox into its control group: {e}")
+    })?;
+    Ok(Created {
+        init: pid,
+        go: Some(write),
+        group,
+    })
+}
+
+/// libcontainer's own launch, without its detours over files: nobody else is to find this container.
+fn launch(spec: oci_spec::runtime::Spec, init: init::Init, errors: i32) -> Result<Pid, String> {
+    let linux = spec.linux().as_ref().ok_or("the sandbox has no namespaces")?;
+    let user_ns_config = UserNamespaceConfig::try_from(linux).map_err(|e| format!("cannot map ids: {e}"))?;
+    let notify_listener = started_already().map_err(|e| format!("cannot make the start signal: {e}"))?;
+    let args = ContainerArgs {
+        container_type: ContainerType::InitContainer,
+        syscall: SyscallType::Linux,
+        spec: Rc::new(spec),
+        rootfs: PathBuf::from(files::ROOT),
+        console_socket: None,
+        notify_listener,
+        preserve_fds: 0,
+        container: None,
+        user_ns_config: Some(user_ns_config),
+        // There is nothing at /sys/fs/cgroup here, so its manager finds nothing to do.
+        cgroup_config: CgroupConfig {
+            cgroup_path: PathBuf::from("none"),
+            systemd_cgroup: false,
+            container_name: "sandbox".to_owned(),
+        },
+        detached: true,
+        executor: Box::new(init),
+        no_pivot: false,
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        as_sibling: false,
+        pid_file: None,
+    };
+    // Its log tells more of a failure than its error does, and belongs to the worker's output.
+    let log = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || Raw(errors))
+        .finish();
+    tracing::subscriber::with_default(log, || container_main_process(&args))
+        .map_err(|e| format!("cannot launch the sandbox: {}", chain(&e)))
+}
+
+/// libcontainer's init waits on a socket for its start; this one has been told already, because the executor
+/// does the waiting.
+fn started_already() -> Result<NotifyListener, Box<dyn std::error::Error>> {
+    let path = Path::new("/start");
+    let listener = NotifyListener::new(path)?;
+    // What it sends does not matter, and its end is what counts.
+    drop(std::os::unix::net::UnixStream::connect(path)?);
+    std::fs::remove_file(path)?;
+    Ok(listener)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A descriptor by number, which others own.
+struct Raw(i32);
+
+impl io::Write for Raw {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // SAFETY: the number stays an open descriptor for as long as the sandbox is being made.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0) };
+        Ok(nix::unistd::write(fd, buf)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Serving {
+    keeper: Keeper,
+    created: Created,
+    control: OwnedFd,
+    signals: SignalFd,
+}
+
+impl Serving {
+    /// Until the sandbox's init has ended.
+    fn serve(mut self) {
+        let mut buffer = Vec::new();
+        loop {
+            match self.reap() {
+                Alive::Yes => {}
+                Alive::No => break,
+            }
+            let mut fds = [
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+            ];
+            if fd::retry(|| poll(&mut fds, PollTimeout::NONE)).is_err() {
+                return;
+            }
+            let (signal, asked) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
+            if signal
+                && let Ok(Some(info)) = self.signals.read_signal()
+                && info.ssi_signo == Signal::SIGTERM as u32
+            {
+                // A created sandbox has nothing to end politely.
+                if self.created.go.is_some() {
+                    return;
+                }
+                // Its parent is this process, and it is not reaped: the number is its own.
+                let _ = kill(self.created.init, Signal::SIGTERM);
+            }
+            if asked {
+                match wire::receive(self.control.as_fd(), &mut buffer) {
+                    Ok(Some((ask, fds))) => self.obey(ask, fds),
+                    // herd is gone, and the jail is about to follow.
+                    Ok(None) | Err(_) => return,
+                }
+            }
+        }
+        let outcome = self.created.group.outcome();
+        self.keeper.report(&Report::Limits { outcome });
+    }
+
+    fn reap(&self) -> Alive {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return Alive::Yes,
+                Ok(status) if status.pid() == Some(self.created.init) => return Alive::No,
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(_) => return Alive::No,
+            }
+        }
+    }
+
+    fn obey(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
+        match ask {
+            Ask::Run { program } => {
+                let result = match self.created.go.take() {
+                    Some(go) => wire::write_all(go, &program),
+                    None => Err(io::Error::other("it already runs a program")),
+                };
+                if let Err(e) = result {
+                    self.keeper
+                        .failed(format!("cannot tell the sandbox what to run: {e}"));
+                }
+            }
+            Ask::Open { door } => {
+                let Some(reply) = fds.pop() else { return };
+                // Whoever asked may have gone.
+                let _ = match doors::open(door) {
+                    Ok(socket) => wire::send(reply.as_fd(), &Answer::Here, &[socket.as_fd()]),
+                    Err(e) => {
+                        let errno = e.raw_os_error().unwrap_or(libc::EIO);
+                        wire::send(reply.as_fd(), &Answer::Refused { errno }, &[])
+                    }
+                };
+            }
+        }
+    }
+}
+
+enum Alive {
+    Yes,
+    No,
+}

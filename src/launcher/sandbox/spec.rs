@@ -1,0 +1,131 @@
+//! The OCI runtime specification of a sandbox, for libcontainer.
+//!
+//! Only what has to be done inside the container's own namespaces is in it. The file system is built by the
+//! keeper ([`super::files`]); limits, descriptors, system call filter and the last steps are the keeper's and
+//! the [executor's](super::init).
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+
+use crate::sys::user_namespace::MapLine;
+
+use super::files;
+use super::identity::Identity;
+
+/// As Docker hides them, and what tells of the machine's load and power (security reviews of container runtimes
+/// since 2020).
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/kmsg",
+    "/proc/kallsyms",
+];
+
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecError> {
+    let namespaces = [
+        LinuxNamespaceType::User,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
+    ];
+    let namespaces = namespaces
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    let none = std::collections::HashSet::new;
+    let linux = LinuxBuilder::default()
+        .namespaces(namespaces)
+        .uid_mappings(mappings(&identity.uids)?)
+        .gid_mappings(mappings(&identity.gids)?)
+        .masked_paths(text(&MASKED))
+        .readonly_paths(text(&READ_ONLY))
+        .build()?;
+    let process = ProcessBuilder::default()
+        .args(vec!["worker".to_owned()])
+        // Without HOME libcontainer would look for one in the container's own user database.
+        .env(vec![format!("HOME={}", files::HOME)])
+        .cwd("/")
+        .user(
+            UserBuilder::default()
+                .uid(identity.user)
+                .gid(identity.user)
+                .build()?,
+        )
+        .no_new_privileges(true)
+        .capabilities(
+            LinuxCapabilitiesBuilder::default()
+                .bounding(none())
+                .effective(none())
+                .inheritable(none())
+                .permitted(none())
+                .ambient(none())
+                .build()?,
+        )
+        .rlimits(Vec::new())
+        .build()?;
+    SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path(files::ROOT).readonly(false).build()?)
+        .hostname(hostname)
+        .process(process)
+        .mounts(mounts(identity)?)
+        .linux(linux)
+        .build()
+}
+
+fn mappings(lines: &[MapLine]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = |line: &MapLine| {
+        LinuxIdMappingBuilder::default()
+            .container_id(line.inside)
+            .host_id(line.outside)
+            .size(line.count)
+            .build()
+    };
+    lines.iter().map(mapping).collect()
+}
+
+fn mounts(identity: &Identity) -> Result<Vec<Mount>, OciSpecError> {
+    // gid 5 is `tty` everywhere, where there is such a gid.
+    let tty = identity.gids.iter().any(|line| line.inside == 0 && line.count > 5);
+    let pts = match tty {
+        true => "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        false => "newinstance,ptmxmode=0666,mode=0620",
+    };
+    let rows = [
+        ("proc", "/proc", "proc", "nosuid,noexec,nodev"),
+        ("tmpfs", "/dev", "tmpfs", "nosuid,strictatime,mode=755,size=64k,nr_inodes=256"),
+        ("devpts", "/dev/pts", "devpts", pts),
+        (files::SHM, "/dev/shm", "bind", "bind,nosuid,noexec,nodev"),
+    ];
+    let mount = |(source, destination, kind, options): (&str, &str, &str, &str)| {
+        MountBuilder::default()
+            .source(source)
+            .destination(destination)
+            .typ(kind)
+            .options(options.split(',').map(str::to_owned).collect::<Vec<_>>())
+            .build()
+    };
+    rows.into_iter().map(mount).collect()
+}
