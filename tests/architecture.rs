@@ -13,7 +13,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sys", &["sys", "core"]),
     ("launcher", &["launcher", "sandbox", "sys", "core", "config"]),
     ("config", &["config", "sandbox", "core"]),
-    ("worker", &["worker", "launcher", "sandbox", "sys", "config", "core"]),
+    (
+        "worker",
+        &["worker", "launcher", "sandbox", "sys", "config", "core"],
+    ),
     ("driver", &["driver", "worker", "config", "core"]),
     ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
     ("control", &["control", "driver", "worker", "config", "core"]),
