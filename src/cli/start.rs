@@ -1,5 +1,6 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config::paths::User;
-use crate::config::{self, Config, ConfigFile, Overrides};
+use crate::config::{self, Config, ConfigFile, Kind, Overrides, SandboxChoice};
 use crate::control;
 use crate::driver::{Driver, Shutdown};
-use crate::launcher::{self, Client, Forked, Guard};
+use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy;
+use crate::sandbox::cgroup::{Hierarchies, Host};
 use crate::sys::kernel;
 use crate::telemetry::{self, LogArgs};
 use crate::worker::{DEFAULT_PORTS, StateDir, Workers};
@@ -54,13 +56,49 @@ impl Start {
         let mut config = config::load(&self.config.path)?;
         self.overrides.apply(&mut config);
         telemetry::init(log)?;
+        let config = Arc::new(config);
+        let sandboxes = sandboxes(&config, &self.config.path)?;
         // From here to the end of this process this thread lives: the launcher dies with it.
-        let forked = launcher::fork(launcher::Options {
+        let mut forked = launcher::fork(launcher::Options {
             lifetime: config.lifetime,
+            sandboxes,
         })?;
         tell_guard(&forked.guard);
+        tell_sandboxes(&config, &forked);
         raise_open_files();
-        serve(Arc::new(config), forked)
+        let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
+        let launcher = Arc::clone(&forked.pidfd);
+        let served = serve(config, forked);
+        // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
+        launcher.wait()?;
+        if let Err(e) = groups.close() {
+            warn!("cannot remove herd's own control groups; the next herd with this state directory will: {e}");
+        }
+        served
+    }
+}
+
+/// Everything about sandboxes that can be known before there is a worker; every mistake in one run.
+fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
+    if config.kinds.iter().all(|kind| kind.sandbox.on().is_none()) {
+        return Ok(Sandboxes::default());
+    }
+    let state_dir = config.state_dir_for(&User::current());
+    let opened = Hierarchies::open(&state_dir, sandbox::needs(config), Host::current());
+    let available = opened.hierarchies.controllers();
+    match sandbox::prepare(config, available, &opened.missing) {
+        Ok(plans) => Ok(Sandboxes {
+            plans,
+            hierarchies: opened.hierarchies,
+        }),
+        Err(wrong) => {
+            let _ = opened.hierarchies.close();
+            let lines: Vec<String> = wrong
+                .iter()
+                .map(|e| format!("{}: {e}", file.display()))
+                .collect();
+            Err(anyhow::anyhow!("{}", lines.join("\n")))
+        }
     }
 }
 
@@ -87,7 +125,7 @@ async fn supervise(
     data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
-    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
+    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events)?;
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
@@ -159,6 +197,29 @@ impl Signals {
         }
         tokio::time::sleep(REAP_LIMIT).await;
         anyhow::anyhow!("some workers were not reaped within {REAP_LIMIT:?} of being killed")
+    }
+}
+
+/// Says for each kind what its workers are held by.
+fn tell_sandboxes(config: &Config, forked: &Forked) {
+    for (kind, plan) in config.kinds.iter().zip(&forked.sandboxes.plans) {
+        for weaker in plan.iter().flat_map(|plan| plan.weaker()) {
+            warn!(kind = kind.name, "WEAKER SANDBOX, as `require: best-effort` allows: {weaker}");
+        }
+    }
+    let unsaid = |kind: &&Arc<Kind>| matches!(kind.sandbox, SandboxChoice::Unsaid);
+    let bare: Vec<&str> = config
+        .kinds
+        .iter()
+        .filter(unsaid)
+        .map(|kind| kind.name.as_str())
+        .collect();
+    if !bare.is_empty() {
+        info!(
+            kinds = bare.join(", "),
+            "these workers run without a sandbox, with all rights of this user; add `sandbox: host` to a kind to \
+             isolate its workers, or `sandbox: off` to say that this is meant"
+        );
     }
 }
 

@@ -82,6 +82,8 @@ pub enum Lifetime {
 #[derive(Debug, Clone)]
 pub struct Kind {
     pub name: String,
+    /// Its place among the kinds; its `KindId`.
+    pub index: usize,
     pub cmd: Vec<Template>,
     pub env: BTreeMap<String, Template>,
     /// Patterns (`*` and `?`) of variable names copied from herd's own environment.

@@ -46,7 +46,11 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
             Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,
         },
         drain_timeout: file.drain_timeout.map_or(30 * SECOND, |time| time.0),
-        kinds: kinds.into_iter().map(Arc::new).collect(),
+        kinds: kinds
+            .into_iter()
+            .enumerate()
+            .map(|(index, kind)| Arc::new(Kind { index, ..kind }))
+            .collect(),
     })
 }
 
@@ -240,6 +244,7 @@ impl Judge<'_> {
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
+            index: 0,
             cmd: cmd?,
             env,
             env_passthrough: raw

@@ -52,15 +52,59 @@ impl fmt::Display for EndReason {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// A limit of its sandbox had to do with it.
+    Limited { status: Status, limit: Limit },
     /// The keeper died (killed from outside) before it could report; the tree died with it.
     KeeperLost,
+}
+
+/// What wait(2) says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A limit that a worker has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The kernel killed for lack of memory.
+    Memory,
+    /// The kernel refused it this many processes or threads.
+    Processes { refused: u64 },
+    /// It wanted to run and had to wait, so long.
+    Processor { waited: Duration },
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("it ran out of memory (sandbox.memory)"),
+            Self::Processes { refused } => {
+                write!(f, "it was refused {refused} more processes or threads (sandbox.pids)")
+            }
+            Self::Processor { waited } => {
+                write!(f, "it had to wait {waited:.1?} for the processor (sandbox.cpus)")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Code(code) => Status::Code(*code).fmt(f),
+            Self::Signal(signal) => Status::Signal(*signal).fmt(f),
+            Self::Limited { status, limit } => write!(f, "{status}: {limit}"),
             Self::KeeperLost => f.write_str("its keeper was killed"),
         }
     }

@@ -38,7 +38,7 @@ mod refusal;
 mod rules;
 mod timers;
 
-pub use ending::{EndReason, Exit, StartFailure, StartFailureKind};
+pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
 pub use holders::{HolderKind, Holders, Release, Snapshot};
 pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
 pub use machine::{

@@ -11,12 +11,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::sandbox::cgroup::GroupId;
 use crate::sys::fd;
 use crate::sys::pidfd::PidFd;
 
 use super::fork::{Forked, Guard};
 use super::run::KILL_TREE;
-use super::wire::{self, KeeperId, Program, Reply, Request};
+use super::sandbox::{Ids, Plans, Slot};
+use super::wire::{self, Answer, Ask, Door, KeeperId, Program, Reply, Request, Task};
 
 /// Talks to the launcher. One thread's; [`Client::listen`] has to be polled for anything to be heard.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Client {
     socket: AsyncFd<OwnedFd>,
     launcher: Arc<PidFd>,
     guard: Guard,
+    plans: Plans,
+    ids: Option<Ids>,
     next: Cell<u64>,
     /// One sender at a time waits for room in the socket.
     sending: Mutex<()>,
@@ -57,7 +61,23 @@ pub struct Keeper {
     pidfd: PidFd,
     pid: Option<i32>,
     kill_with: Signal,
+    /// To the keeper of a sandbox.
+    control: Option<OwnedFd>,
 }
+
+/// A sandbox to be made.
+#[derive(Debug, Clone)]
+pub struct NewSandbox {
+    /// Index of its kind.
+    pub kind: usize,
+    pub slot: Slot,
+    /// An empty directory, which only names the place.
+    pub dir: String,
+    pub group: GroupId,
+}
+
+/// A keeper, and who hears of its end: of the whole tree's, or of the launcher's, as an error.
+pub type Spawned = (Keeper, oneshot::Receiver<()>);
 
 impl Keeper {
     /// As the host numbers it. `None`: it was gone before its number could be read.
@@ -78,27 +98,69 @@ impl Keeper {
     pub fn has_exited(&self) -> bool {
         self.pidfd.has_exited()
     }
+
+    /// Tells a created sandbox what to run; once. Whether it does is the report's to tell.
+    pub fn run(&self, program: Program) -> io::Result<()> {
+        let ask = wire::encode(&Ask::Run { program })?;
+        fd::send_packet(self.control()?.as_fd(), &ask, &[])
+    }
+
+    /// Has the keeper of a sandbox open a socket inside it. From any thread with a tokio runtime.
+    pub async fn open(&self, door: Door) -> io::Result<OwnedFd> {
+        let (ours, theirs) = fd::packet_pair()?;
+        let ask = wire::encode(&Ask::Open { door })?;
+        fd::send_packet(self.control()?.as_fd(), &ask, &[theirs.as_fd()])?;
+        drop(theirs);
+        set_nonblocking(&ours)?;
+        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
+        let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
+        let mut buffer = Vec::new();
+        let answer = ours
+            .async_io(Interest::READABLE, |socket| {
+                wire::receive_small(socket.as_fd(), &mut buffer)
+            })
+            .await?;
+        match answer {
+            Some((Answer::Here, mut fds)) => fds.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData)),
+            Some((Answer::Refused { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
+            None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+        }
+    }
+
+    fn control(&self) -> io::Result<&OwnedFd> {
+        self.control
+            .as_ref()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+    }
+}
+
+fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    nix::fcntl::fcntl(
+        socket,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )?;
+    Ok(())
+}
+
+/// Room for the largest message; the kernel caps it at net.core.wmem_max, which is enough by default.
+fn make_room(socket: &OwnedFd) -> io::Result<()> {
+    let room = 2 * wire::MAX_BODY;
+    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::SndBuf, &room)?)
 }
 
 impl Client {
     /// Needs a tokio runtime with I/O.
     pub fn new(forked: Forked) -> io::Result<Self> {
-        nix::fcntl::fcntl(
-            &forked.socket,
-            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-        )?;
-        // Room for the largest request; the kernel caps it at net.core.wmem_max, which is enough by default.
-        nix::sys::socket::setsockopt(
-            &forked.socket,
-            nix::sys::socket::sockopt::SndBuf,
-            &(2 * wire::MAX_BODY),
-        )?;
+        set_nonblocking(&forked.socket)?;
+        make_room(&forked.socket)?;
         // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
         let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
         Ok(Self {
             socket,
             launcher: forked.pidfd,
             guard: forked.guard,
+            plans: forked.sandboxes.plans,
+            ids: forked.ids,
             next: Cell::new(0),
             sending: Mutex::new(()),
             waiting: RefCell::default(),
@@ -109,19 +171,57 @@ impl Client {
         &self.guard
     }
 
+    /// One per kind.
+    pub fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    /// The ids that sandboxes share; `None` where there can be no sandboxes.
+    pub fn ids(&self) -> Option<Ids> {
+        self.ids
+    }
+
     pub fn launcher(&self) -> &Arc<PidFd> {
         &self.launcher
     }
 
     /// Starts a keeper with `program`; the pipes are the write ends of stdout, stderr and the status pipe.
-    /// The receiver resolves once the whole tree is gone and reaped (or, with an error, once the launcher is).
-    pub async fn spawn(
+    pub async fn spawn(&self, program: Program, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
+        let pipes = Vec::from(pipes);
+        self.request(Task::Bare { program }, pipes, None).await
+    }
+
+    /// Starts the keeper of a sandbox, which makes it and waits for [`Keeper::run`].
+    pub async fn create(&self, sandbox: NewSandbox, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
+        let refused = |e: io::Error| SpawnError::Refused {
+            message: e.to_string(),
+        };
+        let (ours, theirs) = fd::packet_pair().map_err(refused)?;
+        set_nonblocking(&ours).and_then(|()| make_room(&ours)).map_err(refused)?;
+        let NewSandbox {
+            kind,
+            slot,
+            dir,
+            group,
+        } = sandbox;
+        let task = Task::Sandbox {
+            kind,
+            slot,
+            dir,
+            group,
+        };
+        let fds = pipes.into_iter().chain([theirs]).collect();
+        self.request(task, fds, Some(ours)).await
+    }
+
+    async fn request(
         &self,
-        program: Program,
-        pipes: [OwnedFd; 3],
-    ) -> Result<(Keeper, oneshot::Receiver<()>), SpawnError> {
+        task: Task,
+        pipes: Vec<OwnedFd>,
+        control: Option<OwnedFd>,
+    ) -> Result<Spawned, SpawnError> {
         let keeper = KeeperId(self.next.replace(self.next.get() + 1));
-        let request = wire::encode(&Request::Spawn { keeper, program }).map_err(|e| SpawnError::Refused {
+        let request = wire::encode(&Request::Spawn { keeper, task }).map_err(|e| SpawnError::Refused {
             message: e.to_string(),
         })?;
         let (spawned, answer) = oneshot::channel();
@@ -133,11 +233,12 @@ impl Client {
                 reaped,
             },
         );
-        let fds = [pipes[0].as_fd(), pipes[1].as_fd(), pipes[2].as_fd()];
+        let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
         if self.send(&request, &fds).await.is_err() {
             self.waiting.borrow_mut().remove(&keeper);
             return Err(SpawnError::Lost);
         }
+        drop(fds);
         // The write ends must be the worker's alone, or their end would never be seen.
         drop(pipes);
         let pidfd = match answer.await {
@@ -155,6 +256,7 @@ impl Client {
                 pidfd,
                 pid,
                 kill_with,
+                control,
             },
             told,
         ))

@@ -22,8 +22,10 @@ mod fork;
 mod keeper;
 mod run;
 pub mod sandbox;
+mod subordinate;
 mod wire;
 
-pub use client::{Client, Keeper, Lost, SpawnError};
+pub use client::{Client, NewSandbox, Spawned, Keeper, Lost, SpawnError};
+pub use run::Sandboxes;
 pub use fork::{ForkError, Forked, Guard, Options, fork};
 pub use wire::{Door, KeeperId, Program, Report};

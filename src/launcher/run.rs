@@ -23,19 +23,46 @@ use crate::sys::process;
 
 use super::fork::Guard;
 use super::keeper;
-use super::sandbox;
+use super::sandbox::{self, Ids, Owner, SubRange};
 use super::wire::{self, KeeperId, Program, Reply, Request, Task};
 
 /// poll(2) counts whole milliseconds; a wait must not end before its time and spin.
 const ROUND_UP: Duration = Duration::from_millis(1);
 
 /// What the launcher needs to know of sandboxes; made before it is forked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sandboxes {
     pub plans: sandbox::Plans,
     pub hierarchies: Hierarchies,
-    /// `None`: there are no namespaces to make sandboxes of.
-    pub ids: Option<sandbox::Ids>,
+}
+
+/// The ids that the user who runs herd may give away, to whom the kernel lets it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offered {
+    pub(super) own: Owner,
+    pub(super) range: Option<SubRange>,
+}
+
+/// What of them the launcher's user namespace has; told by the one byte that lets the launcher go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mapped {
+    Own = b'1',
+    WithRange = b'+',
+}
+
+impl Offered {
+    pub(super) fn ids(self, guard: &Guard, mapped: Mapped) -> Option<Ids> {
+        match (guard, mapped, self.range) {
+            (Guard::Weak { .. }, ..) => None,
+            (Guard::PidNamespace, ..) => Some(Ids::Ranges),
+            (Guard::UserPidNamespace, Mapped::WithRange, Some(range)) => Some(Ids::Subordinate {
+                uid: self.own,
+                range,
+            }),
+            (Guard::UserPidNamespace, ..) => Some(Ids::Own(self.own)),
+        }
+    }
 }
 
 enum Prepared {
@@ -62,12 +89,13 @@ pub(super) fn launcher(
     parent: &Lifeline,
     guard: &Guard,
     sandboxes: &Sandboxes,
+    offered: Offered,
 ) -> i32 {
-    let ready = set_up(go, parent, guard).and_then(|signals| {
+    let ready = set_up(go, parent, guard).and_then(|(mapped, signals)| {
         let lifeline = Lifeline::tie().map_err(|e| format!("cannot make a lifeline: {e}"))?;
-        Ok((signals, lifeline))
+        Ok((offered.ids(guard, mapped), signals, lifeline))
     });
-    let (signals, lifeline) = match ready {
+    let (ids, signals, lifeline) = match ready {
         Ok(ready) => ready,
         Err(message) => {
             // If herd cannot be told, it sees the end of the socket.
@@ -87,6 +115,7 @@ pub(super) fn launcher(
         },
         weak,
         sandboxes,
+        ids,
         keepers: HashMap::new(),
         reaped: Vec::new(),
         removals: Removals::default(),
@@ -99,7 +128,7 @@ pub(super) fn launcher(
     }
 }
 
-fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<SignalFd, String> {
+fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<(Mapped, SignalFd), String> {
     let step = |what: &'static str| move |e: Errno| format!("the launcher cannot {what}: {e}");
     let _ = prctl::set_name(c"herd-launcher");
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("arm its parent-death signal"))?;
@@ -109,9 +138,14 @@ fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<SignalFd, Str
     }
     // In a user namespace nothing may be done before the ids are mapped; an end of file means that they never
     // will be.
-    if fd::retry(|| nix::unistd::read(&go, &mut [0; 1])) != Ok(1) {
+    let mut byte = [0; 1];
+    if fd::retry(|| nix::unistd::read(&go, &mut byte)) != Ok(1) {
         exit_now(1);
     }
+    let mapped = match byte == [Mapped::WithRange as u8] {
+        true => Mapped::WithRange,
+        false => Mapped::Own,
+    };
     drop(go);
     // Ctrl-C goes to the whole foreground process group; how herd ends is herd's decision.
     nix::unistd::setsid().map_err(step("leave the foreground process group"))?;
@@ -131,8 +165,9 @@ fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<SignalFd, Str
     }
     let mut mine = SigSet::empty();
     mine.add(Signal::SIGCHLD);
-    SignalFd::with_flags(&mine, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(step("watch its children"))
+    let signals = SignalFd::with_flags(&mine, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(step("watch its children"))?;
+    Ok((mapped, signals))
 }
 
 struct Launcher<'a> {
@@ -142,6 +177,8 @@ struct Launcher<'a> {
     namespaces: Namespaces,
     weak: bool,
     sandboxes: &'a Sandboxes,
+    /// `None`: there are no namespaces to make sandboxes of.
+    ids: Option<Ids>,
     keepers: HashMap<i32, Kept>,
     /// Keepers that are gone while strays of some keeper are not; only with the weak guard.
     reaped: Vec<Kept>,
@@ -238,7 +275,7 @@ impl Launcher<'_> {
         };
         let plan = self.sandboxes.plans.get(kind).and_then(Option::as_ref);
         let plan = plan.ok_or("the request names no sandbox")?;
-        let ids = self.sandboxes.ids.ok_or("sandboxes need namespaces, and there are none")?;
+        let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
         let control = fds.pop().ok_or("the request lacks its control socket")?;
         let order = sandbox::Order {
             plan: Arc::clone(plan),

@@ -158,6 +158,22 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     buffer.resize(MAX_BODY, 0);
+    receive_into(socket, buffer)
+}
+
+/// For messages that are a few words: without clearing a large buffer for each.
+pub(crate) fn receive_small<T: for<'de> Deserialize<'de>>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    buffer.resize(256, 0);
+    receive_into(socket, buffer)
+}
+
+fn receive_into<T: for<'de> Deserialize<'de>>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     match fd::receive_packet(socket, buffer)? {
         (0, _) => Ok(None),
         (len, fds) => Ok(Some((serde_json::from_slice(&buffer[..len])?, fds))),

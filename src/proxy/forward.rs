@@ -537,6 +537,10 @@ fn merge_cookies(headers: &mut HeaderMap) {
 fn own_host(bound: &Bound) -> HeaderValue {
     match &bound.session.endpoint {
         crate::worker::Endpoint::Tcp(tcp) => HeaderValue::try_from(tcp.addr.to_string()).ok(),
+        crate::worker::Endpoint::Inside(inside) => {
+            let address = inside.address();
+            address.and_then(|address| HeaderValue::try_from(address.to_string()).ok())
+        }
         crate::worker::Endpoint::Unix(_) => None,
     }
     .unwrap_or_else(|| HeaderValue::from_static("localhost"))

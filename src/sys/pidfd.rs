@@ -71,6 +71,13 @@ impl PidFd {
         Ok(pid.filter(|pid| *pid > 0))
     }
 
+    /// Blocks until it has exited.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        super::fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
+        Ok(())
+    }
+
     /// Whether it has exited (reaped or not).
     pub fn has_exited(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::launcher::Keeper;
+use crate::launcher::{Door, Keeper};
 use crate::sys::listener::{self, Listener};
 use crate::sys::process::{self, Ownership};
 
@@ -18,6 +18,8 @@ pub enum Endpoint {
     Tcp(TcpEndpoint),
     /// A socket in the worker's own 0700 directory.
     Unix(Arc<PathBuf>),
+    /// In a sandbox, through its keeper.
+    Inside(InsideEndpoint),
 }
 
 /// A connection to a worker.
@@ -46,8 +48,60 @@ impl Endpoint {
                 stream.set_nodelay(true)?;
                 Ok(Connection::Tcp(stream))
             }
+            Self::Inside(inside) => inside.connect().await,
             Self::Unix(path) => Ok(Connection::Unix(UnixStream::connect(path.as_path()).await?)),
         }
+    }
+}
+
+/// Where a sandboxed worker is reached. No proof is needed: nobody else is in there.
+#[derive(Debug, Clone)]
+pub struct InsideEndpoint {
+    /// `None`: the worker's UNIX socket.
+    port: Option<SocketAddr>,
+    keeper: Arc<Keeper>,
+}
+
+impl PartialEq for InsideEndpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && Arc::ptr_eq(&self.keeper, &other.keeper)
+    }
+}
+
+impl Eq for InsideEndpoint {}
+
+impl InsideEndpoint {
+    pub(super) fn port(addr: SocketAddr, keeper: Arc<Keeper>) -> Self {
+        Self {
+            port: Some(addr),
+            keeper,
+        }
+    }
+
+    pub(super) fn socket(keeper: Arc<Keeper>) -> Self {
+        Self { port: None, keeper }
+    }
+
+    /// The worker's address inside, as the worker knows it.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port
+    }
+
+    async fn connect(&self) -> io::Result<Connection> {
+        let Some(addr) = self.port else {
+            let socket = self.keeper.open(Door::Unix).await?;
+            let stream = std::os::unix::net::UnixStream::from(socket);
+            return Ok(Connection::Unix(UnixStream::from_std(stream)?));
+        };
+        let door = match addr {
+            SocketAddr::V4(_) => Door::Tcp4,
+            SocketAddr::V6(_) => Door::Tcp6,
+        };
+        let socket = self.keeper.open(door).await?;
+        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+        let stream = socket.connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection::Tcp(stream))
     }
 }
 

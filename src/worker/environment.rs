@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{Kind, Values};
 use crate::launcher::Program;
+use crate::launcher::sandbox::{HOME, OWN_BINARY, OWN_NAME, Plan};
 
 /// Always passed on where herd has them; few programs run without.
 const ALWAYS: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -18,16 +19,27 @@ pub(super) fn own() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A command of this name is this very binary, so that herd's own runner is always of the version that reads the
-/// file, and works before anything is installed.
-const OWN_NAME: &str = "herd";
-
 /// What to run for a worker of this kind. Later sources win: PATH, HOME and LANG, `env_passthrough`, `PORT`,
 /// `env`.
-pub(super) fn program(kind: &Kind, values: &Values, own: &[(String, String)]) -> Program {
+///
+/// In a sandbox herd's own PATH and HOME mean nothing: they are the bundle's, or the usual ones.
+pub(super) fn program(
+    kind: &Kind,
+    values: &Values,
+    own: &[(String, String)],
+    sandbox: Option<&Plan>,
+) -> Program {
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
+    if let Some(plan) = sandbox {
+        env.insert("HOME".to_owned(), HOME.to_owned());
+        env.extend(plan.env().iter().cloned());
+    }
+    let always: &[&str] = match sandbox {
+        Some(_) => &["LANG"],
+        None => &ALWAYS,
+    };
     let passed = |name: &str| {
-        ALWAYS.contains(&name)
+        always.contains(&name)
             || kind
                 .env_passthrough
                 .iter()
@@ -43,18 +55,24 @@ pub(super) fn program(kind: &Kind, values: &Values, own: &[(String, String)]) ->
             .map(|(name, value)| (name.clone(), value.render(values))),
     );
     let mut argv: Vec<String> = kind.cmd.iter().map(|argument| argument.render(values)).collect();
-    if let Some(name) = argv.first_mut()
-        && name == OWN_NAME
-        && let Some(this) = std::env::current_exe()
+    if let Some(name) = argv.first_mut().filter(|name| *name == OWN_NAME) {
+        if sandbox.is_some() {
+            *name = OWN_BINARY.to_owned();
+        } else if let Some(this) = std::env::current_exe()
             .ok()
             .and_then(|path| path.into_os_string().into_string().ok())
-    {
-        *name = this;
+        {
+            *name = this;
+        }
     }
     Program {
         argv,
         env: env.into_iter().collect(),
-        cwd: kind.cwd.as_ref().map(|cwd| cwd.render(values)),
+        cwd: match (&kind.cwd, sandbox) {
+            (Some(cwd), _) => Some(cwd.render(values)),
+            (None, Some(plan)) => Some(plan.cwd().unwrap_or(HOME).to_owned()),
+            (None, None) => None,
+        },
     }
 }
 

@@ -7,13 +7,15 @@ mod logs;
 mod output;
 mod ports;
 mod readiness;
+mod report;
+mod sandbox;
 mod start;
 mod state_dir;
 mod workers;
 
 use std::time::Duration;
 
-pub use endpoint::{Connection, Endpoint, TcpEndpoint};
+pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
 pub use escape::escape;
 pub use logs::{Line, Logs, Stream};
 pub use ports::DEFAULT_PORTS;
@@ -60,6 +62,10 @@ impl std::fmt::Display for Endpoint {
         match self {
             Self::Tcp(tcp) => tcp.addr.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
+            Self::Inside(inside) => match inside.address() {
+                Some(addr) => write!(f, "{addr} in its sandbox"),
+                None => f.write_str("a socket in its sandbox"),
+            },
         }
     }
 }

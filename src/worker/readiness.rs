@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
 use crate::config::{Kind, Protocol};
-use crate::launcher::Keeper;
+use crate::launcher::{Door, Keeper, sandbox};
+use crate::sys::listener;
 
-use super::endpoint::{Connection, Endpoint, Standing, TcpEndpoint, standing};
+use super::endpoint::{Connection, Endpoint, InsideEndpoint, Standing, TcpEndpoint, standing};
 
 /// The first probe comes at once; then pauses grow to the longest.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
@@ -36,6 +38,9 @@ const STRANGER_AFTER: u32 = 3;
 pub(super) enum Target {
     Port(u16),
     Socket(Arc<PathBuf>),
+    /// The fixed port, or the socket, of a sandbox with a network of its own; nobody else can be there.
+    InsidePort,
+    InsideSocket,
 }
 
 #[derive(Debug)]
@@ -54,8 +59,9 @@ pub(super) async fn verdict(
 ) -> Verdict {
     let mut pause = FIRST_PAUSE;
     let mut strange = 0;
+    let mut inside = None;
     loop {
-        match listening(target, keeper).await {
+        match listening(target, keeper, &mut inside).await {
             Ok(endpoint) => match healthy(kind, &endpoint).await {
                 Ok(()) => return Verdict::Ready(endpoint),
                 Err(text) => last.replace(text),
@@ -81,8 +87,18 @@ enum NotYet {
     Stranger,
 }
 
-async fn listening(target: &Target, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
+/// `inside` is a socket for questions about a sandbox's listeners, kept from one call to the next.
+async fn listening(
+    target: &Target,
+    keeper: &Arc<Keeper>,
+    inside: &mut Option<OwnedFd>,
+) -> Result<Endpoint, NotYet> {
     match target {
+        Target::InsidePort => inside_port(keeper, inside).await,
+        Target::InsideSocket => match keeper.open(Door::Unix).await {
+            Ok(_) => Ok(Endpoint::Inside(InsideEndpoint::socket(Arc::clone(keeper)))),
+            Err(e) => Err(NotYet::Because(format!("connecting to the worker's socket: {e}"))),
+        },
         Target::Port(port) => on_port(*port, keeper),
         Target::Socket(path) => {
             let endpoint = Endpoint::Unix(Arc::clone(path));
@@ -97,14 +113,42 @@ async fn listening(target: &Target, keeper: &Arc<Keeper>) -> Result<Endpoint, No
     }
 }
 
+async fn inside_port(keeper: &Arc<Keeper>, inside: &mut Option<OwnedFd>) -> Result<Endpoint, NotYet> {
+    let unheard = |e: io::Error| NotYet::Because(format!("cannot ask for the sandbox's listeners: {e}"));
+    let socket = match inside.take() {
+        Some(socket) => socket,
+        None => keeper.open(Door::Listeners).await.map_err(unheard)?,
+    };
+    let mut found = None;
+    for addr in loopback(sandbox::PORT) {
+        match listener::at_from(&socket, addr) {
+            Ok(Some(_)) => found = found.or(Some(addr)),
+            Ok(None) => {}
+            Err(e) if addr.is_ipv6() => tracing::debug!("cannot ask for listeners at {addr}: {e}"),
+            Err(e) => return Err(unheard(e)),
+        }
+    }
+    *inside = Some(socket);
+    match found {
+        Some(addr) => Ok(Endpoint::Inside(InsideEndpoint::port(addr, Arc::clone(keeper)))),
+        None => Err(NotYet::Because(format!(
+            "nothing listens on port {} in the sandbox",
+            sandbox::PORT
+        ))),
+    }
+}
+
+fn loopback(port: u16) -> [SocketAddr; 2] {
+    [
+        (Ipv4Addr::LOCALHOST, port).into(),
+        (Ipv6Addr::LOCALHOST, port).into(),
+    ]
+}
+
 /// Asks the kernel instead of connecting: a worker without a health path sees no connection that is not a
 /// client's, and a stranger sees none at all.
 fn on_port(port: u16, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
-    let addresses: [SocketAddr; 2] = [
-        (Ipv4Addr::LOCALHOST, port).into(),
-        (Ipv6Addr::LOCALHOST, port).into(),
-    ];
-    for addr in addresses {
+    for addr in loopback(port) {
         match standing(addr, keeper) {
             Ok(Standing::Proven(listener)) => {
                 return Ok(Endpoint::Tcp(TcpEndpoint::new(

@@ -19,18 +19,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::config::{Kind, Upstream, Values};
+use crate::config::{Kind, SandboxNetwork, Upstream, Values};
 use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
-use crate::launcher::{Keeper, Report};
+use crate::launcher::{Keeper, sandbox};
 use crate::sys::listener;
 
 use super::logs::{Logs, Stream};
+use super::report::ReportReader;
+use super::sandbox::{Place, pipe};
 use super::readiness::{self, Target, Verdict};
 use super::workers::Shared;
 use super::{Death, Event, environment, output, state_dir};
@@ -64,8 +64,14 @@ enum Try {
 
 impl Life {
     pub(super) async fn run(self) {
-        let exit = match self.shared.state.make(self.worker) {
-            Ok(dir) => {
+        let made = match self.kind.sandbox.on() {
+            // All of a sandbox's files are inside.
+            Some(_) => Ok(None),
+            None => self.shared.state.make(self.worker).map(Some),
+        };
+        let exit = match made {
+            Ok(None) => self.tries(Path::new(sandbox::HOME)).await,
+            Ok(Some(dir)) => {
                 let exit = self.tries(&dir).await;
                 remove(dir).await;
                 exit
@@ -105,6 +111,7 @@ impl Life {
                 return None;
             }
             let port = match self.kind.upstream {
+                Upstream::Port if self.has_own_network() => None,
                 Upstream::Port => {
                     let port = self.shared.ports.borrow_mut().allot();
                     if port.is_none() {
@@ -130,10 +137,22 @@ impl Life {
         None
     }
 
+    /// Of a sandbox: then no port can be another's.
+    fn has_own_network(&self) -> bool {
+        let sandbox = self.kind.sandbox.on();
+        sandbox.is_some_and(|sandbox| sandbox.network == SandboxNetwork::None)
+    }
+
     async fn attempt(&self, dir: &Path, port: Option<u16>, attempt: u32) -> Try {
-        let socket = dir.join("s");
+        let sandboxed = self.kind.sandbox.on().is_some();
+        let socket = match sandboxed {
+            true => Path::new(sandbox::SOCKET_DIR).join(sandbox::SOCKET),
+            false => dir.join("s"),
+        };
         let target = match port {
             Some(port) => Target::Port(port),
+            None if self.kind.upstream == Upstream::Port => Target::InsidePort,
+            None if sandboxed => Target::InsideSocket,
             None if socket.as_os_str().len() > MAX_SOCKET_PATH => {
                 self.resource(format!(
                     "the worker's socket {} would be {} bytes long and the kernel takes {MAX_SOCKET_PATH}; use a \
@@ -148,28 +167,45 @@ impl Life {
         };
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let values = Values {
-            port,
-            socket: port.is_none().then(|| text(&socket)),
+            port: match target {
+                Target::InsidePort => Some(sandbox::PORT),
+                _ => port,
+            },
+            socket: (self.kind.upstream == Upstream::Socket).then(|| text(&socket)),
             session_id: self.session.as_ref().map(|id| id.as_str().to_owned()),
             worker: self.worker.to_string(),
             dir: text(dir),
         };
-        let mut running = match self.spawn(&values).await {
+        let limit = self.kind.start_timeout;
+        let until = Instant::now() + limit;
+        let started = match sandboxed {
+            true => self.spawn_sandboxed(&values, until).await,
+            false => self.spawn(&values).await.map_err(NotStarted::AtAll),
+        };
+        let mut running = match started {
             Ok(running) => running,
-            Err(message) => {
+            Err(NotStarted::AtAll(message)) => {
                 self.resource(message).await;
                 return Try::Over(None);
+            }
+            Err(NotStarted::Sandbox { mut running, message }) => {
+                // What libcontainer said of it is among the output.
+                if let Err(e) = running.keeper.kill() {
+                    tracing::error!(worker = %self.worker, "cannot kill the sandbox's keeper: {e}");
+                }
+                let exit = running.end(&self.shared).await;
+                self.resource(message).await;
+                return Try::Over(exit);
             }
         };
 
         let last = RefCell::new("none yet".to_owned());
-        let limit = self.kind.start_timeout;
         let keeper = Arc::clone(&running.keeper);
         let verdict = tokio::select! {
             biased;
             () = running.report.ended() => None,
             verdict = readiness::verdict(&self.kind, &target, &keeper, &last) => Some(verdict),
-            () = tokio::time::sleep(limit) => {
+            () = tokio::time::sleep_until(until) => {
                 let last = last.borrow().clone();
                 self.fail(StartFailureKind::Timeout { after: limit, last }).await;
                 return Try::Over(running.end(&self.shared).await);
@@ -201,7 +237,7 @@ impl Life {
         if self.shared.killed(self.worker).is_some() {
             return Try::Over(exit);
         }
-        if let Some(message) = running.report.exec_failure.take() {
+        if let Some(message) = running.report.exec_failure() {
             self.fail(StartFailureKind::Exec { message }).await;
             return Try::Over(exit);
         }
@@ -229,13 +265,9 @@ impl Life {
     }
 
     async fn spawn(&self, values: &Values) -> Result<Running, String> {
-        let program = environment::program(&self.kind, values, &self.shared.own_env);
-        let pipe = || {
-            nix::unistd::pipe2(OFlag::O_CLOEXEC)
-                .map_err(|e| format!("cannot make a pipe for the worker: {e}"))
-        };
+        let program = environment::program(&self.kind, values, &self.shared.own_env, None);
         let ((out, out_end), (err, err_end), (status, status_end)) = (pipe()?, pipe()?, pipe()?);
-        let report = ReportReader::new(self.worker, status).map_err(|e| e.to_string())?;
+        let report = ReportReader::new(status).map_err(|e| e.to_string())?;
         let (keeper, reaped) = self
             .shared
             .client
@@ -244,15 +276,64 @@ impl Life {
             .map_err(|e| e.to_string())?;
         let keeper = Arc::new(keeper);
         self.shared.alive(self.worker, &keeper);
-        let mut pumps = JoinSet::new();
-        pumps.spawn_local(output::pump(out, Stream::Stdout, Arc::clone(&self.logs)));
-        pumps.spawn_local(output::pump(err, Stream::Stderr, Arc::clone(&self.logs)));
         Ok(Running {
+            worker: self.worker,
             keeper,
             reaped,
             report,
-            pumps,
+            pumps: self.pumps([out, err]),
+            place: None,
         })
+    }
+
+    /// Takes a sandbox that was made ahead, or has one made, and tells it what to run.
+    async fn spawn_sandboxed(&self, values: &Values, until: Instant) -> Result<Running, NotStarted> {
+        let kind = self.kind.index;
+        let plan = self.shared.client.plans().get(kind).and_then(Option::as_ref);
+        let plan = plan.ok_or_else(|| NotStarted::AtAll("the kind has no sandbox".to_owned()))?;
+        let program = environment::program(&self.kind, values, &self.shared.own_env, Some(plan));
+        let created = match self.shared.stock.take(kind) {
+            Some(created) => created,
+            None => self
+                .shared
+                .create_sandbox(kind)
+                .await
+                .map_err(NotStarted::AtAll)?,
+        };
+        self.shared.alive(self.worker, &created.keeper);
+        let mut running = Running {
+            worker: self.worker,
+            keeper: created.keeper,
+            reaped: created.reaped,
+            report: created.report,
+            pumps: self.pumps(created.outputs),
+            place: Some(created.place),
+        };
+        let ready = match tokio::time::timeout_at(until, running.report.created()).await {
+            Ok(Ok(())) => running
+                .keeper
+                .run(program)
+                .map_err(|e| format!("cannot tell the sandbox what to run: {e}")),
+            Ok(Err(message)) => Err(message),
+            Err(_) => Err(format!(
+                "the sandbox was not made within {:?}",
+                self.kind.start_timeout
+            )),
+        };
+        // The next session is not to wait for what this one has taken.
+        let shared = Rc::clone(&self.shared);
+        tokio::task::spawn_local(async move { shared.stock_up(kind).await });
+        match ready {
+            Ok(()) => Ok(running),
+            Err(message) => Err(NotStarted::Sandbox { running, message }),
+        }
+    }
+
+    fn pumps(&self, [out, err]: [OwnedFd; 2]) -> JoinSet<()> {
+        let mut pumps = JoinSet::new();
+        pumps.spawn_local(output::pump(out, Stream::Stdout, Arc::clone(&self.logs)));
+        pumps.spawn_local(output::pump(err, Stream::Stderr, Arc::clone(&self.logs)));
+        pumps
     }
 
     async fn resource(&self, message: String) {
@@ -282,10 +363,20 @@ impl Life {
 
 /// A worker's process, until it is reaped.
 struct Running {
+    worker: WorkerId,
     keeper: Arc<Keeper>,
     reaped: oneshot::Receiver<()>,
     report: ReportReader,
     pumps: JoinSet<()>,
+    /// A sandbox's ids; free again after the reaping.
+    place: Option<Place>,
+}
+
+/// Why there is no program.
+enum NotStarted {
+    AtAll(String),
+    /// There is something to clear away.
+    Sandbox { running: Running, message: String },
 }
 
 impl Running {
@@ -294,56 +385,14 @@ impl Running {
     async fn end(&mut self, shared: &Shared) -> Option<Exit> {
         // An error means that the launcher is gone, and the tree with it.
         let _ = (&mut self.reaped).await;
-        shared.reaped(self.report.worker);
+        shared.reaped(self.worker);
+        self.place = None;
         let _ = tokio::time::timeout(DRAIN_LIMIT, async {
             self.report.read_out().await;
             while self.pumps.join_next().await.is_some() {}
         })
         .await;
-        self.report.exit
-    }
-}
-
-/// Reads what the keeper says.
-struct ReportReader {
-    worker: WorkerId,
-    lines: Lines<BufReader<pipe::Receiver>>,
-    exec_failure: Option<String>,
-    exit: Option<Exit>,
-}
-
-impl ReportReader {
-    fn new(worker: WorkerId, fd: OwnedFd) -> std::io::Result<Self> {
-        let lines = BufReader::new(pipe::Receiver::from_owned_fd(fd)?).lines();
-        Ok(Self {
-            worker,
-            lines,
-            exec_failure: None,
-            exit: None,
-        })
-    }
-
-    /// Until the main process has ended, or the keeper has without a word. Cancel-safe.
-    async fn ended(&mut self) {
-        while self.exit.is_none() && self.next().await {}
-    }
-
-    async fn read_out(&mut self) {
-        while self.next().await {}
-    }
-
-    async fn next(&mut self) -> bool {
-        let Ok(Some(line)) = self.lines.next_line().await else {
-            return false;
-        };
-        match serde_json::from_str(&line) {
-            Ok(Report::ExecFailed { message }) => self.exec_failure = Some(message),
-            Ok(Report::Exited { code }) => self.exit = Some(Exit::Code(code)),
-            Ok(Report::Signalled { signal }) => self.exit = Some(Exit::Signal(signal)),
-            Ok(Report::Note { message }) => tracing::debug!(worker = %self.worker, "{message}"),
-            Err(e) => tracing::warn!(worker = %self.worker, "the keeper is not understood: {e}"),
-        }
-        true
+        self.report.exit()
     }
 }
 

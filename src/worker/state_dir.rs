@@ -86,6 +86,22 @@ impl StateDir {
         &self.path
     }
 
+    /// An empty directory that sandboxes are built on, out of everybody else's sight.
+    pub(super) fn sandbox_dir(&self) -> Result<String, StateDirError> {
+        let path = self.path.join("sandbox");
+        private_dirs()
+            .recursive(true)
+            .create(&path)
+            .map_err(|source| StateDirError::Io {
+                what: "make",
+                path: path.clone(),
+                source,
+            })?;
+        path.into_os_string()
+            .into_string()
+            .map_err(|path| StateDirError::NotUtf8 { path: path.into() })
+    }
+
     /// Makes a worker's own directory, readable by nobody else.
     pub(super) fn make(&self, worker: WorkerId) -> io::Result<PathBuf> {
         let path = self.path.join(worker.to_string());

@@ -20,7 +20,8 @@ use super::environment;
 use super::logs::Logs;
 use super::ports::Ports;
 use super::start::Life;
-use super::state_dir::StateDir;
+use super::sandbox::Stock;
+use super::state_dir::{StateDir, StateDirError};
 
 /// Starts, ends and remembers workers. Lives on one thread, inside a `LocalSet`; dropping it ends every worker
 /// with the launcher.
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     pub(super) ports: RefCell<Ports>,
     pub(super) own_env: Vec<(String, String)>,
     pub(super) events: mpsc::Sender<Event>,
+    pub(super) stock: Stock,
+    /// Where keepers build sandboxes, each in a mount namespace of its own: an empty directory to everybody else.
+    pub(super) sandbox_dir: String,
     slots: RefCell<HashMap<WorkerId, Slot>>,
 }
 
@@ -82,8 +86,13 @@ impl Workers {
         state: StateDir,
         ports: RangeInclusive<u16>,
         events: mpsc::Sender<Event>,
-    ) -> Self {
+    ) -> Result<Self, StateDirError> {
+        let sandbox_dir = state.sandbox_dir()?;
+        let stock = Stock::new(client.ids());
+        let kinds = client.plans().len();
         let shared = Rc::new(Shared {
+            stock,
+            sandbox_dir,
             client,
             state,
             ports: RefCell::new(Ports::new(ports)),
@@ -98,7 +107,11 @@ impl Workers {
             let lost = listening.client.listen().await;
             tell.send_replace(Some(lost));
         });
-        Self { shared, lost, tasks }
+        for kind in (0..kinds).filter(|kind| shared.client.plans()[*kind].is_some()) {
+            let shared = Rc::clone(&shared);
+            tasks.spawn_local(async move { shared.stock_up(kind).await });
+        }
+        Ok(Self { shared, lost, tasks })
     }
 
     /// Starts a worker. What comes of it is told by events only. `session` is known for kinds that name it.

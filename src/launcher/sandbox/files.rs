@@ -308,8 +308,8 @@ impl Build<'_> {
             let point = mount_point(root, system, mounts::Kind::Directory).map_err(failed("/sys"))?;
             tree.attach(point.as_fd()).map_err(failed("/sys"))?;
         }
-        if self.plan.own_binary {
-            let tree = Tree::copy(Path::new("/proc/self/exe")).map_err(step("show herd's own binary"))?;
+        if let Some(binary) = &self.plan.own_binary {
+            let tree = Tree::copy(binary).map_err(step("show herd's own binary"))?;
             tree.restrict(READ_ONLY).map_err(step("show herd's own binary"))?;
             let point = mount_point(root, Path::new(OWN_BINARY), mounts::Kind::File).map_err(failed(OWN_BINARY))?;
             tree.attach(point.as_fd()).map_err(failed(OWN_BINARY))?;

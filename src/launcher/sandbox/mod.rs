@@ -201,6 +201,7 @@ fn launch(spec: oci_spec::runtime::Spec, init: init::Init, errors: i32) -> Resul
         .with_writer(move || Raw(errors))
         .finish();
     tracing::subscriber::with_default(log, || container_main_process(&args))
+        .map(|pid| Pid::from_raw(pid.as_raw()))
         .map_err(|e| format!("cannot launch the sandbox: {}", chain(&e)))
 }
 

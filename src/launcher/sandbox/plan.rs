@@ -15,7 +15,8 @@ use crate::sys::mounts;
 /// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
 const DEFAULT_USER: u32 = 1000;
 
-/// A command of this name is this very binary.
+/// A command of this name is this very binary, so that herd's own runner is always of the version that reads the
+/// file, and works before anything is installed.
 pub const OWN_NAME: &str = "herd";
 
 /// Each file costs an inode in memory, too: as many as there would be pages.
@@ -36,8 +37,8 @@ pub struct Plan {
     pub(super) limits: Limits,
     /// What is enforced without them.
     pub(super) most_processes: u64,
-    /// Whether the worker is this very binary.
-    pub(super) own_binary: bool,
+    /// This very binary, where it is the worker.
+    pub(super) own_binary: Option<PathBuf>,
     env: Vec<(String, String)>,
     cwd: Option<String>,
     weaker: Vec<String>,
@@ -216,6 +217,13 @@ fn plan(
         .map(planned_mount)
         .collect::<Result<_, _>>()
         .map_err(|e| (".mounts", e))?;
+    let own_binary = match kind.cmd.first().and_then(|program| program.text()) {
+        Some(OWN_NAME) => Some(std::env::current_exe().map_err(|source| {
+            let path = PathBuf::from("/proc/self/exe");
+            ("", PlanErrorKind::Mount { path, source })
+        })?),
+        _ => None,
+    };
     let wanted = wanted(sandbox);
     let limits = wanted.only(available);
     let weaker = weaker(sandbox, wanted.needs(), available, missing)?;
@@ -229,7 +237,7 @@ fn plan(
         user: sandbox.user.or(bundle_user).unwrap_or(DEFAULT_USER),
         limits,
         most_processes: sandbox.limits.pids,
-        own_binary: kind.cmd.first().is_some_and(|program| program.text() == Some(OWN_NAME)),
+        own_binary,
         env,
         cwd,
         weaker,

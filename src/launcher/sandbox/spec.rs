@@ -55,13 +55,15 @@ pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecE
         .collect::<Result<Vec<_>, _>>()?;
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
     let none = std::collections::HashSet::new;
-    let linux = LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .uid_mappings(mappings(&identity.uids)?)
         .gid_mappings(mappings(&identity.gids)?)
         .masked_paths(text(&MASKED))
         .readonly_paths(text(&READ_ONLY))
         .build()?;
+    // Its default asks for device rules; there are no devices to rule over.
+    linux.set_resources(None);
     let process = ProcessBuilder::default()
         .args(vec!["worker".to_owned()])
         // Without HOME libcontainer would look for one in the container's own user database.

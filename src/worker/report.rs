@@ -1,0 +1,103 @@
+//! What a keeper says of its worker.
+
+use std::os::fd::OwnedFd;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
+
+use crate::core::{Exit, Limit, Status};
+use crate::launcher::Report;
+use crate::sandbox::cgroup::Outcome;
+
+/// Reads the status pipe.
+#[derive(Debug)]
+pub(super) struct ReportReader {
+    lines: Lines<BufReader<pipe::Receiver>>,
+    created: bool,
+    exec_failure: Option<String>,
+    status: Option<Status>,
+    outcome: Outcome,
+}
+
+impl ReportReader {
+    pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
+        let lines = BufReader::new(pipe::Receiver::from_owned_fd(fd)?).lines();
+        Ok(Self {
+            lines,
+            created: false,
+            exec_failure: None,
+            status: None,
+            outcome: Outcome::default(),
+        })
+    }
+
+    /// Until the sandbox waits for its program, or why it never will. Cancel-safe.
+    pub(super) async fn created(&mut self) -> Result<(), String> {
+        while !self.created {
+            if let Some(message) = self.exec_failure.take() {
+                return Err(message);
+            }
+            if !self.next().await {
+                return Err("the sandbox's keeper ended while it was being made".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Until the main process has ended, or the keeper has without a word. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
+        while self.status.is_none() && self.exec_failure.is_none() && self.next().await {}
+    }
+
+    pub(super) async fn read_out(&mut self) {
+        while self.next().await {}
+    }
+
+    /// The program could not be run, and why.
+    pub(super) fn exec_failure(&mut self) -> Option<String> {
+        self.exec_failure.take()
+    }
+
+    /// How the main process ended, and which limit had to do with it; complete once all is read.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        let status = self.status?;
+        let outcome = &self.outcome;
+        let limit = if status == Status::Code(0) {
+            None
+        } else if outcome.oom_kills > 0 {
+            Some(Limit::Memory)
+        } else if outcome.pids_denied > 0 {
+            Some(Limit::Processes {
+                refused: outcome.pids_denied,
+            })
+        } else if outcome.cpu_periods_throttled > 0 {
+            Some(Limit::Processor {
+                waited: std::time::Duration::from_micros(outcome.cpu_throttled),
+            })
+        } else {
+            None
+        };
+        Some(match (status, limit) {
+            (status, Some(limit)) => Exit::Limited { status, limit },
+            (Status::Code(code), None) => Exit::Code(code),
+            (Status::Signal(signal), None) => Exit::Signal(signal),
+        })
+    }
+
+    async fn next(&mut self) -> bool {
+        let Ok(Some(line)) = self.lines.next_line().await else {
+            return false;
+        };
+        match serde_json::from_str(&line) {
+            Ok(Report::ExecFailed { message }) => self.exec_failure = Some(message),
+            Ok(Report::Created) => self.created = true,
+            // The first word counts: the program's own end, before what follows from it.
+            Ok(Report::Exited { code }) => self.status = self.status.or(Some(Status::Code(code))),
+            Ok(Report::Signalled { signal }) => self.status = self.status.or(Some(Status::Signal(signal))),
+            Ok(Report::Limits { outcome }) => self.outcome = outcome,
+            Ok(Report::Note { message }) => tracing::debug!("{message}"),
+            Err(e) => tracing::warn!("a keeper is not understood: {e}"),
+        }
+        true
+    }
+}
