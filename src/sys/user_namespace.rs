@@ -33,15 +33,20 @@ pub fn map_text(lines: &[MapLine]) -> String {
 /// The process must be single-threaded, as for [`clone3`].
 pub unsafe fn with_maps(uids: &[MapLine], gids: &[MapLine]) -> io::Result<OwnedFd> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (ready, there) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // SAFETY: the caller's.
     match unsafe { clone3(Namespaces::USER) }? {
         Side::Child => {
-            drop(write);
+            drop((write, ready));
+            // The maps of a process that is not dumpable, as its parent may be, belong to the host's root.
+            let _ = nix::sys::prctl::set_dumpable(true);
+            drop(there);
             let _ = fd::retry(|| nix::unistd::read(&read, &mut [0; 1]));
             exit_now(0)
         }
         Side::Parent { pid, child } => {
-            drop(read);
+            drop((read, there));
+            let _ = fd::retry(|| nix::unistd::read(&ready, &mut [0; 1]));
             let result = fs::write(format!("/proc/{pid}/uid_map"), map_text(uids))
                 .and_then(|()| fs::write(format!("/proc/{pid}/gid_map"), map_text(gids)))
                 .and_then(|()| File::open(format!("/proc/{pid}/ns/user")));

@@ -97,7 +97,12 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "tty", "urandom"];
 
 /// Builds it at `at`, an empty directory, and makes it this process's root. Single-threaded process, with its own
 /// mount namespace.
-pub(super) fn build(plan: &Plan, identity: &Identity, at: &Path) -> Result<(), String> {
+pub(super) fn build(
+    plan: &Plan,
+    identity: &Identity,
+    user_namespace: BorrowedFd<'_>,
+    at: &Path,
+) -> Result<(), String> {
     let options = format!("mode=0755,size={},nr_inodes={}", plan.tmpfs, plan.inodes);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("herd"), at, Some("tmpfs"), flags, Some(options.as_str()))
@@ -105,6 +110,7 @@ pub(super) fn build(plan: &Plan, identity: &Identity, at: &Path) -> Result<(), S
     let build = Build {
         plan,
         identity,
+        user_namespace,
         at,
     };
     build.own_places().map_err(step("prepare the sandbox"))?;
@@ -141,6 +147,7 @@ fn enter(at: &Path) -> io::Result<()> {
 struct Build<'a> {
     plan: &'a Plan,
     identity: &'a Identity,
+    user_namespace: BorrowedFd<'a>,
     at: &'a Path,
 }
 
@@ -270,10 +277,7 @@ impl Build<'_> {
     /// cannot do that: then they belong to nobody inside, and only what all may read can be read.
     fn mapped(&self, rootfs: &Path) -> Result<PathBuf, String> {
         let tree = Tree::copy(rootfs).map_err(|e| format!("cannot open the bundle's root: {e}"))?;
-        // SAFETY: keepers have one thread.
-        let namespace = unsafe { user_namespace::with_maps(&self.identity.uids, &self.identity.gids) }
-            .map_err(step("make a user namespace for the bundle's owners"))?;
-        if tree.map_ids(namespace.as_fd()).is_err() {
+        if tree.map_ids(self.user_namespace).is_err() {
             return Ok(rootfs.to_owned());
         }
         let lower = self.at.join("lower");

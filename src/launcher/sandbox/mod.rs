@@ -34,7 +34,6 @@ use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::container_main_process::container_main_process;
 use libcontainer::syscall::syscall::SyscallType;
-use libcontainer::user_ns::UserNamespaceConfig;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -45,7 +44,7 @@ use nix::unistd::Pid;
 use crate::config::SandboxNetwork;
 use crate::sandbox::cgroup::{Group, GroupId, Hierarchies};
 use crate::sys::lifeline::Lifeline;
-use crate::sys::{fd, network};
+use crate::sys::{fd, network, user_namespace};
 
 use super::keeper::{self, Guarding, Keeper};
 use super::wire::{self, Answer, Ask, Report};
@@ -138,7 +137,10 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
             .map_err(|e| format!("cannot make a network namespace: {}", e.desc()))?;
         network::bring_loopback_up().map_err(|e| format!("cannot bring up the loopback interface: {e}"))?;
     }
-    files::build(plan, &identity, &order.dir)?;
+    // SAFETY: keepers have one thread.
+    let user_namespace = unsafe { user_namespace::with_maps(&identity.uids, &identity.gids) }
+        .map_err(|e| format!("cannot make a user namespace: {e}"))?;
+    files::build(plan, &identity, user_namespace.as_fd(), &order.dir)?;
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map_err(|e| format!("cannot make a pipe: {}", e.desc()))?;
     let [stdout, stderr, status] = outputs;
@@ -150,7 +152,7 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
         stderr,
         status,
     };
-    let spec = spec::spec(&identity, files::HOSTNAME).map_err(|e| format!("cannot describe the sandbox: {e}"))?;
+    let spec = spec::spec(&identity, user_namespace.as_fd(), files::HOSTNAME).map_err(|e| format!("cannot describe the sandbox: {e}"))?;
     let pid = launch(spec, init, stderr)?;
     group.add(pid.as_raw()).map_err(|e| {
         // It has run nothing yet, and this process's end is its end.
@@ -165,8 +167,6 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
 
 /// libcontainer's own launch, without its detours over files: nobody else is to find this container.
 fn launch(spec: oci_spec::runtime::Spec, init: init::Init, errors: i32) -> Result<Pid, String> {
-    let linux = spec.linux().as_ref().ok_or("the sandbox has no namespaces")?;
-    let user_ns_config = UserNamespaceConfig::try_from(linux).map_err(|e| format!("cannot map ids: {e}"))?;
     let notify_listener = started_already().map_err(|e| format!("cannot make the start signal: {e}"))?;
     let args = ContainerArgs {
         container_type: ContainerType::InitContainer,
@@ -177,7 +177,8 @@ fn launch(spec: oci_spec::runtime::Spec, init: init::Init, errors: i32) -> Resul
         notify_listener,
         preserve_fds: 0,
         container: None,
-        user_ns_config: Some(user_ns_config),
+        // It is made already.
+        user_ns_config: None,
         // There is nothing at /sys/fs/cgroup here, so its manager finds nothing to do.
         cgroup_config: CgroupConfig {
             cgroup_path: PathBuf::from("none"),

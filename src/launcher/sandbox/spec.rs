@@ -4,13 +4,13 @@
 //! keeper ([`super::files`]); limits, descriptors, system call filter and the last steps are the keeper's and
 //! the [executor's](super::init).
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
     LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
-
-use crate::sys::user_namespace::MapLine;
 
 use super::files;
 use super::identity::Identity;
@@ -40,25 +40,33 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecError> {
+/// The user namespace exists already, because libcontainer would need a setuid program to map more than one id.
+pub(super) fn spec(
+    identity: &Identity,
+    user_namespace: BorrowedFd<'_>,
+    hostname: &str,
+) -> Result<Spec, OciSpecError> {
     let namespaces = [
-        LinuxNamespaceType::User,
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ];
-    let namespaces = namespaces
+    let mut namespaces = namespaces
         .into_iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
+    namespaces.push(
+        LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::User)
+            .path(format!("/proc/self/fd/{}", user_namespace.as_raw_fd()))
+            .build()?,
+    );
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
     let none = std::collections::HashSet::new;
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .uid_mappings(mappings(&identity.uids)?)
-        .gid_mappings(mappings(&identity.gids)?)
         .masked_paths(text(&MASKED))
         .readonly_paths(text(&READ_ONLY))
         .build()?;
@@ -95,17 +103,6 @@ pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecE
         .mounts(mounts(identity)?)
         .linux(linux)
         .build()
-}
-
-fn mappings(lines: &[MapLine]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
-    let mapping = |line: &MapLine| {
-        LinuxIdMappingBuilder::default()
-            .container_id(line.inside)
-            .host_id(line.outside)
-            .size(line.count)
-            .build()
-    };
-    lines.iter().map(mapping).collect()
 }
 
 fn mounts(identity: &Identity) -> Result<Vec<Mount>, OciSpecError> {
