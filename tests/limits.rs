@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -87,21 +87,33 @@ fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A shell that begins with `script` once it is in its group.
 struct Shell(Child);
 
 impl Shell {
-    #[expect(clippy::disallowed_methods, reason = "the test is not herd")]
+    /// Begins with `script` once it is in its group.
     fn start(group: &Group, script: &str) -> Self {
-        let mut child = Command::new("sh")
-            .args(["-c", &format!("read -r go; {script}")])
+        let mut shell = Self::outside(&format!("read -r go; {script}"));
+        group.add(shell.0.id().try_into().unwrap()).unwrap();
+        shell.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        shell
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test is not herd")]
+    fn outside(script: &str) -> Self {
+        let child = Command::new("sh")
+            .args(["-c", script])
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        group.add(child.id().try_into().unwrap()).unwrap();
-        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        Self(child)
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let stdout = self.0.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line.trim().to_owned()
     }
 
     fn is_alive(&mut self) -> bool {
@@ -204,6 +216,40 @@ fn a_busy_loop_is_throttled() {
     assert!(outcome.cpu_throttled > 0, "{outcome:?}");
     group.kill().unwrap();
     assert_eq!(busy.end().signal(), Some(9));
+    room.remove(1);
+    room.close();
+}
+
+/// As a keeper is: PID 1 of its own namespace, in a user namespace that knows only its own user.
+#[test]
+fn a_process_is_added_by_its_number_in_the_namespaces_of_who_adds_it() {
+    let Some(room) = Room::open(&Controller::ALL) else {
+        return;
+    };
+    let limits = Limits {
+        memory: Some(64 * MIB),
+        cpus: Cpus::from_milli(1000),
+        pids: Some(64),
+    };
+    let _group = room.create(1, limits);
+    let files: Vec<_> = room
+        .paths
+        .iter()
+        .map(|path| path.join("w1/cgroup.procs"))
+        .collect();
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let mut shell = Shell::outside(&format!(
+        "exec unshare --user --map-current-user --pid --mount --fork --kill-child sh -ec '
+           sleep 60 & for file in {}; do echo $! > $file; done; echo added $!; wait'",
+        names.join(" ")
+    ));
+    assert_eq!(shell.line(), "added 2");
+    for file in files {
+        let pids = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(pids.lines().count(), 1, "{}: {pids}", file.display());
+        assert_ne!(pids, "2\n", "{}: another process was added", file.display());
+    }
+    drop(shell);
     room.remove(1);
     room.close();
 }
