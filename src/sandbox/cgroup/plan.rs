@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | version 2, in the hierarchy's root | in the root | stay: the root may have both |
 //! | version 2, in a delegated group, or as the root of a control group namespace | there | all move into a leaf |
-//! | version 2, not root, in a group of its own user | there | herd moves into a leaf; others are a refusal |
+//! | version 2, a user, in a group of that user | there | all move into a leaf |
+//! | the same, under systemd | there | herd moves into a leaf; others are a refusal |
 //! | version 2, root, in a group that is not delegated | at the top | stay where they are |
 //! | version 1, root, under systemd without delegation | at the top | stay where they are |
 //! | version 1, otherwise | in its own group | stay: version 1 allows both |
@@ -218,7 +219,10 @@ fn choose(own: Standing, host: Host) -> Choice {
         Version::V2 if own.in_root => Choice::Own(Moving::Nobody),
         Version::V2 if own.delegated || own.namespace_root || own.in_leaf => Choice::Own(Moving::Everybody),
         Version::V2 if host.root => Choice::Top,
-        Version::V2 => Choice::Own(Moving::OnlyHerd),
+        // A user's own systemd makes groups that are the user's and still not to be touched, a terminal's for one.
+        Version::V2 if host.systemd => Choice::Own(Moving::OnlyHerd),
+        // Otherwise, to be given a group is to have it delegated. If it is not the user's, that is seen next.
+        Version::V2 => Choice::Own(Moving::Everybody),
     }
 }
 
@@ -252,6 +256,11 @@ mod tests {
         assert_eq!(choose(V2, ROOT), Choice::Top);
         assert_eq!(choose(V1, ROOT), Choice::Top);
         assert_eq!(choose(V2, USER), Choice::Own(Moving::OnlyHerd));
+        let bare = Host {
+            systemd: false,
+            ..USER
+        };
+        assert_eq!(choose(V2, bare), Choice::Own(Moving::Everybody));
     }
 
     #[test]
