@@ -109,13 +109,14 @@ impl Hierarchies {
         self.parents.iter().map(|parent| parent.dir.raw_fd())
     }
 
-    /// Removes herd's own groups at a clean end; they are empty then. After any other end the next herd with the
-    /// same state directory does it.
+    /// Removes herd's own groups at a clean end, with what the launcher had no time to remove. After any other end
+    /// the next herd with the same state directory does it.
     pub fn close(self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        self.parents
-            .into_iter()
-            .try_for_each(|parent| remove(&parent.base, &parent.name, deadline))
+        self.parents.into_iter().try_for_each(|parent| {
+            clear(&parent.dir, deadline, DEPTH)?;
+            remove(&parent.base, &parent.name, deadline)
+        })
     }
 }
 
