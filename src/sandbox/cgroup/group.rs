@@ -29,7 +29,7 @@ struct Part {
 pub struct Outcome {
     /// Processes killed for lack of memory.
     pub oom_kills: u64,
-    /// Whether that lack was of this sandbox's own limit, not of the machine's memory.
+    /// Whether the sandbox has used all that its own limit allows: if not, it was the machine that lacked memory.
     pub memory_limit_hit: bool,
     /// Times that a process or thread was refused.
     pub pids_denied: u64,
@@ -146,10 +146,10 @@ impl Group {
             match memory.version {
                 Version::V1 => {
                     outcome.oom_kills = memory.field("memory.oom_control", "oom_kill");
-                    outcome.memory_limit_hit = ["memory.failcnt", "memory.memsw.failcnt"]
-                        .into_iter()
-                        .any(|file| memory.number(file).is_some_and(|n| n > 0));
+                    // Newer kernels no longer count refusals here (`failcnt`), so the highest use has to tell.
+                    let limit = memory.number("memory.limit_in_bytes");
                     outcome.memory_peak = memory.number("memory.max_usage_in_bytes");
+                    outcome.memory_limit_hit = outcome.memory_peak >= limit && limit.is_some();
                 }
                 Version::V2 => {
                     outcome.oom_kills = memory.field("memory.events", "oom_kill");

@@ -41,7 +41,7 @@ mod tests;
 pub use group::{CreateError, Group, Outcome};
 pub use limits::{Controller, Controllers, Cpus, Limits};
 pub use open::{GroupId, Hierarchies, Opened};
-pub use plan::survey;
+pub use plan::{Offer, survey};
 pub use remove::{Removal, Removals};
 pub use why::{Host, Reason, Unavailable};
 

@@ -17,7 +17,9 @@ use super::plan::{self, LEAF, Moving, Plan};
 use super::remove::Removal;
 use super::why::{Host, Reason, Unavailable};
 
-/// How long the processes of a herd that was just killed may still hold its groups.
+/// How long the launcher of a herd that was just killed may still hold its lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long killed processes may take to die.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often a base is emptied again because its processes fork meanwhile.
@@ -62,7 +64,7 @@ pub struct Opened {
 
 impl Hierarchies {
     /// Finds what is needed and makes herd's own groups there. What a killed herd with the same state directory
-    /// left is killed and removed, whatever is needed now; its last processes are waited for, up to 5 s.
+    /// left is killed and removed, whatever is needed now; its last processes are waited for, a few seconds at most.
     ///
     /// In a version 2 group that is delegated, this process and the others there are moved into a leaf: only so
     /// can the group have children with limits. Call it before any thread or child exists.
@@ -75,10 +77,9 @@ impl Hierarchies {
         for mut plan in plans {
             plan.controllers = plan.controllers.intersection(needs);
             let (version, controllers) = (plan.version, plan.controllers);
-            let deadline = Instant::now() + PATIENCE;
             let result = match controllers.is_empty() {
-                true => sweep(&plan, &name, deadline),
-                false => Parent::make(plan, &name, deadline).map(|parent| parents.push(parent)),
+                true => sweep(&plan, &name),
+                false => Parent::make(plan, &name).map(|parent| parents.push(parent)),
             };
             if let Err(reason) = result {
                 let why = |controller| reason.clone().of(controller, Some(version), host);
@@ -108,20 +109,21 @@ impl Hierarchies {
         self.parents.iter().map(|parent| parent.dir.raw_fd())
     }
 
-    /// Removes herd's own groups at a clean end; they are empty then. After any other end the next herd with the
-    /// same state directory does it.
+    /// Removes herd's own groups at a clean end, with what the launcher had no time to remove. After any other end
+    /// the next herd with the same state directory does it.
     pub fn close(self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        self.parents
-            .into_iter()
-            .try_for_each(|parent| remove(&parent.base, &parent.name, deadline))
+        self.parents.into_iter().try_for_each(|parent| {
+            clear(&parent.dir, deadline, DEPTH)?;
+            remove(&parent.base, &parent.name, deadline)
+        })
     }
 }
 
 impl Parent {
-    fn make(plan: Plan, name: &str, deadline: Instant) -> Result<Self, Reason> {
-        let dir = acquire(&plan.base, name, deadline)?;
-        let result = clear(&dir, deadline, DEPTH)
+    fn make(plan: Plan, name: &str) -> Result<Self, Reason> {
+        let dir = acquire(&plan.base, name)?;
+        let result = clear(&dir, Instant::now() + PATIENCE, DEPTH)
             .map_err(Reason::io("remove what a former herd left in", dir.path()))
             .and_then(|()| match plan.version {
                 Version::V1 => Ok(()),
@@ -144,7 +146,8 @@ impl Parent {
 
 /// Makes herd's own group or takes over a former one, and locks it: two herds never share one, not even from
 /// different mount namespaces.
-fn acquire(base: &Dir, name: &str, deadline: Instant) -> Result<Dir, Reason> {
+fn acquire(base: &Dir, name: &str) -> Result<Dir, Reason> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
     let path = base.path().join(name);
     loop {
         match base.make(name) {
@@ -170,11 +173,12 @@ fn acquire(base: &Dir, name: &str, deadline: Instant) -> Result<Dir, Reason> {
 }
 
 /// Removes the group of a former herd where this one does not need any.
-fn sweep(plan: &Plan, name: &str, deadline: Instant) -> Result<(), Reason> {
+fn sweep(plan: &Plan, name: &str) -> Result<(), Reason> {
     if !plan.base.has(name) {
         return Ok(());
     }
-    let dir = acquire(&plan.base, name, deadline)?;
+    let dir = acquire(&plan.base, name)?;
+    let deadline = Instant::now() + PATIENCE;
     clear(&dir, deadline, DEPTH)
         .and_then(|()| remove(&plan.base, name, deadline))
         .map_err(Reason::io("remove what a former herd left in", dir.path()))

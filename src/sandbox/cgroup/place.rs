@@ -36,8 +36,6 @@ pub(super) struct Place {
     pub(super) own: PathBuf,
     /// The group's path as the kernel gives it, relative to the root of the control group namespace.
     pub(super) path: String,
-    /// Whether `top` is the root of the hierarchy or of the control group namespace.
-    pub(super) whole: bool,
 }
 
 /// What both files say.
@@ -110,7 +108,6 @@ impl<'a> Places<'a> {
                         },
                         top: mount.point.clone(),
                         path: line.path.to_owned(),
-                        whole: mount.root == "/",
                     });
                 }
                 None => hidden = Some(mount),

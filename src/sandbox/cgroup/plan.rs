@@ -3,8 +3,9 @@
 //! | herd runs | its groups are made | and the processes there |
 //! |---|---|---|
 //! | version 2, in the hierarchy's root | in the root | stay: the root may have both |
-//! | version 2, in a delegated group, or as the root of a control group namespace | there | all move into a leaf |
-//! | version 2, not root, in a group of its own user | there | herd moves into a leaf; others are a refusal |
+//! | version 2, in a delegated group, or the topmost that can be seen (a container's) | there | all move into a leaf |
+//! | version 2, a user, in a group of that user | there | all move into a leaf |
+//! | the same, under systemd | there | herd moves into a leaf; others are a refusal |
 //! | version 2, root, in a group that is not delegated | at the top | stay where they are |
 //! | version 1, root, under systemd without delegation | at the top | stay where they are |
 //! | version 1, otherwise | in its own group | stay: version 1 allows both |
@@ -46,16 +47,29 @@ pub(super) struct Plan {
     pub(super) controllers: Controllers,
 }
 
+/// A controller that can be used, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub version: Version,
+    /// The group that herd would divide.
+    pub base: PathBuf,
+}
+
 /// For `herd doctor`: what could be limited if herd were started as this process was. Changes nothing.
-pub fn survey(host: Host) -> Vec<(Controller, Result<PathBuf, Unavailable>)> {
+pub fn survey(host: Host) -> Vec<(Controller, Result<Offer, Unavailable>)> {
     let (plans, missing) = make(Controller::ALL.into_iter().collect(), host);
     let found = plans.iter().flat_map(|plan| {
-        let base = plan.base.path();
-        plan.controllers.iter().map(move |c| (c, Ok(base.to_owned())))
+        let offer = Offer {
+            version: plan.version,
+            base: plan.base.path().to_owned(),
+        };
+        plan.controllers.iter().map(move |c| (c, Ok(offer.clone())))
     });
-    found
+    let mut all: Vec<_> = found
         .chain(missing.into_iter().map(|why| (why.controller, Err(why))))
-        .collect()
+        .collect();
+    all.sort_by_key(|(controller, _)| *controller as u8);
+    all
 }
 
 /// One plan per group, and what is in none of them.
@@ -106,11 +120,10 @@ fn plan(place: &Place, controller: Controller, delegated: bool, host: Host) -> R
     let own = open(&own)?;
     let standing = Standing {
         version: place.version,
-        in_root: at_top && place.whole && is_root(&own),
+        in_root: at_top && is_root(&own),
         in_leaf: own.path() != place.own,
         delegated,
         at_top,
-        namespace_root: at_top && place.whole,
     };
     let (base, moving) = match choose(standing, host) {
         Choice::Own(moving) => (own, moving),
@@ -123,8 +136,8 @@ fn plan(place: &Place, controller: Controller, delegated: bool, host: Host) -> R
                     .map_err(Reason::io("read the processes in", top.path()))?,
                 false => Vec::new(),
             };
-            if !place.whole || !pids.is_empty() {
-                return Err(shared(&own, others(&own)?));
+            if !pids.is_empty() {
+                return Err(shared(&top, pids));
             }
             (top, Moving::Nobody)
         }
@@ -198,10 +211,8 @@ struct Standing {
     /// A former herd moved us below it.
     in_leaf: bool,
     delegated: bool,
-    /// It is the topmost that can be seen.
+    /// It is the topmost that can be seen: a container's own, if it is not the root.
     at_top: bool,
-    /// It is the root of a control group namespace: a container's own.
-    namespace_root: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -216,9 +227,12 @@ fn choose(own: Standing, host: Host) -> Choice {
         Version::V1 if host.root && host.systemd && !own.delegated && !own.at_top => Choice::Top,
         Version::V1 => Choice::Own(Moving::Nobody),
         Version::V2 if own.in_root => Choice::Own(Moving::Nobody),
-        Version::V2 if own.delegated || own.namespace_root || own.in_leaf => Choice::Own(Moving::Everybody),
+        Version::V2 if own.delegated || own.at_top || own.in_leaf => Choice::Own(Moving::Everybody),
         Version::V2 if host.root => Choice::Top,
-        Version::V2 => Choice::Own(Moving::OnlyHerd),
+        // A user's own systemd makes groups that are the user's and still not to be touched, a terminal's for one.
+        Version::V2 if host.systemd => Choice::Own(Moving::OnlyHerd),
+        // Otherwise, to be given a group is to have it delegated. If it is not the user's, that is seen next.
+        Version::V2 => Choice::Own(Moving::Everybody),
     }
 }
 
@@ -232,7 +246,6 @@ mod tests {
         in_leaf: false,
         delegated: false,
         at_top: false,
-        namespace_root: false,
     };
     const V1: Standing = Standing {
         version: Version::V1,
@@ -252,6 +265,11 @@ mod tests {
         assert_eq!(choose(V2, ROOT), Choice::Top);
         assert_eq!(choose(V1, ROOT), Choice::Top);
         assert_eq!(choose(V2, USER), Choice::Own(Moving::OnlyHerd));
+        let bare = Host {
+            systemd: false,
+            ..USER
+        };
+        assert_eq!(choose(V2, bare), Choice::Own(Moving::Everybody));
     }
 
     #[test]
@@ -268,11 +286,7 @@ mod tests {
 
     #[test]
     fn a_container_divides_its_own_root_and_a_second_herd_finds_the_same_place() {
-        let container = Standing {
-            at_top: true,
-            namespace_root: true,
-            ..V2
-        };
+        let container = Standing { at_top: true, ..V2 };
         let bare = Host {
             systemd: false,
             ..ROOT
@@ -287,7 +301,6 @@ mod tests {
         let root = Standing {
             in_root: true,
             at_top: true,
-            namespace_root: true,
             ..V2
         };
         assert_eq!(choose(root, ROOT), Choice::Own(Moving::Nobody));

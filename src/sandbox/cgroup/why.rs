@@ -115,13 +115,13 @@ impl Reason {
                 "start the container with a control group namespace of its own (docker run --cgroupns=private)"
                     .to_owned()
             }
-            Self::NotPassedDown { .. } if host.root => {
-                format!("as root: `echo +{controller} > cgroup.subtree_control` in each control group above it")
-            }
-            Self::NotPassedDown { .. } if host.systemd => {
+            Self::NotPassedDown { .. } if host.systemd && !host.root => {
                 "let systemd pass it on: `sudo systemctl edit user@.service`, write \"[Service]\" and \
                  \"Delegate=cpu memory pids\" there, and log in again"
                     .to_owned()
+            }
+            Self::NotPassedDown { .. } if !host.systemd => {
+                format!("as root: `echo +{controller} > cgroup.subtree_control` in each control group above it")
             }
             Self::NotOurs { errno: Errno::EROFS, .. } => {
                 "start the container with writable control groups (docker run --privileged, or \
