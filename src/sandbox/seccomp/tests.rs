@@ -505,8 +505,9 @@ fn what_has_no_effect_is_noted() {
             "defaultAction": "SCMP_ACT_ERRNO", "comment": "mine", "sycalls": [],
             "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"], "also": 1}],
             "syscalls": [
-                {"names": ["read"], "action": "SCMP_ACT_ALLOW", "arg": [], "includes": {"minkernel": "5.0"}},
-                {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "valuetwo": 1, "op": "SCMP_CMP_EQ"}]}
+                {"names": ["read", "reed"], "action": "SCMP_ACT_ALLOW", "arg": [], "includes": {"minkernel": "5.0"}},
+                {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "valuetwo": 1, "op": "SCMP_CMP_EQ"}]},
+                {"names": ["unshar", "setns"], "action": "SCMP_ACT_ERRNO"}
             ]
         }"#,
     );
@@ -525,6 +526,9 @@ fn what_has_no_effect_is_noted() {
                 .to_owned(),
         );
     }
+    expected.push(
+        "p.json: `unshar` is not a system call herd knows, so nothing is refused by that name".to_owned(),
+    );
     assert_eq!(profile.notes(), expected);
 }
 
