@@ -295,4 +295,6 @@ impl Rule {
 }
 
 #[cfg(test)]
+mod shaken;
+#[cfg(test)]
 mod tests;

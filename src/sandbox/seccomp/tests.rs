@@ -12,7 +12,7 @@ const fn errno(number: i32) -> u32 {
 }
 
 /// Runs a program as the kernel would, with the instructions that herd's programs have.
-fn run(program: &[libc::sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
+pub(super) fn run(program: &[libc::sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut data = Vec::from(number.to_ne_bytes());
     data.extend(audit.to_ne_bytes());
     data.extend([0; 8]);
