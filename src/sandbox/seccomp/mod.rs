@@ -218,7 +218,7 @@ impl Profile {
         &self.notes
     }
 
-    /// For this machine and its kernel. Takes about a millisecond: once per herd, not per worker.
+    /// For this machine and its kernel. Worth doing once per herd, not per worker.
     pub fn compile(&self) -> Result<Filter, CompileError> {
         let arch = Arch::HERE.ok_or(CompileError::UnknownMachine)?;
         self.compile_for(arch, kernel::version(&kernel::release()))
