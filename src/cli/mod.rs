@@ -3,6 +3,7 @@
 
 mod check;
 mod client;
+mod doctor;
 mod hold;
 mod logs;
 mod ps;
@@ -27,6 +28,7 @@ pub struct Cli {
 pub enum Verb {
     Start(start::Start),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Ps(ps::Ps),
     Stop(stop::Stop),
     Logs(logs::Logs),
@@ -39,6 +41,7 @@ impl Cli {
         let result = match self.verb {
             Verb::Start(start) => start.run(&self.log),
             Verb::Check(check) => check.run(),
+            Verb::Doctor(doctor) => doctor.run(),
             Verb::Ps(ps) => ps.run(),
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),

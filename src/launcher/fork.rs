@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid};
 
 use crate::config::Lifetime;
+use crate::sandbox::host;
 use crate::sys::fork::{Namespaces, Side, clone3, exit_now};
 use crate::sys::lifeline::Lifeline;
 use crate::sys::pidfd::PidFd;
@@ -115,7 +116,10 @@ fn with_namespaces(mut sandboxes: Sandboxes) -> io::Result<Result<Forked, Refusa
     }
     match start(Namespaces::USER_PID_MOUNT, Guard::UserPidNamespace, sandboxes)? {
         Ok(forked) => Ok(Ok(forked)),
-        Err((why, unused)) => Ok(Err((format!("{refusal}{why}{}", likely_cause()), unused))),
+        Err((why, unused)) => {
+            let why = format!("{refusal}{why}; {}", host::why_no_user_namespaces());
+            Ok(Err((why, unused)))
+        }
     }
 }
 
@@ -243,25 +247,5 @@ fn names(namespaces: Namespaces) -> &'static str {
     match namespaces {
         Namespaces::USER_PID_MOUNT => "user, PID and mount namespaces",
         _ => "PID and mount namespaces",
-    }
-}
-
-/// The setting that most probably forbids user namespaces, and what to do about it.
-fn likely_cause() -> String {
-    let value = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let is = |path: &str, wanted: &str| value(path).as_deref() == Some(wanted);
-    if is("/proc/sys/user/max_user_namespaces", "0") {
-        "; user.max_user_namespaces is 0: raise it with `sysctl user.max_user_namespaces=10000`".to_owned()
-    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        "; kernel.unprivileged_userns_clone is 0: allow it with `sysctl kernel.unprivileged_userns_clone=1`"
-            .to_owned()
-    } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "; AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1): give herd a \
-         profile with `userns,` or set it to 0"
-            .to_owned()
-    } else if is("/proc/sys/user/max_pid_namespaces", "0") {
-        "; user.max_pid_namespaces is 0: raise it with `sysctl user.max_pid_namespaces=10000`".to_owned()
-    } else {
-        "; no sysctl forbids it, so a seccomp filter or a container's policy probably does".to_owned()
     }
 }

@@ -13,6 +13,8 @@
 //! Every probe can only fail, or do nothing that outlives this process, should no filter hold it: not a descriptor, an
 //! unreadable address, a flag that does not exist.
 
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
+
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -63,7 +63,10 @@ fn main() {
     } else {
         Lifetime::BestEffort
     };
-    let forked = match launcher::fork(Options { lifetime }) {
+    let forked = match launcher::fork(Options {
+        lifetime,
+        sandboxes: launcher::Sandboxes::default(),
+    }) {
         Ok(forked) => forked,
         Err(e) => {
             say(&json!({"error": e.to_string()}));
@@ -87,7 +90,7 @@ async fn run(settings: Settings, forked: launcher::Forked) {
     };
     let client = Client::new(forked).expect("client");
     let (tell, mut events) = mpsc::channel(64);
-    let mut workers = Workers::new(client, state, settings.ports.0..=settings.ports.1, tell);
+    let mut workers = Workers::new(client, state, settings.ports.0..=settings.ports.1, tell).expect("workers");
     let (send, mut commands) = mpsc::channel::<Command>(64);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -165,6 +168,7 @@ fn kind(spec: Spec) -> Kind {
     let env: BTreeMap<String, Template> = spec.env.iter().map(|(k, v)| (k.clone(), template(v))).collect();
     let socket = cmd.iter().chain(env.values()).any(|t| t.names(Variable::Socket));
     Kind {
+        index: 0,
         name: "test".to_owned(),
         cmd,
         env,

@@ -58,6 +58,13 @@ impl Arch {
     }
 }
 
+/// Whether some machine has a call of that name.
+pub(super) fn is_known(name: &str) -> bool {
+    [Arch::X86_64, Arch::Aarch64]
+        .into_iter()
+        .any(|arch| arch.calls().any(|(_, known)| known == name))
+}
+
 /// Every architecture that a profile may name (libseccomp's `SCMP_ARCH_*`).
 pub(super) const ARCHITECTURES: &[&str] = &[
     "SCMP_ARCH_NATIVE",

@@ -194,8 +194,19 @@ impl Profile {
                 architecture.0
             )
         });
+        // Unknown names are common in lists of what is allowed, which serve many machines and kernels. In a list of
+        // what is refused they are more likely to be misspelt, and then something is open that should not be.
+        let refused = document.rules.iter().filter(|rule| !rule.action.permits());
+        let misspelt = refused
+            .flat_map(|rule| &rule.names)
+            .filter(|name| !calls::is_known(name))
+            .map(|name| {
+                format!(
+                    "{file}: `{name}` is not a system call herd knows, so nothing is refused by that name"
+                )
+            });
         Ok(Self {
-            notes: unknown.chain(closed).collect(),
+            notes: unknown.chain(closed).chain(misspelt).collect(),
             default: document.default,
             rules: document.rules,
             flags: document.flags,
@@ -207,7 +218,7 @@ impl Profile {
         &self.notes
     }
 
-    /// For this machine and its kernel. Takes about a millisecond: once per herd, not per worker.
+    /// For this machine and its kernel. Worth doing once per herd, not per worker.
     pub fn compile(&self) -> Result<Filter, CompileError> {
         let arch = Arch::HERE.ok_or(CompileError::UnknownMachine)?;
         self.compile_for(arch, kernel::version(&kernel::release()))
@@ -283,5 +294,7 @@ impl Rule {
     }
 }
 
+#[cfg(test)]
+mod shaken;
 #[cfg(test)]
 mod tests;

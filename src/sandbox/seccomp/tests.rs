@@ -12,7 +12,7 @@ const fn errno(number: i32) -> u32 {
 }
 
 /// Runs a program as the kernel would, with the instructions that herd's programs have.
-fn run(program: &[libc::sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
+pub(super) fn run(program: &[libc::sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut data = Vec::from(number.to_ne_bytes());
     data.extend(audit.to_ne_bytes());
     data.extend([0; 8]);
@@ -505,8 +505,9 @@ fn what_has_no_effect_is_noted() {
             "defaultAction": "SCMP_ACT_ERRNO", "comment": "mine", "sycalls": [],
             "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"], "also": 1}],
             "syscalls": [
-                {"names": ["read"], "action": "SCMP_ACT_ALLOW", "arg": [], "includes": {"minkernel": "5.0"}},
-                {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "valuetwo": 1, "op": "SCMP_CMP_EQ"}]}
+                {"names": ["read", "reed"], "action": "SCMP_ACT_ALLOW", "arg": [], "includes": {"minkernel": "5.0"}},
+                {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "valuetwo": 1, "op": "SCMP_CMP_EQ"}]},
+                {"names": ["unshar", "setns"], "action": "SCMP_ACT_ERRNO"}
             ]
         }"#,
     );
@@ -525,6 +526,9 @@ fn what_has_no_effect_is_noted() {
                 .to_owned(),
         );
     }
+    expected.push(
+        "p.json: `unshar` is not a system call herd knows, so nothing is refused by that name".to_owned(),
+    );
     assert_eq!(profile.notes(), expected);
 }
 
