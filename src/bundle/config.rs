@@ -32,6 +32,15 @@ pub struct User {
     pub gid: u32,
 }
 
+/// What config.json says about the files beside it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content {
+    pub(super) digest: Sha256Digest,
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) entries: usize,
+}
+
 /// Directories that something is mounted on. They are made beforehand: a runtime that has to make them in a
 /// bundle changes the bundle.
 pub(super) const MOUNT_POINTS: [(&str, u32); 4] =
@@ -84,11 +93,17 @@ impl Config {
 
     /// The whole config.json. Made by somebody other than root it maps the maker to the bundle's user, which is
     /// what a rootless runtime can give.
-    pub(super) fn spec(&self, digest: Sha256Digest, maker: User) -> Value {
+    pub(super) fn spec(&self, content: &Content, maker: User) -> Value {
         let mut annotations = self.labels();
-        annotations.insert(format!("{ANNOTATIONS}digest"), digest.to_string());
-        annotations.insert(format!("{ANNOTATIONS}architecture"), self.architecture.clone());
-        annotations.insert(format!("{ANNOTATIONS}source"), self.source.clone());
+        for (name, value) in [
+            ("digest", content.digest.to_string()),
+            ("size", content.size.to_string()),
+            ("entries", content.entries.to_string()),
+            ("architecture", self.architecture.clone()),
+            ("source", self.source.clone()),
+        ] {
+            annotations.insert(format!("{ANNOTATIONS}{name}"), value);
+        }
         let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
         let mut mappings = json!({});
         let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
@@ -163,12 +178,17 @@ mod tests {
             source: "test".into(),
         };
         let digest = Sha256Digest::of(b"");
+        let content = Content {
+            digest,
+            size: 1,
+            entries: 2,
+        };
         for maker in [User::default(), User { uid: 1000, gid: 1001 }] {
-            let text = config.spec(digest, maker).to_string();
+            let text = config.spec(&content, maker).to_string();
             let spec: oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
             let annotations = spec.annotations().as_ref().unwrap();
             assert_eq!(annotations["dev.herd.bundle.digest"], digest.to_string());
-            assert_eq!((annotations.len(), annotations["a"].as_str()), (4, "1"));
+            assert_eq!((annotations.len(), annotations["a"].as_str()), (6, "1"));
             let process = spec.process().as_ref().unwrap();
             assert_eq!(process.args().as_ref().unwrap(), &["/bin/sh"]);
             assert_eq!(process.cwd().to_str(), Some("/work"));
