@@ -91,19 +91,21 @@ impl Config {
         json!({ "process": self.process(), "labels": self.labels() }).to_string()
     }
 
-    /// The whole config.json. Made by somebody other than root it maps the maker to the bundle's user, which is
-    /// what a rootless runtime can give.
+    /// The whole config.json. Made by somebody other than root it runs as root of a user namespace that knows only
+    /// the maker: that is all that every rootless runtime can give. The user meant is in an annotation.
     pub(super) fn spec(&self, content: &Content, maker: User) -> Value {
         let mut annotations = self.labels();
         for (name, value) in [
             ("digest", content.digest.to_string()),
             ("size", content.size.to_string()),
             ("entries", content.entries.to_string()),
+            ("user", format!("{}:{}", self.user.uid, self.user.gid)),
             ("architecture", self.architecture.clone()),
             ("source", self.source.clone()),
         ] {
             annotations.insert(format!("{ANNOTATIONS}{name}"), value);
         }
+        let mut process = self.process();
         let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
         let mut mappings = json!({});
         let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
@@ -135,7 +137,7 @@ impl Config {
         }
         json!({
             "ociVersion": "1.0.2",
-            "process": self.process(),
+            "process": process,
             "root": { "path": "rootfs", "readonly": true },
             "hostname": "herd",
             "mounts": [
@@ -188,16 +190,17 @@ mod tests {
             let spec: oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
             let annotations = spec.annotations().as_ref().unwrap();
             assert_eq!(annotations["dev.herd.bundle.digest"], digest.to_string());
-            assert_eq!((annotations.len(), annotations["a"].as_str()), (6, "1"));
+            assert_eq!((annotations.len(), annotations["a"].as_str()), (7, "1"));
             let process = spec.process().as_ref().unwrap();
             assert_eq!(process.args().as_ref().unwrap(), &["/bin/sh"]);
+            assert_eq!(process.user().uid(), if maker.uid == 0 { 33 } else { 0 });
             assert_eq!(process.cwd().to_str(), Some("/work"));
             let linux = spec.linux().as_ref().unwrap();
             let mapped = linux
                 .uid_mappings()
                 .as_ref()
                 .map(|maps| (maps[0].container_id(), maps[0].host_id()));
-            assert_eq!(mapped, (maker.uid != 0).then_some((33, 1000)));
+            assert_eq!(mapped, (maker.uid != 0).then_some((0, 1000)));
         }
         assert!(config.process()["env"][0].as_str().unwrap().starts_with("PATH="));
     }
