@@ -113,12 +113,9 @@ impl Config {
             devpts.push("gid=5");
         } else {
             namespaces.push("user");
-            let map =
-                |inside: u32, outside: u32| json!([{ "containerID": inside, "hostID": outside, "size": 1 }]);
-            mappings = json!({
-                "uidMappings": map(self.user.uid, maker.uid),
-                "gidMappings": map(self.user.gid, maker.gid),
-            });
+            let root = |outside: u32| json!([{ "containerID": 0, "hostID": outside, "size": 1 }]);
+            mappings = json!({ "uidMappings": root(maker.uid), "gidMappings": root(maker.gid) });
+            process["user"] = json!({ "uid": 0, "gid": 0 });
         }
         let namespaces: Vec<_> = namespaces.iter().map(|name| json!({ "type": name })).collect();
         let mut linux = json!({
