@@ -15,6 +15,7 @@ mod config;
 mod content;
 pub mod image;
 mod open;
+pub mod registry;
 mod remove;
 mod root;
 mod staging;

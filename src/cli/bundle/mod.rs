@@ -3,6 +3,7 @@
 mod import;
 mod inspect;
 mod list;
+mod pull;
 mod remove;
 mod verify;
 
@@ -39,6 +40,7 @@ pub struct Bundle {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Import(import::Import),
+    Pull(pull::Pull),
     Ls(list::List),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -50,6 +52,7 @@ impl Bundle {
         interrupt::catch()?;
         let result = match self.verb {
             Verb::Import(import) => import.run(),
+            Verb::Pull(pull) => pull.run(),
             Verb::Ls(list) => list.run(),
             Verb::Inspect(inspect) => inspect.run(),
             Verb::Verify(verify) => verify.run(),
