@@ -72,7 +72,9 @@ impl Start {
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Err(e) = groups.close() {
-            warn!("cannot remove herd's own control groups; the next herd with this state directory will: {e}");
+            warn!(
+                "cannot remove herd's own control groups; the next herd with this state directory will: {e}"
+            );
         }
         served
     }
@@ -93,10 +95,7 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
         }),
         Err(wrong) => {
             let _ = opened.hierarchies.close();
-            let lines: Vec<String> = wrong
-                .iter()
-                .map(|e| format!("{}: {e}", file.display()))
-                .collect();
+            let lines: Vec<String> = wrong.iter().map(|e| format!("{}: {e}", file.display())).collect();
             Err(anyhow::anyhow!("{}", lines.join("\n")))
         }
     }
@@ -204,7 +203,10 @@ impl Signals {
 fn tell_sandboxes(config: &Config, forked: &Forked) {
     for (kind, plan) in config.kinds.iter().zip(&forked.sandboxes.plans) {
         for weaker in plan.iter().flat_map(|plan| plan.weaker()) {
-            warn!(kind = kind.name, "WEAKER SANDBOX, as `require: best-effort` allows: {weaker}");
+            warn!(
+                kind = kind.name,
+                "WEAKER SANDBOX, as `require: best-effort` allows: {weaker}"
+            );
         }
     }
     let unsaid = |kind: &&Arc<Kind>| matches!(kind.sandbox, SandboxChoice::Unsaid);

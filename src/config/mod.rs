@@ -20,8 +20,8 @@ mod tests;
 
 pub use load::{LoadError, load, parse};
 pub use model::{
-    Bind, Config, HostHeader, Kind, Lifetime, Limits, Mount, Network, OnCrash, OnDisconnect, Profile, Protocol,
-    Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Upstream,
+    Bind, Config, HostHeader, Kind, Lifetime, Limits, Mount, Network, OnCrash, OnDisconnect, Profile,
+    Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Upstream,
 };
 pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};

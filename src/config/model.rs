@@ -174,7 +174,7 @@ pub enum SandboxNetwork {
 }
 
 /// Where a kind says nothing.
-pub const DEFAULT_PIDS: usize = 512;
+pub(super) const DEFAULT_PIDS: usize = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -249,7 +249,9 @@ fn target(text: &str) -> Result<PathBuf, String> {
         return Err("is the root, which comes from bundle or rootfs; write e.g. /data".to_owned());
     }
     if let Some(own) = OWN_PLACES.iter().find(|own| path.starts_with(own)) {
-        return Err(format!("lies in {own}, which is the sandbox's own; write e.g. /data"));
+        return Err(format!(
+            "lies in {own}, which is the sandbox's own; write e.g. /data"
+        ));
     }
     Ok(path)
 }
@@ -294,7 +296,8 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
             None
         }
         (None, None) => {
-            let message = "names no root; write rootfs: host for the host's system directories, or bundle: DIR";
+            let message =
+                "names no root; write rootfs: host for the host's system directories, or bundle: DIR";
             wrong.push((None, message.to_owned()));
             None
         }
@@ -340,10 +343,7 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
     for (index, mount) in mounts.iter().enumerate() {
         if mounts[..index].iter().any(|other| other.target == mount.target) {
             let target = mount.target.display();
-            wrong.push((
-                Some("mounts"),
-                format!("has {target} twice; keep one of the two"),
-            ));
+            wrong.push((Some("mounts"), format!("has {target} twice; keep one of the two")));
         }
     }
     match root {

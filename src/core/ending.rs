@@ -53,7 +53,10 @@ pub enum Exit {
     Code(i32),
     Signal(i32),
     /// A limit of its sandbox had to do with it.
-    Limited { status: Status, limit: Limit },
+    Limited {
+        status: Status,
+        limit: Limit,
+    },
     /// The keeper died (killed from outside) before it could report; the tree died with it.
     KeeperLost,
 }
@@ -90,7 +93,10 @@ impl fmt::Display for Limit {
         match self {
             Self::Memory => f.write_str("it ran out of memory (sandbox.memory)"),
             Self::Processes { refused } => {
-                write!(f, "it was refused {refused} more processes or threads (sandbox.pids)")
+                write!(
+                    f,
+                    "it was refused {refused} more processes or threads (sandbox.pids)"
+                )
             }
             Self::Processor { waited } => {
                 write!(f, "it had to wait {waited:.1?} for the processor (sandbox.cpus)")

@@ -121,7 +121,9 @@ impl Keeper {
             })
             .await?;
         match answer {
-            Some((Answer::Here, mut fds)) => fds.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData)),
+            Some((Answer::Here, mut fds)) => fds
+                .pop()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData)),
             Some((Answer::Refused { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
         }
@@ -145,7 +147,11 @@ fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
 /// Room for the largest message; the kernel caps it at net.core.wmem_max, which is enough by default.
 fn make_room(socket: &OwnedFd) -> io::Result<()> {
     let room = 2 * wire::MAX_BODY;
-    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::SndBuf, &room)?)
+    Ok(nix::sys::socket::setsockopt(
+        socket,
+        nix::sys::socket::sockopt::SndBuf,
+        &room,
+    )?)
 }
 
 impl Client {
@@ -197,7 +203,9 @@ impl Client {
             message: e.to_string(),
         };
         let (ours, theirs) = fd::packet_pair().map_err(refused)?;
-        set_nonblocking(&ours).and_then(|()| make_room(&ours)).map_err(refused)?;
+        set_nonblocking(&ours)
+            .and_then(|()| make_room(&ours))
+            .map_err(refused)?;
         let NewSandbox {
             kind,
             slot,

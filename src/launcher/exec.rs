@@ -142,7 +142,9 @@ fn find(name: &str, env: &[(String, String)]) -> PathBuf {
     if name.contains('/') {
         return PathBuf::from(name);
     }
-    let places = search_path(env).split(':').map(|directory| Path::new(directory).join(name));
+    let places = search_path(env)
+        .split(':')
+        .map(|directory| Path::new(directory).join(name));
     places
         .into_iter()
         .find(|file| access(file, AccessFlags::X_OK).is_ok() && file.is_file())

@@ -97,7 +97,8 @@ pub fn fork(options: Options) -> Result<Forked, ForkError> {
         Lifetime::Strict => Err(ForkError::NotGuaranteed { why }),
         Lifetime::BestEffort => {
             let guard = Guard::Weak { why };
-            start(Namespaces::NONE, guard, sandboxes)?.map_err(|(message, _)| io::Error::other(message).into())
+            start(Namespaces::NONE, guard, sandboxes)?
+                .map_err(|(message, _)| io::Error::other(message).into())
         }
     }
 }
@@ -151,7 +152,9 @@ fn start(namespaces: Namespaces, guard: Guard, sandboxes: Sandboxes) -> io::Resu
     let (pid, pidfd) = match side {
         Side::Child => {
             drop((ours, go_write));
-            exit_now(run::launcher(theirs, go_read, &lifeline, &guard, &sandboxes, offered))
+            exit_now(run::launcher(
+                theirs, go_read, &lifeline, &guard, &sandboxes, offered,
+            ))
         }
         Side::Parent { pid, child } => (pid, child),
     };
@@ -213,7 +216,9 @@ fn map_ids(pid: i32, offered: Offered) -> Result<Mapped, String> {
             .map_err(|e| format!("the kernel refuses the {file}: {e}"))
     };
     // Without privilege the kernel accepts a gid map only once setgroups(2) is off (user_namespaces(7)).
-    let done = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).is_ok_and(|map| !map.trim().is_empty());
+    let done = |file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).is_ok_and(|map| !map.trim().is_empty())
+    };
     // Half of an attempt to map more may have succeeded.
     let gids = done("gid_map");
     if !gids {

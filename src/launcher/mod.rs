@@ -25,7 +25,7 @@ pub mod sandbox;
 mod subordinate;
 mod wire;
 
-pub use client::{Client, NewSandbox, Spawned, Keeper, Lost, SpawnError};
-pub use run::Sandboxes;
+pub use client::{Client, Keeper, Lost, NewSandbox, SpawnError, Spawned};
 pub use fork::{ForkError, Forked, Guard, Options, fork};
+pub use run::Sandboxes;
 pub use wire::{Door, KeeperId, Program, Report};

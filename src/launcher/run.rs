@@ -56,10 +56,9 @@ impl Offered {
         match (guard, mapped, self.range) {
             (Guard::Weak { .. }, ..) => None,
             (Guard::PidNamespace, ..) => Some(Ids::Ranges),
-            (Guard::UserPidNamespace, Mapped::WithRange, Some(range)) => Some(Ids::Subordinate {
-                uid: self.own,
-                range,
-            }),
+            (Guard::UserPidNamespace, Mapped::WithRange, Some(range)) => {
+                Some(Ids::Subordinate { uid: self.own, range })
+            }
             (Guard::UserPidNamespace, ..) => Some(Ids::Own(self.own)),
         }
     }

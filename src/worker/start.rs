@@ -29,9 +29,9 @@ use crate::launcher::{Keeper, sandbox};
 use crate::sys::listener;
 
 use super::logs::{Logs, Stream};
+use super::readiness::{self, Target, Verdict};
 use super::report::ReportReader;
 use super::sandbox::{Place, pipe};
-use super::readiness::{self, Target, Verdict};
 use super::workers::Shared;
 use super::{Death, Event, environment, output, state_dir};
 
@@ -376,7 +376,10 @@ struct Running {
 enum NotStarted {
     AtAll(String),
     /// There is something to clear away.
-    Sandbox { running: Running, message: String },
+    Sandbox {
+        running: Running,
+        message: String,
+    },
 }
 
 impl Running {

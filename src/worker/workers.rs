@@ -19,8 +19,8 @@ use super::Event;
 use super::environment;
 use super::logs::Logs;
 use super::ports::Ports;
-use super::start::Life;
 use super::sandbox::Stock;
+use super::start::Life;
 use super::state_dir::{StateDir, StateDirError};
 
 /// Starts, ends and remembers workers. Lives on one thread, inside a `LocalSet`; dropping it ends every worker

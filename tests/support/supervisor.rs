@@ -90,7 +90,8 @@ async fn run(settings: Settings, forked: launcher::Forked) {
     };
     let client = Client::new(forked).expect("client");
     let (tell, mut events) = mpsc::channel(64);
-    let mut workers = Workers::new(client, state, settings.ports.0..=settings.ports.1, tell).expect("workers");
+    let mut workers =
+        Workers::new(client, state, settings.ports.0..=settings.ports.1, tell).expect("workers");
     let (send, mut commands) = mpsc::channel::<Command>(64);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -143,10 +144,7 @@ fn tell_event(event: Event, workers: &Workers, endpoints: &mut BTreeMap<u64, End
     say(&match event {
         Event::Ready { worker, endpoint } => {
             let pid = workers.pid(worker);
-            let shown = match &endpoint {
-                Endpoint::Tcp(tcp) => tcp.addr.to_string(),
-                Endpoint::Unix(path) => path.display().to_string(),
-            };
+            let shown = endpoint.to_string();
             endpoints.insert(worker.0, endpoint);
             json!({"ready": worker.0, "endpoint": shown, "pid": pid})
         }

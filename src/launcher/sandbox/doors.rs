@@ -36,7 +36,12 @@ pub(super) fn open(door: Door) -> io::Result<OwnedFd> {
 fn connect_inside(unix: &OwnedFd) -> io::Result<()> {
     let root = nix::fcntl::open(files::ROOT, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let path = Path::new(files::SOCKET_DIR).join(files::SOCKET);
-    let found = open_in(root.as_fd(), &path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())?;
+    let found = open_in(
+        root.as_fd(),
+        &path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+    )?;
     if fstat(&found)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFSOCK.bits() {
         return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
     }

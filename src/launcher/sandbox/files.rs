@@ -46,9 +46,7 @@ const WRITABLE: Attributes = Attributes::NO_SETUID.and(Attributes::NO_DEVICES);
 
 /// What of the host a sandbox with `rootfs: host` sees, where it exists. Everything else is not there: no /home,
 /// /root, /var, /srv, /mnt, /run.
-pub(super) const SYSTEM: [&str; 9] = [
-    "bin", "gnu", "lib", "lib32", "lib64", "nix", "opt", "sbin", "usr",
-];
+pub(super) const SYSTEM: [&str; 9] = ["bin", "gnu", "lib", "lib32", "lib64", "nix", "opt", "sbin", "usr"];
 
 /// Of /etc only what programs need to run, and nothing that tells of this host's services or users.
 const ETC: [&str; 39] = [
@@ -160,12 +158,24 @@ impl Build<'_> {
         own(&self.at.join("root"), self.identity.root)?;
         open_to_all(&self.at.join("shm"))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("proc"), &self.at.join("proc"), Some("proc"), flags, None::<&str>)?;
+        mount(
+            Some("proc"),
+            &self.at.join("proc"),
+            Some("proc"),
+            flags,
+            None::<&str>,
+        )?;
         for name in DEVICES {
             let target = self.at.join("dev").join(name);
             fs::File::create(&target)?;
             let source = Path::new("/dev").join(name);
-            mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            mount(
+                Some(&source),
+                &target,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )?;
         }
         Ok(())
     }
@@ -290,7 +300,8 @@ impl Build<'_> {
 
     /// What every sandbox has, whatever its root.
     fn common(&self, root: BorrowedFd<'_>) -> Result<(), String> {
-        let failed = |path: &'static str| move |e: io::Error| format!("cannot make {path} in the sandbox: {e}");
+        let failed =
+            |path: &'static str| move |e: io::Error| format!("cannot make {path} in the sandbox: {e}");
         for path in ["/proc", "/dev", "/sys", "/etc", "/run", "/var"] {
             self.place(root, path).map_err(failed(path))?;
         }
@@ -315,7 +326,8 @@ impl Build<'_> {
         if let Some(binary) = &self.plan.own_binary {
             let tree = Tree::copy(binary).map_err(step("show herd's own binary"))?;
             tree.restrict(READ_ONLY).map_err(step("show herd's own binary"))?;
-            let point = mount_point(root, Path::new(OWN_BINARY), mounts::Kind::File).map_err(failed(OWN_BINARY))?;
+            let point =
+                mount_point(root, Path::new(OWN_BINARY), mounts::Kind::File).map_err(failed(OWN_BINARY))?;
             tree.attach(point.as_fd()).map_err(failed(OWN_BINARY))?;
         }
         Ok(())
@@ -349,8 +361,9 @@ impl Build<'_> {
                 .lines()
                 .any(|line| line.split(':').nth(2) == Some(user.to_string().as_str()))
         };
-        let mut passwd = read("/etc/passwd")
-            .unwrap_or_else(|_| "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n".to_owned());
+        let mut passwd = read("/etc/passwd").unwrap_or_else(|_| {
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n".to_owned()
+        });
         if !known(&passwd) {
             end_line(&mut passwd);
             passwd.push_str(&format!("worker:x:{user}:{user}:worker:{HOME}:/bin/sh\n"));
@@ -389,7 +402,12 @@ impl Build<'_> {
             Err(e) => return Err(e.into()),
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let file = open_in(directory.as_fd(), Path::new(name), flags, Mode::from_bits_truncate(0o644))?;
+        let file = open_in(
+            directory.as_fd(),
+            Path::new(name),
+            flags,
+            Mode::from_bits_truncate(0o644),
+        )?;
         nix::unistd::fchown(
             &file,
             Some(self.identity.root.uid.into()),
@@ -417,7 +435,10 @@ impl Build<'_> {
             };
             // SAFETY: keepers have one thread.
             let namespace = unsafe {
-                user_namespace::with_maps(&line(uid, self.identity.worker.uid), &line(gid, self.identity.worker.gid))
+                user_namespace::with_maps(
+                    &line(uid, self.identity.worker.uid),
+                    &line(gid, self.identity.worker.gid),
+                )
             }
             .map_err(failed)?;
             tree.map_ids(namespace.as_fd()).map_err(|e| {

@@ -127,7 +127,10 @@ mod tests {
         assert_eq!(a.uids[0].outside + a.uids[0].count, b.uids[0].outside);
         assert_eq!(b.worker.uid, b.root.uid + 1000);
         let last = Ids::Ranges.identity(Slot(Ids::Ranges.slots() - 1), 65_533);
-        assert!(last.uids[0].outside + 65_535 < 1_879_048_191, "within systemd's range");
+        assert!(
+            last.uids[0].outside + 65_535 < 1_879_048_191,
+            "within systemd's range"
+        );
     }
 
     #[test]

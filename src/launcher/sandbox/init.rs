@@ -40,7 +40,8 @@ pub(super) struct Init {
 
 impl Executor for Init {
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        self.lock_up().map_err(ExecutorValidationError::ArgValidationError)
+        self.lock_up()
+            .map_err(ExecutorValidationError::ArgValidationError)
     }
 
     /// The program's environment is its own; this process needs none.
@@ -91,10 +92,9 @@ impl Init {
         let [go, stdout, stderr, status] =
             [self.go, self.stdout, self.stderr, self.status].map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
         let mut keeper = Keeper::new(status, Guarding::Sandbox);
-        let Ok(signals) = nix::sys::signalfd::SignalFd::with_flags(
-            &signals(),
-            nix::sys::signalfd::SfdFlags::SFD_CLOEXEC,
-        ) else {
+        let Ok(signals) =
+            nix::sys::signalfd::SignalFd::with_flags(&signals(), nix::sys::signalfd::SfdFlags::SFD_CLOEXEC)
+        else {
             keeper.failed("the sandbox's first process cannot watch its signals".to_owned());
             return 1;
         };

@@ -152,7 +152,8 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
         stderr,
         status,
     };
-    let spec = spec::spec(&identity, user_namespace.as_fd(), files::HOSTNAME).map_err(|e| format!("cannot describe the sandbox: {e}"))?;
+    let spec = spec::spec(&identity, user_namespace.as_fd(), files::HOSTNAME)
+        .map_err(|e| format!("cannot describe the sandbox: {e}"))?;
     let pid = launch(spec, init, stderr)?;
     group.add(pid.as_raw()).map_err(|e| {
         // It has run nothing yet, and this process's end is its end.

@@ -294,4 +294,3 @@ fn planned_mount(mount: &Mount) -> Result<PlannedMount, PlanErrorKind> {
         owner: (meta.uid(), meta.gid()),
     })
 }
-

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::files;
@@ -107,14 +107,22 @@ pub(super) fn spec(
 
 fn mounts(identity: &Identity) -> Result<Vec<Mount>, OciSpecError> {
     // gid 5 is `tty` everywhere, where there is such a gid.
-    let tty = identity.gids.iter().any(|line| line.inside == 0 && line.count > 5);
+    let tty = identity
+        .gids
+        .iter()
+        .any(|line| line.inside == 0 && line.count > 5);
     let pts = match tty {
         true => "newinstance,ptmxmode=0666,mode=0620,gid=5",
         false => "newinstance,ptmxmode=0666,mode=0620",
     };
     let rows = [
         ("proc", "/proc", "proc", "nosuid,noexec,nodev"),
-        ("tmpfs", "/dev", "tmpfs", "nosuid,strictatime,mode=755,size=64k,nr_inodes=256"),
+        (
+            "tmpfs",
+            "/dev",
+            "tmpfs",
+            "nosuid,strictatime,mode=755,size=64k,nr_inodes=256",
+        ),
         ("devpts", "/dev/pts", "devpts", pts),
         (files::SHM, "/dev/shm", "bind", "bind,nosuid,noexec,nodev"),
     ];
