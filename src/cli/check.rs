@@ -1,12 +1,15 @@
 //! `herd check`: what is wrong with a configuration file, without starting anything.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::config::{self, ConfigFile, LoadError};
+use crate::config::{self, Config, ConfigFile, LoadError, Problems};
+use crate::launcher::sandbox;
+use crate::sandbox::cgroup::{self, Controllers, Host};
 
 /// Say everything that is wrong with a configuration file, without starting anything
 #[derive(Debug, Args)]
@@ -29,7 +32,10 @@ impl Check {
     /// to standard output.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let file = self.config.path.display().to_string();
-        let result = config::load(&self.config.path);
+        let result = config::load(&self.config.path).and_then(|config| {
+            sandboxes(&config, &self.config.path)?;
+            Ok(config)
+        });
         let code = if result.is_ok() {
             ExitCode::SUCCESS
         } else {
@@ -42,6 +48,23 @@ impl Check {
         writeln!(std::io::stdout().lock(), "{text}")?;
         Ok(code)
     }
+}
+
+/// What `herd start` would find out about the sandboxes, as far as a look can tell.
+fn sandboxes(config: &Config, file: &Path) -> Result<(), Problems> {
+    if config.kinds.iter().all(|kind| kind.sandbox.on().is_none()) {
+        return Ok(());
+    }
+    let (mut available, mut missing) = (Controllers::NONE, Vec::new());
+    for (controller, offer) in cgroup::survey(Host::current()) {
+        match offer {
+            Ok(_) => available = available.union(controller.into()),
+            Err(why) => missing.push(why),
+        }
+    }
+    sandbox::prepare(config, available, &missing)
+        .map(drop)
+        .map_err(|wrong| super::start::findings(wrong, file))
 }
 
 fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config::paths::User;
-use crate::config::{self, Config, ConfigFile, Kind, Overrides, SandboxChoice};
+use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
 use crate::driver::{Driver, Shutdown};
+use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy;
 use crate::sandbox::cgroup::{Hierarchies, Host};
@@ -95,10 +96,19 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
         }),
         Err(wrong) => {
             let _ = opened.hierarchies.close();
-            let lines: Vec<String> = wrong.iter().map(|e| format!("{}: {e}", file.display())).collect();
-            Err(anyhow::anyhow!("{}", lines.join("\n")))
+            Err(findings(wrong, file).into())
         }
     }
+}
+
+/// The mistakes where they stand in the file.
+pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
+    let finding = |e: PlanError| Finding {
+        setting: std::iter::once("sandbox").chain(e.key).collect(),
+        message: e.why.to_string(),
+        kind: e.kind,
+    };
+    config::point_out(file, wrong.into_iter().map(finding).collect())
 }
 
 fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {

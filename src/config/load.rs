@@ -108,6 +108,52 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
     }
 }
 
+/// A mistake in a kind's setting that only a look at the host shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub kind: String,
+    /// `["sandbox", "bundle"]`.
+    pub setting: Vec<&'static str>,
+    pub message: String,
+}
+
+/// The findings where they stand in the file, which has been read before.
+pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let (tree, _) = yaml::read(text);
+    let mut problems = Collector::default();
+    for Finding {
+        kind,
+        setting,
+        message,
+    } in findings
+    {
+        let steps = |start: &[&str]| -> Vec<Step> {
+            let key = |key: &&str| Step::Key((*key).to_owned());
+            start.iter().chain(&setting).map(key).collect()
+        };
+        let (own, default) = (steps(&["workers", &kind]), steps(&["defaults"]));
+        let found = tree.as_ref().map(|tree| {
+            let (own, default) = (tree.locate(&own), tree.locate(&default));
+            match !own.complete && default.complete {
+                true => default,
+                false => own,
+            }
+        });
+        match found {
+            Some(found) => problems.add(found.value_at, found.name, message),
+            // The file has gone meanwhile.
+            None => problems.add(
+                Position { line: 1, column: 1 },
+                format!("workers.{kind}"),
+                message,
+            ),
+        }
+    }
+    problems.finish(text, &path.display().to_string())
+}
+
 fn empty_file(problems: &mut Collector) {
     let message = "is empty; write e.g. workers: {app: {cmd: [\"my-server\", \"--port\", \"{{.Port}}\"]}}";
     problems.add(Position { line: 1, column: 1 }, "", format!("the file {message}"));

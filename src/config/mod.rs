@@ -18,7 +18,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use load::{LoadError, load, parse};
+pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
     Bind, Config, HostHeader, Kind, Lifetime, Limits, Mount, Network, OnCrash, OnDisconnect, Profile,
     Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Upstream,

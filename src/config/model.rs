@@ -146,8 +146,6 @@ pub struct Sandbox {
     /// User and group id inside; `None`: the bundle's, else 1000.
     pub user: Option<u32>,
     pub require: Require,
-    /// Where it stands in the file, for errors that show only at the start.
-    pub line: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

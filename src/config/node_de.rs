@@ -149,7 +149,15 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Int { value, .. } => visitor.visit_i64(*value),
             Value::Float { text } => {
                 let found = format!("the number {text}");
-                Err(de::Error::invalid_type(Unexpected::Other(&found), &visitor))
+                let wrong: Mistake = de::Error::invalid_type(Unexpected::Other(&found), &visitor);
+                match text.parse() {
+                    // What takes no fractions is to say so of the number as it is written.
+                    Ok(number) => visitor.visit_f64(number).map_err(|e| match e {
+                        Mistake::Said(_) => e,
+                        _ => wrong,
+                    }),
+                    Err(_) => Err(wrong),
+                }
             }
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::List(items) => {

@@ -41,7 +41,7 @@ pub(super) struct Settings {
     pub(super) cpus: Option<Cpus>,
     /// Most processes and threads. Default: 512.
     pub(super) pids: Option<Count>,
-    /// The writable layer, in memory: its size. Default: 64M.
+    /// The writable layer, in memory: its size. Default: 64M, for `profile: browser` 512M.
     pub(super) tmpfs: Option<Size>,
     /// Directories and files of the host that the worker sees. Default: none.
     pub(super) mounts: Option<Vec<Mount>>,
@@ -57,11 +57,12 @@ pub(super) struct Settings {
     deny_unknown_fields,
     expecting = "a mount, e.g. {source: ./data, target: /data, mode: ro}"
 )]
+#[schemars(extend("required" = ["source", "target"]))]
 pub(super) struct Mount {
     /// On the host; relative to the directory herd was started in.
-    pub(super) source: MountSource,
+    pub(super) source: Option<MountSource>,
     /// Where the worker sees it: an absolute path.
-    pub(super) target: MountTarget,
+    pub(super) target: Option<MountTarget>,
     /// `ro` (default) or `rw`.
     pub(super) mode: Option<MountMode>,
 }
@@ -309,7 +310,13 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
             "is too little for any program; write at least 8M".to_owned(),
         ));
     }
-    let tmpfs = settings.tmpfs.map_or(64 << 20, |size| size.0);
+    let profile = settings.profile.map_or(model::Profile::Strict, |text| text.0);
+    // A browser's shared memory and profile are in it.
+    let usual = match profile {
+        model::Profile::Browser => 512 << 20,
+        model::Profile::Strict | model::Profile::File(_) => 64 << 20,
+    };
+    let tmpfs = settings.tmpfs.map_or(usual, |size| size.0);
     if tmpfs < LEAST_TMPFS {
         wrong.push((
             Some("tmpfs"),
@@ -330,16 +337,24 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
             "is not an id inside a sandbox; write 0 to 65533".to_owned(),
         ));
     }
-    let mounts: Vec<model::Mount> = settings
-        .mounts
-        .unwrap_or_default()
-        .into_iter()
-        .map(|mount| model::Mount {
-            source: mount.source.0,
-            target: mount.target.0,
-            writable: matches!(mount.mode, Some(MountMode::Rw)),
-        })
-        .collect();
+    let mut mounts: Vec<model::Mount> = Vec::new();
+    for mount in settings.mounts.unwrap_or_default() {
+        match (mount.source, mount.target) {
+            (Some(source), Some(target)) => mounts.push(model::Mount {
+                source: source.0,
+                target: target.0,
+                writable: matches!(mount.mode, Some(MountMode::Rw)),
+            }),
+            (None, _) => wrong.push((
+                Some("mounts"),
+                "has one without a source; write e.g. source: ./data".to_owned(),
+            )),
+            (_, None) => wrong.push((
+                Some("mounts"),
+                "has one without a target; write e.g. target: /data".to_owned(),
+            )),
+        }
+    }
     for (index, mount) in mounts.iter().enumerate() {
         if mounts[..index].iter().any(|other| other.target == mount.target) {
             let target = mount.target.display();
@@ -349,7 +364,7 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
     match root {
         Some(root) if wrong.is_empty() => Ok(model::Sandbox {
             root,
-            profile: settings.profile.map_or(model::Profile::Strict, |text| text.0),
+            profile,
             network: match settings.network {
                 Some(Network::Host) => model::SandboxNetwork::Host,
                 Some(Network::None) | None => model::SandboxNetwork::None,
@@ -367,7 +382,6 @@ pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>
                 Some(Require::BestEffort) => model::Require::BestEffort,
                 Some(Require::Strict) | None => model::Require::Strict,
             },
-            line: 0,
         }),
         _ => Err(wrong),
     }

@@ -300,12 +300,7 @@ impl Judge<'_> {
             );
         }
         match super::sandbox::validated(settings) {
-            Ok(mut sandbox) => {
-                let own = self.tree.locate(&steps(&["workers", name, "sandbox"]));
-                let default = self.tree.locate(&steps(&["defaults", "sandbox"]));
-                sandbox.line = if own.complete { own } else { default }.key_at.line;
-                SandboxChoice::On(Arc::new(sandbox))
-            }
+            Ok(sandbox) => SandboxChoice::On(Arc::new(sandbox)),
             Err(wrong) => {
                 for (key, message) in wrong {
                     let setting: Vec<&str> = std::iter::once("sandbox").chain(key).collect();

@@ -20,7 +20,7 @@ impl Random {
 
 const FULL: &str = "network: {data_bind: \"[::1]:9\", trusted_proxies: [10.0.0.0/8]}\nsession:\n  aliases: [X-A, X-B]\n\
                     defaults: &d\n  ttl: 5m\n  env: {A: 1, B: \"{{.Dir}}\"}\nworkers:\n  a:\n    cmd: [x, \"{{.Socket}}\"]\n    \
-                    routes:\n      - host: a.b\n      - {path_prefix: /a}\n    queue: {max: 1}\n    log_buffer: 1M\n  b:\n    \
+                    routes:\n      - host: a.b\n      - {path_prefix: /a}\n    queue: {max: 1}\n    log_buffer: 1M\n    sandbox: {rootfs: host, cpus: 1.5, mounts: [{source: a, target: /a}]}\n  b:\n    \
                     cmd:\n      - |\n        text\n      - >-\n        folded\n";
 
 const TOKENS: [&[u8]; 30] = [

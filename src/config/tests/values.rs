@@ -275,3 +275,87 @@ fn aliases_work_within_a_budget() {
         "{problems:?}"
     );
 }
+
+#[test]
+fn a_kind_that_says_nothing_of_a_sandbox_is_told_from_one_that_wants_none() {
+    let config = good("workers:\n  a: {cmd: [x]}\n  b: {cmd: [x], sandbox: off}\n");
+    assert!(matches!(config.kinds[0].sandbox, SandboxChoice::Unsaid));
+    assert!(matches!(config.kinds[1].sandbox, SandboxChoice::Off));
+}
+
+#[test]
+fn a_sandbox_has_safe_defaults() {
+    for text in ["sandbox: host", "sandbox: {rootfs: host}"] {
+        let config = good(&super::kind(text));
+        let sandbox = config.kinds[0].sandbox.on().expect("it is on");
+        assert_eq!(
+            (&sandbox.root, &sandbox.profile, sandbox.network, sandbox.require),
+            (
+                &Root::Host,
+                &Profile::Strict,
+                SandboxNetwork::None,
+                Require::Strict
+            )
+        );
+        assert_eq!(
+            (sandbox.limits.memory, sandbox.limits.cpus, sandbox.limits.pids),
+            (None, None, 512)
+        );
+        assert_eq!(
+            (sandbox.tmpfs, sandbox.user, sandbox.mounts.len()),
+            (64 << 20, None, 0)
+        );
+    }
+    let config = good(&super::kind("sandbox: {rootfs: host, profile: browser}"));
+    assert_eq!(config.kinds[0].sandbox.on().expect("it is on").tmpfs, 512 << 20);
+}
+
+#[test]
+fn every_key_of_a_sandbox_changes_what_it_is_documented_to_change() {
+    let config = good(&super::kind(
+        "sandbox:\n  bundle: bundles/python\n  profile: ./seccomp.json\n  network: host\n  memory: 512M\n  \
+         cpus: 1.5\n  pids: 256\n  tmpfs: 1M\n  mounts: [{source: ./data, target: /data, mode: rw}, \
+         {source: /a, target: /b}]\n  user: 0\n  require: best-effort",
+    ));
+    let sandbox = config.kinds[0].sandbox.on().expect("it is on");
+    assert_eq!(sandbox.root, Root::Bundle("bundles/python".into()));
+    assert_eq!(sandbox.profile, Profile::File("./seccomp.json".into()));
+    assert_eq!(
+        (sandbox.network, sandbox.require, sandbox.user),
+        (SandboxNetwork::Host, Require::BestEffort, Some(0))
+    );
+    assert_eq!(
+        (
+            sandbox.limits.memory,
+            sandbox.limits.cpus,
+            sandbox.limits.pids,
+            sandbox.tmpfs
+        ),
+        (Some(512 << 20), Some(1500), 256, 1 << 20)
+    );
+    let mount = |source: &str, target: &str, writable| Mount {
+        source: source.into(),
+        target: target.into(),
+        writable,
+    };
+    assert_eq!(
+        sandbox.mounts,
+        [mount("./data", "/data", true), mount("/a", "/b", false)]
+    );
+}
+
+#[test]
+fn a_sandbox_is_merged_with_the_defaults_key_by_key_but_its_root_as_one() {
+    let config = good(
+        "defaults:\n  sandbox: {rootfs: host, memory: 1G, pids: 9}\nworkers:\n  a: {cmd: [x], sandbox: {bundle: b, \
+         pids: 8}}\n  b: {cmd: [x]}\n  c: {cmd: [x], sandbox: off}\n",
+    );
+    let [a, b, c] = [0, 1, 2].map(|index| config.kinds[index].sandbox.on().cloned());
+    let (a, b) = (a.expect("on"), b.expect("on"));
+    assert_eq!(
+        (&a.root, a.limits.memory, a.limits.pids),
+        (&Root::Bundle("b".into()), Some(1 << 30), 8)
+    );
+    assert_eq!((&b.root, b.limits.pids), (&Root::Host, 9));
+    assert!(c.is_none());
+}

@@ -258,3 +258,71 @@ fn settings_outside_workers_are_checked_as_strictly() {
         ]
     );
 }
+
+#[test]
+fn mistakes_in_a_sandbox_are_told_where_they_are() {
+    each_setting_is_refused(&[
+        (
+            "sandbox: true",
+            "4:14: workers.a.sandbox: is the truth value true; write host, or settings such as {bundle: DIR}",
+        ),
+        (
+            "sandbox: false",
+            "4:14: workers.a.sandbox: is the truth value false; write off",
+        ),
+        (
+            "sandbox: docker",
+            "4:14: workers.a.sandbox: is \"docker\"; write off or host or {bundle: DIR}",
+        ),
+        (
+            "sandbox: {memory: 512M}",
+            "4:14: workers.a.sandbox: names no root; write rootfs: host for the host's system directories, or bundle: \
+             DIR",
+        ),
+        (
+            "sandbox: {bundle: a, rootfs: host}",
+            "4:34: workers.a.sandbox.rootfs: is given beside bundle, but a sandbox has one root; keep one of the two",
+        ),
+        (
+            "sandbox: {rootfs: host, memry: 1G}",
+            "4:29: workers.a.sandbox.memry: is not a key herd knows; did you mean `memory`?",
+        ),
+        (
+            "sandbox: {rootfs: host, memory: 1M}",
+            "4:37: workers.a.sandbox.memory: is too little for any program; write at least 8M",
+        ),
+        (
+            "sandbox: {rootfs: host, cpus: 0}",
+            "4:35: workers.a.sandbox.cpus: is 0; write 0.01 to 1024 cores, e.g. 1.5",
+        ),
+        (
+            "sandbox: {rootfs: host, mounts: [{source: /a, target: data}]}",
+            "4:59: workers.a.sandbox.mounts[0].target: is not an absolute path without `..`; write e.g. /data",
+        ),
+        (
+            "sandbox: {rootfs: host, mounts: [{source: /a}]}",
+            "4:37: workers.a.sandbox.mounts: has one without a target; write e.g. target: /data",
+        ),
+        (
+            "sandbox: {rootfs: host, cpus: 2000.5}",
+            "4:35: workers.a.sandbox.cpus: is 2000.5; write 0.01 to 1024 cores, e.g. 1.5",
+        ),
+        (
+            "sandbox: {rootfs: host, mounts: [{source: /a, target: /proc/x}]}",
+            "4:59: workers.a.sandbox.mounts[0].target: lies in /proc, which is the sandbox's own; write e.g. /data",
+        ),
+        (
+            "sandbox: {rootfs: host, mounts: [{source: ~/a, target: /a}]}",
+            "4:47: workers.a.sandbox.mounts[0].source: begins with ~, which only shells replace; write the whole path",
+        ),
+        (
+            "sandbox: {rootfs: host, user: 70000}",
+            "4:35: workers.a.sandbox.user: is not an id inside a sandbox; write 0 to 65533",
+        ),
+        (
+            "sandbox: host\ncwd: app",
+            "5:10: workers.a.cwd: is relative, but a sandbox has no directory herd was started in; write an absolute \
+             path",
+        ),
+    ]);
+}

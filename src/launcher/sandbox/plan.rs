@@ -83,13 +83,11 @@ impl Plan {
 
 /// Why a kind cannot run in its sandbox.
 #[derive(Debug, thiserror::Error)]
-#[error("line {line}: workers.{kind}.sandbox{key}: {why}")]
+#[error("workers.{kind}.sandbox: {why}")]
 pub struct PlanError {
-    /// Of herd.yaml.
-    pub line: usize,
     pub kind: String,
-    /// With its dot; empty for the whole.
-    pub key: &'static str,
+    /// The setting of `sandbox` that is wrong; `None`: the whole.
+    pub key: Option<&'static str>,
     #[source]
     pub why: PlanErrorKind,
 }
@@ -152,7 +150,6 @@ pub fn prepare(
         match plan {
             Ok(plan) => plans.push(plan.map(std::sync::Arc::new)),
             Err((key, why)) => wrong.push(PlanError {
-                line: kind.sandbox.on().map_or(0, |sandbox| sandbox.line),
                 kind: kind.name.clone(),
                 key,
                 why,
@@ -170,18 +167,18 @@ fn plan(
     sandbox: &Sandbox,
     available: Controllers,
     missing: &[crate::sandbox::cgroup::Unavailable],
-) -> Result<Plan, (&'static str, PlanErrorKind)> {
-    fn at<E: Into<PlanErrorKind>>(key: &'static str) -> impl Fn(E) -> (&'static str, PlanErrorKind) {
-        move |e| (key, e.into())
+) -> Result<Plan, (Option<&'static str>, PlanErrorKind)> {
+    fn at<E: Into<PlanErrorKind>>(key: &'static str) -> impl Fn(E) -> (Option<&'static str>, PlanErrorKind) {
+        move |e| (Some(key), e.into())
     }
     let (root, env, cwd, bundle_user) = match &sandbox.root {
         Root::Host => (PlannedRoot::Host, Vec::new(), None, None),
         Root::Bundle(dir) => {
-            let bundle = bundle::open(dir).map_err(at(".bundle"))?;
+            let bundle = bundle::open(dir).map_err(at("bundle"))?;
             if let Some(program) = kind.cmd.first().and_then(|program| program.text())
                 && program != OWN_NAME
             {
-                bundle.check_program(program).map_err(at(".bundle"))?;
+                bundle.check_program(program).map_err(at("bundle"))?;
             }
             let env = bundle
                 .env
@@ -191,7 +188,7 @@ fn plan(
                 .collect();
             let rootfs = fs::canonicalize(&bundle.rootfs).map_err(|source| {
                 let path = bundle.rootfs.clone();
-                (".bundle", PlanErrorKind::Mount { path, source })
+                (Some("bundle"), PlanErrorKind::Mount { path, source })
             })?;
             let cwd = bundle.cwd.to_str().map(str::to_owned);
             (
@@ -205,22 +202,22 @@ fn plan(
     let profile = match &sandbox.profile {
         Profile::Strict => seccomp::Profile::strict(),
         Profile::Browser => seccomp::Profile::browser(),
-        Profile::File(path) => seccomp::Profile::load(path).map_err(at(".profile"))?,
+        Profile::File(path) => seccomp::Profile::load(path).map_err(at("profile"))?,
     };
     for note in profile.notes() {
         tracing::warn!(kind = kind.name, "{note}");
     }
-    let filter = profile.compile().map_err(at(".profile"))?;
+    let filter = profile.compile().map_err(at("profile"))?;
     let mounts = sandbox
         .mounts
         .iter()
         .map(planned_mount)
         .collect::<Result<_, _>>()
-        .map_err(|e| (".mounts", e))?;
+        .map_err(|e| (Some("mounts"), e))?;
     let own_binary = match kind.cmd.first().and_then(|program| program.text()) {
         Some(OWN_NAME) => Some(std::env::current_exe().map_err(|source| {
             let path = PathBuf::from("/proc/self/exe");
-            ("", PlanErrorKind::Mount { path, source })
+            (None, PlanErrorKind::Mount { path, source })
         })?),
         _ => None,
     };
@@ -252,7 +249,7 @@ fn weaker(
     needed: Controllers,
     available: Controllers,
     missing: &[crate::sandbox::cgroup::Unavailable],
-) -> Result<Vec<String>, (&'static str, PlanErrorKind)> {
+) -> Result<Vec<String>, (Option<&'static str>, PlanErrorKind)> {
     let mut weaker = Vec::new();
     for why in missing {
         let lacks = needed.contains(why.controller) && !available.contains(why.controller);
@@ -260,12 +257,12 @@ fn weaker(
             continue;
         }
         let key = match why.controller {
-            Controller::Memory => ".memory",
-            Controller::Cpu => ".cpus",
-            Controller::Pids => ".pids",
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpus",
+            Controller::Pids => "pids",
         };
         match sandbox.require {
-            Require::Strict => return Err((key, PlanErrorKind::Limit { why: why.to_string() })),
+            Require::Strict => return Err((Some(key), PlanErrorKind::Limit { why: why.to_string() })),
             Require::BestEffort => weaker.push(why.to_string()),
         }
     }
