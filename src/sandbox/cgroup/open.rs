@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often a base is emptied again because its processes fork meanwhile.
 const ROUNDS: usize = 20;
+const PREFIX: &str = "herd-";
 /// Groups below groups that a sweep descends into.
 const DEPTH: usize = 16;
 
@@ -63,8 +64,8 @@ pub struct Opened {
 }
 
 impl Hierarchies {
-    /// Finds what is needed and makes herd's own groups there. What a killed herd with the same state directory
-    /// left is killed and removed, whatever is needed now; its last processes are waited for, a few seconds at most.
+    /// Finds what is needed and makes herd's own groups there. What killed herds left in the same places is killed
+    /// and removed, whatever is needed now; the last processes are waited for, a few seconds at most.
     ///
     /// In a version 2 group that is delegated, this process and the others there are moved into a leaf: only so
     /// can the group have children with limits. Call it before any thread or child exists.
@@ -77,13 +78,16 @@ impl Hierarchies {
         for mut plan in plans {
             plan.controllers = plan.controllers.intersection(needs);
             let (version, controllers) = (plan.version, plan.controllers);
-            let result = match controllers.is_empty() {
-                true => sweep(&plan, &name),
-                false => Parent::make(plan, &name).map(|parent| parents.push(parent)),
-            };
-            if let Err(reason) = result {
-                let why = |controller| reason.clone().of(controller, Some(version), host);
-                missing.extend(controllers.iter().map(why));
+            sweep(&plan.base);
+            if controllers.is_empty() {
+                continue;
+            }
+            match Parent::make(plan, &name) {
+                Ok(parent) => parents.push(parent),
+                Err(reason) => {
+                    let why = |controller| reason.clone().of(controller, Some(version), host);
+                    missing.extend(controllers.iter().map(why));
+                }
             }
         }
         Opened {
@@ -172,16 +176,20 @@ fn acquire(base: &Dir, name: &str) -> Result<Dir, Reason> {
     }
 }
 
-/// Removes the group of a former herd where this one does not need any.
-fn sweep(plan: &Plan, name: &str) -> Result<(), Reason> {
-    if !plan.base.has(name) {
-        return Ok(());
-    }
-    let dir = acquire(&plan.base, name)?;
+/// Removes the groups of herds that are gone, whichever state directory they had: one that was temporary is never
+/// used again. A herd, its launcher and its keepers share one lock, so a group that nobody holds is nobody's. What
+/// cannot be removed is left to the next herd: it is no reason against this one.
+fn sweep(base: &Dir) {
     let deadline = Instant::now() + PATIENCE;
-    clear(&dir, deadline, DEPTH)
-        .and_then(|()| remove(&plan.base, name, deadline))
-        .map_err(Reason::io("remove what a former herd left in", dir.path()))
+    let names = base.children().unwrap_or_default();
+    for name in names.into_iter().filter(|name| is_ours(name)) {
+        if let Ok(dir) = base.child(&name)
+            && dir.try_lock().is_ok_and(|locked| locked)
+        {
+            // Under the lock to the end: a herd that starts with this name meanwhile waits, and makes a new one.
+            let _ = clear(&dir, deadline, DEPTH).and_then(|()| remove(base, &name, deadline));
+        }
+    }
 }
 
 /// Kills and removes everything in `dir`, but not `dir`.
@@ -277,11 +285,16 @@ fn evacuate(base: &Dir, moving: Moving) -> Result<(), Reason> {
     Err(plan::shared(base, left))
 }
 
-/// The same for every herd with this state directory, and for no other.
+/// The same for every herd with this state directory, and for no other. See [`is_ours`].
 fn name(state_dir: &Path) -> String {
     let digest = Sha256::digest(resolved(state_dir).as_os_str().as_encoded_bytes());
     let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("herd-{hash}")
+    format!("{PREFIX}{hash}")
+}
+
+fn is_ours(name: &str) -> bool {
+    let hash = name.strip_prefix(PREFIX).unwrap_or_default();
+    hash.len() == 12 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Without symbolic links as far as it exists: it may not have been made yet.

@@ -15,7 +15,7 @@
 //! alone, which is why LXC and the `cgroupfs` drivers of Docker and podman have their groups there. What is
 //! lost: limits of herd's own unit do not hold for its sandboxes. `Delegate=yes` avoids that.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Version;
 use super::dir::Dir;
@@ -100,7 +100,7 @@ pub(super) fn make(needs: Controllers, host: Host) -> (Vec<Plan>, Vec<Unavailabl
 
 /// systemd marks what it has delegated, for root and (since version 251) for everybody.
 fn is_delegated(places: &Places<'_>) -> bool {
-    let Some(Ok(own)) = places.of_systemd().map(|place| Dir::open(&place.own)) else {
+    let Some(Ok(own)) = places.of_systemd().map(|place| Dir::open(above_leaf(&place))) else {
         return false;
     };
     [c"trusted.delegate", c"user.delegate"]
@@ -108,16 +108,19 @@ fn is_delegated(places: &Places<'_>) -> bool {
         .any(|name| own.attribute(name).as_deref() == Some(b"1"))
 }
 
+/// This process's own group; the one above it if a former herd of this service or container moved us into its leaf.
+fn above_leaf(place: &Place) -> &Path {
+    match place.own.parent() {
+        Some(above) if place.own.ends_with(LEAF) && place.own != place.top => above,
+        _ => &place.own,
+    }
+}
+
 fn plan(place: &Place, controller: Controller, delegated: bool, host: Host) -> Result<Plan, Reason> {
-    let open = |path: &PathBuf| Dir::open(path).map_err(Reason::io("open", path));
-    let own = if place.own.file_name().is_some_and(|name| name == LEAF) && place.own != place.top {
-        // A former herd of this service or container moved us here.
-        place.own.parent().unwrap_or(&place.own).to_owned()
-    } else {
-        place.own.clone()
-    };
+    let open = |path: &Path| Dir::open(path).map_err(Reason::io("open", path));
+    let own = above_leaf(place);
     let at_top = own == place.top;
-    let own = open(&own)?;
+    let own = open(own)?;
     let standing = Standing {
         version: place.version,
         in_root: at_top && is_root(&own),
@@ -158,11 +161,11 @@ fn plan(place: &Place, controller: Controller, delegated: bool, host: Host) -> R
             .split_ascii_whitespace()
             .any(|name| name == controller.name())
         {
+            let path = base.path().to_owned();
             return Err(match is_root(&base) {
                 true => Reason::Nowhere,
-                false => Reason::NotPassedDown {
-                    path: base.path().to_owned(),
-                },
+                false if host.systemd && !delegated => Reason::NotDelegated { path },
+                false => Reason::NotPassedDown { path },
             });
         }
         if moving == Moving::OnlyHerd {

@@ -190,6 +190,7 @@ fn what_is_missing_is_said_with_the_command_that_helps_on_this_host() {
         path: path.clone(),
         errno: nix::errno::Errno::EACCES,
     };
+    let not_delegated = Reason::NotDelegated { path: path.clone() };
     let not_passed = Reason::NotPassedDown { path: path.clone() };
     let shared = Reason::Shared {
         path: path.clone(),
@@ -235,6 +236,13 @@ fn what_is_missing_is_said_with_the_command_that_helps_on_this_host() {
             host(true, true),
             "not passed down",
             "with Delegate=yes in its unit",
+        ),
+        (
+            &not_delegated,
+            host(false, true),
+            "systemd has not delegated the control group /sys/fs/cgroup/own, and passes the controller down to none \
+             that has not asked for it",
+            "`systemd-run --user --scope -p Delegate=yes herd start`",
         ),
         (
             &shared,

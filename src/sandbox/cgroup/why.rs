@@ -36,6 +36,12 @@ pub enum Reason {
     },
     #[error("the controller is not passed down to the control group {}", path.display())]
     NotPassedDown { path: PathBuf },
+    #[error(
+        "systemd has not delegated the control group {}, and passes the controller down to none that has not \
+         asked for it",
+        path.display()
+    )]
+    NotDelegated { path: PathBuf },
     #[error("herd may not change the control group {} ({})", path.display(), errno.desc())]
     NotOurs { path: PathBuf, errno: Errno },
     #[error(
@@ -128,7 +134,10 @@ impl Reason {
                  --security-opt writable-cgroups=true)"
                     .to_owned()
             }
-            Self::NotPassedDown { .. } | Self::NotOurs { .. } | Self::Shared { .. } => {
+            Self::NotPassedDown { .. }
+            | Self::NotDelegated { .. }
+            | Self::NotOurs { .. }
+            | Self::Shared { .. } => {
                 delegation(version, host)
             }
             Self::InUse { .. } => "give this herd a state directory of its own with --state-dir".to_owned(),
