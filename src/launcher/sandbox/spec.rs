@@ -4,12 +4,13 @@
 //! keeper ([`super::files`]); limits, descriptors, system call filter and the last steps are the keeper's and
 //! the [executor's](super::init).
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
+    MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::files;
@@ -64,7 +65,10 @@ pub(super) fn spec(
             .build()?,
     );
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-    let none = std::collections::HashSet::new;
+    // To give the only id there is another name, its owner has to be able to give files capabilities
+    // (user_namespaces(7)); the executor drops this one with all others.
+    let needed = HashSet::from_iter(identity.rename.map(|_| Capability::Setfcap));
+    let none = HashSet::new;
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .masked_paths(text(&MASKED))
@@ -86,10 +90,10 @@ pub(super) fn spec(
         .no_new_privileges(true)
         .capabilities(
             LinuxCapabilitiesBuilder::default()
-                .bounding(none())
-                .effective(none())
+                .bounding(needed.clone())
+                .effective(needed.clone())
                 .inheritable(none())
-                .permitted(none())
+                .permitted(needed)
                 .ambient(none())
                 .build()?,
         )
