@@ -145,7 +145,7 @@ fn the_images_configuration_becomes_config_json() {
             "path": "out", "digest": null, "args": ["/e", "c"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b"],
             "cwd": "/new/work", "user": { "uid": 33, "gid": 50 }, "labels": { "l": "v" },
-            "size": 39, "entries": 10, "architecture": null, "source": "image",
+            "size": 42, "entries": 10, "architecture": null, "source": "image",
         })
     );
     assert!(room.rootfs("new/work").is_dir());
