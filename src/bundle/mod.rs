@@ -19,6 +19,8 @@ pub mod registry;
 mod remove;
 mod root;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use config::{Config, User};

@@ -315,7 +315,7 @@ impl Root {
     /// Removes what earlier layers put into the directory `path`.
     pub fn opaque(&mut self, path: &Path) -> Result<(), RootError> {
         self.count()?;
-        let path = self.locate(path)?;
+        let path = self.follow(path)?;
         if self
             .nodes
             .get(&path)

@@ -272,7 +272,10 @@ impl<R: Read> Read for Stream<R> {
         }
         let read = self.source.read(&mut buffer[..most])?;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the archive is cut off",
+            ));
         }
         self.left -= read as u64;
         self.position += read as u64;
