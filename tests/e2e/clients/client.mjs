@@ -4,11 +4,14 @@ import { createInterface } from 'node:readline';
 import { chromium } from 'playwright';
 
 const say = answer => process.stdout.write(JSON.stringify(answer) + '\n');
-const [url, sessionId] = process.argv.slice(2);
+const [url, sessionId, options = '{}'] = process.argv.slice(2);
+const { exposeNetwork, launch } = JSON.parse(options);
+const headers = { 'X-Session-ID': sessionId };
+if (launch) headers['x-playwright-launch-options'] = JSON.stringify(launch);
 
 let browser, page;
 try {
-  browser = await chromium.connect(url, { headers: { 'X-Session-ID': sessionId }, timeout: 120_000 });
+  browser = await chromium.connect(url, { headers, exposeNetwork, timeout: 120_000 });
   page = await browser.newPage();
 } catch (error) {
   say({ error: String(error.message) });
