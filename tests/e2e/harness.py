@@ -195,11 +195,11 @@ class Client:
         "node": ["node", STAGE / "clients" / "client.mjs"],
     }
 
-    def __init__(self, herd, session_id, language="python", prefix=(), launch=None):
+    def __init__(self, herd, session_id, language="python", prefix=(), launch=None, expose_network="*"):
         options = {}
-        if herd.mode.sandboxed:
+        if herd.mode.sandboxed and expose_network:
             # There is no network in the sandbox: the browser goes out through its client.
-            options["exposeNetwork"] = "*"
+            options["exposeNetwork"] = expose_network
         if launch:
             options["launch"] = launch
         self.name = f"{language} client of {session_id}"

@@ -24,7 +24,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   try {
     if ('goto' in command) {
       await page.goto(command.goto);
-      say({ result: await page.title() });
+      say({ result: 'text' in command ? await page.innerText('body') : await page.title() });
     } else if ('evaluate' in command) {
       say({ result: await page.evaluate(command.evaluate) ?? null });
     } else if ('close' in command) {

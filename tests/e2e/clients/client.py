@@ -5,7 +5,7 @@
 OPTIONS is a JSON object: `exposeNetwork`, and `launch` for the browser's launch options, which Playwright's server takes
 in a header.
 
-Says {"connected": VERSION} or {"error": TEXT}, then obeys {"goto": URL}, {"evaluate": JS} and {"close": true}, and
+Says {"connected": VERSION} or {"error": TEXT}, then obeys {"goto": URL, "text": true}, {"evaluate": JS} and {"close": true}, and
 answers each with {"result": …} or {"error": …}. It ends when its input does, without closing anything on its way out.
 """
 
@@ -41,7 +41,7 @@ def main(url, session_id, options="{}"):
                 match command:
                     case {"goto": target}:
                         page.goto(target)
-                        say(result=page.title())
+                        say(result=page.inner_text("body") if "text" in command else page.title())
                     case {"evaluate": script}:
                         say(result=page.evaluate(script))
                     case {"close": _}:
