@@ -30,7 +30,10 @@ def user_namespace(process):
 @pytest.mark.sandbox_only
 @pytest.mark.one_id_too
 def test_chromiums_own_sandbox_works_inside(cast, mode, language):
-    herd = cast.herd()
+    # Playwright switches it off unless a client asks for it, which its server heeds only with this option.
+    config = mode.config().replace('"run-server",', '"run-server", "--unsafe",')
+    assert "--unsafe" in config
+    herd = cast.herd(config=config)
     client = cast.client(herd, "user-42", language, launch={"chromiumSandbox": True}).connected()
     assert client.evaluate("1 + 1") == 2
     renderers = eventually(lambda: the(herd, "renderer"), "there is no renderer")
