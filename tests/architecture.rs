@@ -11,7 +11,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bundle", &["bundle", "sys"]),
     ("sandbox", &["sandbox", "sys"]),
     ("sys", &["sys", "core"]),
-    ("launcher", &["launcher", "sandbox", "sys", "core", "config"]),
+    (
+        "launcher",
+        &["launcher", "bundle", "sandbox", "sys", "core", "config"],
+    ),
     ("config", &["config", "sandbox", "core"]),
     (
         "worker",
