@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 /// A module and what of the crate it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &["core"]),
-    ("bundle", &["bundle", "sys"]),
+    ("yaml", &["yaml"]),
+    ("bundle", &["bundle", "sys", "yaml"]),
     ("sandbox", &["sandbox", "sys"]),
     ("sys", &["sys", "core"]),
     ("launcher", &["launcher", "sandbox", "sys", "core", "config"]),
-    ("config", &["config", "sandbox", "core"]),
-    ("worker", &["worker", "launcher", "sandbox", "sys", "config", "core"]),
+    ("config", &["config", "sandbox", "core", "yaml"]),
+    (
+        "worker",
+        &["worker", "launcher", "sandbox", "sys", "config", "core"],
+    ),
     ("driver", &["driver", "worker", "config", "core"]),
     ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
     ("control", &["control", "driver", "worker", "config", "core"]),

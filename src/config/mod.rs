@@ -2,20 +2,19 @@
 
 mod load;
 mod model;
-mod node_de;
 mod overrides;
 pub mod paths;
-mod problem;
 mod raw;
 mod schema;
 mod template;
 mod text;
 mod units;
 mod validate;
-mod yaml;
 
 #[cfg(test)]
 mod tests;
+
+use crate::yaml::{self, problem};
 
 pub use load::{LoadError, load, parse};
 pub use model::{
