@@ -1,1 +1,3 @@
 //! Bundles: worker root filesystems as OCI bundle directories (config.json + rootfs).
+
+pub mod closure;
