@@ -3,6 +3,7 @@
 
 pub mod fd;
 pub mod fork;
+pub mod interrupt;
 pub mod kernel;
 pub mod lifeline;
 pub mod listener;
