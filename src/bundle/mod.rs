@@ -15,6 +15,7 @@ pub mod closure;
 mod config;
 mod content;
 mod open;
+pub mod recipe;
 mod remove;
 mod root;
 mod staging;

@@ -1,6 +1,9 @@
 //! The command line: one file per verb. A verb's `run` answers with its exit code; an error is printed
 //! here, once, and means exit code 1.
 
+mod bundle;
+mod bundle_build;
+mod bundle_from_host;
 mod check;
 mod client;
 mod hold;
@@ -32,6 +35,7 @@ pub enum Verb {
     Logs(logs::Logs),
     Hold(hold::Hold),
     Runner(runner::Runner),
+    Bundle(bundle::Bundle),
 }
 
 impl Cli {
@@ -44,6 +48,7 @@ impl Cli {
             Verb::Logs(logs) => logs.run(),
             Verb::Hold(hold) => hold.run(),
             Verb::Runner(runner) => runner.run(),
+            Verb::Bundle(bundle) => bundle.run(),
         };
         result.unwrap_or_else(|error| {
             let wrote = error.downcast_ref::<std::io::Error>();

@@ -22,6 +22,9 @@ pub(super) enum Companion {
     },
 }
 
+/// Directories of compiled Python, which is taken file by file: what belongs to no source stays out.
+pub(super) const CACHE: &str = "__pycache__";
+
 /// Whether `name` is one of those left out.
 pub(super) fn excludes(without: &[&str], name: &str) -> bool {
     without.iter().any(|pattern| matches(pattern, name))
@@ -108,10 +111,9 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// The standard library, without its tests, examples, tools to build extensions, and other people's
-/// packages. Caches are left out: they hold the times of the files they were made from.
+/// The standard library comes without its tests, examples, tools to build extensions, and other people's
+/// packages.
 const PYTHON: &[&str] = &[
-    "__pycache__",
     "test",
     "tests",
     "idlelib",
@@ -122,11 +124,11 @@ const PYTHON: &[&str] = &[
     "dist-packages",
 ];
 const NOTHING: &[&str] = &[];
-const CACHES: &[&str] = &["__pycache__"];
 
 /// The companions of the file at the end of `walk`, asked for as `asked`.
 pub(super) fn of(machine: &Machine, asked: &Path, walk: &Walk, care: Care) -> Vec<Companion> {
     let mut found = libraries(machine, walk);
+    found.extend(compiled(machine, &walk.path));
     if care == Care::Named {
         found.extend(virtual_environment(machine, asked, walk));
         found.extend(node_package(&walk.path));
@@ -137,6 +139,21 @@ pub(super) fn of(machine: &Machine, asked: &Path, walk: &Walk, care: Care) -> Ve
         Companion::File(path) | Companion::Directory { path, .. } => machine.exists(path),
     });
     found
+}
+
+/// What Python compiled a source file to: a worker cannot write it down, and would compile at every start.
+fn compiled(machine: &Machine, path: &Path) -> Vec<Companion> {
+    if path.extension().is_none_or(|extension| extension != "py") {
+        return Vec::new();
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    // `*.opt-1.pyc` is read by a Python that was told to optimise.
+    let pattern = format!("{CACHE}/{name}.*-*.pyc");
+    expand(machine, &path.with_file_name(pattern))
+        .into_iter()
+        .filter(|path| !path.to_string_lossy().contains(".opt-"))
+        .map(Companion::File)
+        .collect()
 }
 
 fn libraries(machine: &Machine, walk: &Walk) -> Vec<Companion> {
@@ -231,7 +248,7 @@ fn virtual_environment(machine: &Machine, asked: &Path, walk: &Walk) -> Option<C
         .find(|root| machine.exists(&root.join("pyvenv.cfg")))?;
     Some(Companion::Directory {
         path: root.to_owned(),
-        without: CACHES,
+        without: NOTHING,
     })
 }
 

@@ -29,6 +29,9 @@ use super::tree::{Entry, Tree};
 /// Directories whose content is the kernel's, not the machine's.
 const NOT_FILES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// What needs a file that was asked for by name.
+const THE_BUNDLE: &str = "this bundle";
+
 /// How much a file is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Care {
@@ -92,12 +95,12 @@ impl<'m> Gatherer<'m> {
         let walk = self
             .machine
             .walk(&path)
-            .map_err(|source| self.unreadable(&path, "the command line", source))?;
+            .map_err(|source| self.unreadable(&path, THE_BUNDLE, source))?;
         let is_program = walk.metadata.is_file() && walk.metadata.permissions().mode() & 0o111 != 0;
         if !is_program {
             return Err(Missing::NotAProgram { path });
         }
-        self.want(&path, Care::Named, "the command line");
+        self.want(&path, Care::Named, THE_BUNDLE);
         self.drain()?;
         Ok(path)
     }
@@ -107,7 +110,7 @@ impl<'m> Gatherer<'m> {
         let walk = self
             .machine
             .walk(path)
-            .map_err(|source| self.unreadable(path, "the command line", source))?;
+            .map_err(|source| self.unreadable(path, THE_BUNDLE, source))?;
         if NOT_FILES.iter().any(|kernel| walk.path.starts_with(kernel)) || walk.path == Path::new("/") {
             return Err(Missing::NotFiles {
                 path: path.to_owned(),
@@ -115,11 +118,73 @@ impl<'m> Gatherer<'m> {
         }
         if walk.metadata.is_dir() {
             self.pass(&walk);
-            self.directory(&walk.path, &|_| true, "the command line")?;
+            self.directory(&walk.path, &|_| true, THE_BUNDLE)?;
         } else {
-            self.want(path, Care::Named, "the command line");
+            self.want(path, Care::Named, THE_BUNDLE);
         }
         self.drain()
+    }
+
+    /// Adds all of another root filesystem, at the same paths in the bundle.
+    pub fn root(&mut self, root: &Path) -> Result<(), Missing> {
+        self.copy_tree(root, Path::new("/"))
+    }
+
+    /// Adds a file, or a directory with all that is in it, at another path than it has here.
+    pub fn file(&mut self, source: &Path, target: &Path, mode: Option<u32>) -> Result<(), Missing> {
+        let metadata = fs::metadata(source).map_err(|e| self.unreadable(source, THE_BUNDLE, e))?;
+        if metadata.is_dir() {
+            return self.copy_tree(source, target);
+        }
+        if !metadata.is_file() {
+            return Err(Missing::Special {
+                path: source.to_owned(),
+                kind: special(&metadata),
+            });
+        }
+        let mode = mode.unwrap_or(file_mode(metadata.permissions().mode()));
+        let entry = Entry::Copy {
+            from: source.to_owned(),
+            mode,
+        };
+        self.tree.replace(target, entry);
+        Ok(())
+    }
+
+    /// Adds a link that this machine need not have.
+    pub fn link(&mut self, path: &Path, to: &Path) {
+        self.tree.replace(path, Entry::Link { to: to.to_owned() });
+    }
+
+    /// Takes out what is at `path` and below; `false` if nothing is.
+    pub fn without(&mut self, path: &Path) -> bool {
+        self.tree.remove(path)
+    }
+
+    fn copy_tree(&mut self, source: &Path, target: &Path) -> Result<(), Missing> {
+        let needed_by = source.display().to_string();
+        let mut entries = fs::read_dir(source)
+            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+            .map_err(|e| self.unreadable(source, &needed_by, e))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let (from, path) = (entry.path(), target.join(entry.file_name()));
+            let metadata = entry
+                .metadata()
+                .map_err(|e| self.unreadable(&from, &needed_by, e))?;
+            let mode = metadata.permissions().mode();
+            if metadata.is_dir() {
+                self.tree.add(&path, directory(mode));
+                self.copy_tree(&from, &path)?;
+            } else if metadata.is_symlink() {
+                let to = fs::read_link(&from).map_err(|e| self.unreadable(&from, &needed_by, e))?;
+                self.tree.replace(&path, Entry::Link { to });
+            } else if metadata.is_file() {
+                let mode = file_mode(mode);
+                self.tree.replace(&path, Entry::Copy { from, mode });
+            }
+        }
+        Ok(())
     }
 
     fn look_up(&self, name: &str) -> Option<PathBuf> {
@@ -431,7 +496,7 @@ impl<'m> Gatherer<'m> {
             .list(path)
             .map_err(|source| self.unreadable(path, needed_by, source))?;
         for name in names {
-            if !filter(&name.to_string_lossy()) {
+            if name == companions::CACHE || !filter(&name.to_string_lossy()) {
                 continue;
             }
             let inside = path.join(name);

@@ -16,6 +16,7 @@ pub mod packages;
 mod script;
 mod skeleton;
 mod tree;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use gather::Gatherer;
 pub use machine::Machine;
 pub use skeleton::{Identity, PATH};
 pub use tree::{Entry, Tree};
+pub use write::{WriteError, write};
 
 /// Something that cannot be gathered.
 #[derive(Debug, thiserror::Error)]

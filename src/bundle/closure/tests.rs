@@ -217,7 +217,7 @@ fn what_is_missing_is_named_with_who_needs_it() {
         (
             &foreign,
             format!(
-                "{foreign} is for ELF machine 64 and this machine is {}; the command line needs it",
+                "{foreign} is for ELF machine 64 and this machine is {}; this bundle needs it",
                 std::env::consts::ARCH
             ),
         ),

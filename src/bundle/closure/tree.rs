@@ -54,6 +54,12 @@ impl Tree {
         self.entries.insert(path.to_owned(), entry);
     }
 
+    /// Takes out what is at `path` and below; `false` if nothing is.
+    pub(super) fn remove(&mut self, path: &Path) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|existing, _| !existing.starts_with(path));
+        self.entries.len() < before
+    }
     fn add_parents(&mut self, path: &Path) {
         let mut parent = path.parent();
         while let Some(directory) = parent

@@ -32,7 +32,7 @@ pub enum PackageError {
         command: &'static str,
         source: std::io::Error,
     },
-    #[error("no place to unpack packages: {0}")]
+    #[error("a package cannot be unpacked: {0}")]
     Unpack(#[from] std::io::Error),
 }
 

@@ -13,24 +13,17 @@ use crate::bundle::closure::machine::Machine;
 /// More packages than any bundle needs; bounds what a strange set of dependencies can make this download.
 const MOST: usize = 500;
 
-/// Unpacked packages, removed when dropped.
+/// Packages unpacked for one bundle.
 #[derive(Debug)]
 pub struct Unpacked {
     directory: PathBuf,
     count: usize,
 }
 
-impl Drop for Unpacked {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
 impl Unpacked {
-    pub fn new() -> Result<Self, PackageError> {
-        let template = std::env::temp_dir().join("herd-packages.XXXXXX");
-        let directory = nix::unistd::mkdtemp(&template).map_err(io::Error::from)?;
-        Ok(Self { directory, count: 0 })
+    /// In `directory`, which exists and which somebody else removes.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, count: 0 }
     }
 
     /// Makes a package and its dependencies part of `machine` and `database`, as far as they are not

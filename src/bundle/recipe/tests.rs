@@ -1,0 +1,1 @@
+//! Recipes as their authors meet them.
