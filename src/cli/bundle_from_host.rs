@@ -21,7 +21,7 @@ Node with their standard libraries. What a program starts or opens by a name of 
 add it as a further PROGRAM, or with --with. The first PROGRAM is what runs unless herd.yaml names another.
 Exit codes: 0 made, 1 failed (nothing is left behind), 2 wrong usage")]
 pub(super) struct FromHost {
-    /// Names in the system's PATH, or paths
+    /// Names in PATH, or paths
     #[arg(required = true, value_name = "PROGRAM")]
     programs: Vec<String>,
     /// A file, with all it needs, or a directory, with all that is in it; at its own path in the bundle
@@ -37,7 +37,8 @@ pub(super) struct FromHost {
 impl FromHost {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let with: std::io::Result<Vec<_>> = self.with.iter().map(std::path::absolute).collect();
-        let recipe = Recipe::from_host(self.programs, with?, self.with_package);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let recipe = Recipe::from_host(&path, self.programs, with?, self.with_package);
         Making::new(self.target, Network::Offline).run(&recipe)
     }
 }

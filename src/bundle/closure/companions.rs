@@ -132,6 +132,7 @@ pub(super) fn of(machine: &Machine, asked: &Path, walk: &Walk, care: Care) -> Ve
     if care == Care::Named {
         found.extend(virtual_environment(machine, asked, walk));
         found.extend(node_package(&walk.path));
+        found.extend(own_directory(&walk.path));
         found.extend(language(machine, walk));
     }
     found.retain(|companion| match companion {
@@ -226,8 +227,8 @@ fn language(machine: &Machine, walk: &Walk) -> Vec<Companion> {
             directory(prefix.join("lib/git-core"), NOTHING),
             directory(prefix.join("share/git-core"), NOTHING),
         ],
-        // The launcher is a script; the browser and its resources lie elsewhere.
-        "chromium" => vec![
+        // Debian's launcher is a script; the browser and its resources lie elsewhere.
+        "chromium" if !owns_directory(&walk.path) => vec![
             directory(prefix.join("lib/chromium"), NOTHING),
             directory("/etc/chromium.d".into(), NOTHING),
             directory("/etc/chromium".into(), NOTHING),
@@ -250,6 +251,20 @@ fn virtual_environment(machine: &Machine, asked: &Path, walk: &Walk) -> Option<C
         path: root.to_owned(),
         without: NOTHING,
     })
+}
+
+/// /usr/lib/chromium/chromium: a directory of the program's own name is all the program's.
+fn own_directory(path: &Path) -> Option<Companion> {
+    let directory = path.parent()?.to_owned();
+    owns_directory(path).then_some(Companion::Directory {
+        path: directory,
+        without: NOTHING,
+    })
+}
+
+fn owns_directory(path: &Path) -> bool {
+    let directory = path.parent().and_then(Path::file_name);
+    directory.is_some() && directory == path.file_name()
 }
 
 /// A script inside `node_modules` runs with its package, and with the packages that one is installed with.
@@ -282,6 +297,17 @@ mod tests {
         };
         assert_eq!(found, Some(expected));
         assert_eq!(node_package(Path::new("/usr/bin/node")), None);
+    }
+
+    #[test]
+    fn a_program_in_a_directory_of_its_name_brings_the_directory() {
+        let found = own_directory(Path::new("/usr/lib/app/app"));
+        let expected = Companion::Directory {
+            path: "/usr/lib/app".into(),
+            without: NOTHING,
+        };
+        assert_eq!(found, Some(expected));
+        assert_eq!(own_directory(Path::new("/usr/lib/app/helper")), None);
     }
 
     #[test]

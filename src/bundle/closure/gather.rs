@@ -65,6 +65,8 @@ pub struct Gatherer<'m> {
     /// Library names and the paths under which the loader opens them.
     pub(super) opened: loader_cache::Opened,
     search_path: Vec<PathBuf>,
+    /// Directories in which `env` has to find programs.
+    looked_up_in: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
 }
 
@@ -82,6 +84,7 @@ impl<'m> Gatherer<'m> {
             elves: HashMap::new(),
             opened: loader_cache::Opened::default(),
             search_path,
+            looked_up_in: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -123,6 +126,11 @@ impl<'m> Gatherer<'m> {
             self.want(path, Care::Named, THE_BUNDLE);
         }
         self.drain()
+    }
+
+    /// Directories that have to be on the bundle's PATH for the scripts gathered so far.
+    pub fn looked_up_in(&self) -> &[PathBuf] {
+        &self.looked_up_in
     }
 
     /// Adds all of another root filesystem, at the same paths in the bundle.
@@ -444,6 +452,7 @@ impl<'m> Gatherer<'m> {
                 name,
                 script: task.path.clone(),
             })?;
+            self.looked_up_in.extend(program.parent().map(Path::to_owned));
             self.want(&program, Care::Named, &script);
         }
         Ok(())

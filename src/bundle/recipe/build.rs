@@ -6,7 +6,8 @@ use super::Recipe;
 use crate::bundle::closure::packages::{Database, PackageError, Unpacked};
 use crate::bundle::closure::{Entry, Gatherer, Identity, Machine, Missing, PATH, Tree, WriteError, write};
 use crate::bundle::{
-    Config, Existing, Finished, Limits, OpenError, Staging, StagingError, User, host_architecture, open,
+    Bundle, Config, Existing, Finished, Limits, OpenError, Staging, StagingError, User, host_architecture,
+    open,
 };
 use crate::sys::interrupt::{self, Interrupted};
 
@@ -100,7 +101,7 @@ fn plan(
             })?;
         }
     }
-    let mut gatherer = Gatherer::new(&machine, PATH.split(':').map(PathBuf::from).collect());
+    let mut gatherer = Gatherer::new(&machine, recipe.search_path.clone());
     let base = recipe
         .base
         .as_deref()
@@ -136,7 +137,7 @@ fn plan(
             return Err(BuildError::NotThere(path.clone()));
         }
     }
-    let config = config(recipe, base.as_ref(), &programs);
+    let config = config(recipe, base.as_ref(), &programs, gatherer.looked_up_in());
     let User { uid, gid } = config.user;
     let (tree, notes) = gatherer.finish(Identity { uid, gid });
     if let Some(program) = config.args.first()
@@ -149,7 +150,7 @@ fn plan(
     Ok((tree, config, notes))
 }
 
-fn config(recipe: &Recipe, base: Option<&crate::bundle::Bundle>, programs: &[PathBuf]) -> Config {
+fn config(recipe: &Recipe, base: Option<&Bundle>, programs: &[PathBuf], looked_up_in: &[PathBuf]) -> Config {
     let mut env: Vec<String> = base.map(|base| base.env.clone()).unwrap_or_default();
     let mut set = |name: &str, value: &str, overwrite: bool| {
         let is_it = |entry: &String| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
@@ -159,7 +160,9 @@ fn config(recipe: &Recipe, base: Option<&crate::bundle::Bundle>, programs: &[Pat
             None => env.push(format!("{name}={value}")),
         }
     };
-    set("PATH", &search_path(programs), false);
+    let elsewhere = programs.iter().filter_map(|program| program.parent());
+    let elsewhere = elsewhere.chain(looked_up_in.iter().map(PathBuf::as_path));
+    set("PATH", &search_path(elsewhere), false);
     set("HOME", "/tmp", false);
     set("LANG", "C.UTF-8", false);
     for (name, value) in &recipe.env {
@@ -186,11 +189,10 @@ fn config(recipe: &Recipe, base: Option<&crate::bundle::Bundle>, programs: &[Pat
     }
 }
 
-/// The usual PATH, and after it the directories of programs from elsewhere.
-fn search_path(programs: &[PathBuf]) -> String {
+/// The usual PATH, and after it where programs from elsewhere are.
+fn search_path<'a>(elsewhere: impl Iterator<Item = &'a Path>) -> String {
     let mut directories: Vec<String> = PATH.split(':').map(str::to_owned).collect();
-    for program in programs {
-        let directory = program.parent().unwrap_or(Path::new("/")).display().to_string();
+    for directory in elsewhere.map(|directory| directory.display().to_string()) {
         if !directories.contains(&directory) {
             directories.push(directory);
         }

@@ -29,6 +29,8 @@ use super::User;
 pub struct Recipe {
     /// For people; becomes the bundle's source.
     pub source: String,
+    /// Where programs are looked up.
+    pub search_path: Vec<PathBuf>,
     /// A bundle to start from; none: nothing but what is named here.
     pub base: Option<PathBuf>,
     /// Names or paths of programs of this machine.
@@ -60,9 +62,17 @@ pub struct Copied {
 }
 
 impl Recipe {
-    /// Nothing but programs and files of this machine.
-    pub fn from_host(programs: Vec<String>, with: Vec<PathBuf>, packages: Vec<String>) -> Self {
+    /// Nothing but programs and files of this machine; `path` is the PATH of who asks.
+    pub fn from_host(
+        path: &std::ffi::OsStr,
+        programs: Vec<String>,
+        with: Vec<PathBuf>,
+        packages: Vec<String>,
+    ) -> Self {
+        // A relative entry means whatever directory one is in; no program of this machine is found that way.
+        let own = std::env::split_paths(path).filter(|directory| directory.is_absolute());
         Self {
+            search_path: own.chain(system_path()).collect(),
             source: format!("this machine: {}", programs.join(" ")),
             base: None,
             programs,
@@ -78,4 +88,9 @@ impl Recipe {
             labels: BTreeMap::new(),
         }
     }
+}
+
+/// Where every system has its programs: what a recipe means by a name does not depend on who builds it.
+fn system_path() -> impl Iterator<Item = PathBuf> {
+    super::closure::PATH.split(':').map(PathBuf::from)
 }

@@ -146,6 +146,7 @@ impl Reader<'_> {
         let user = raw.user.and_then(|user| self.user(&user));
         Recipe {
             source: raw.description,
+            search_path: super::system_path().collect(),
             base: raw.base.map(|base| self.directory.join(base.bundle)),
             programs: raw.programs,
             packages: raw.packages,
