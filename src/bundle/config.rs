@@ -32,6 +32,15 @@ pub struct User {
     pub gid: u32,
 }
 
+/// What config.json says about the files beside it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content {
+    pub(super) digest: Sha256Digest,
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) entries: usize,
+}
+
 /// Directories that something is mounted on. They are made beforehand: a runtime that has to make them in a
 /// bundle changes the bundle.
 pub(super) const MOUNT_POINTS: [(&str, u32); 4] =
@@ -82,13 +91,21 @@ impl Config {
         json!({ "process": self.process(), "labels": self.labels() }).to_string()
     }
 
-    /// The whole config.json. Made by somebody other than root it maps the maker to the bundle's user, which is
-    /// what a rootless runtime can give.
-    pub(super) fn spec(&self, digest: Sha256Digest, maker: User) -> Value {
+    /// The whole config.json. Made by somebody other than root it runs as root of a user namespace that knows only
+    /// the maker: that is all that every rootless runtime can give. The user meant is in an annotation.
+    pub(super) fn spec(&self, content: &Content, maker: User) -> Value {
         let mut annotations = self.labels();
-        annotations.insert(format!("{ANNOTATIONS}digest"), digest.to_string());
-        annotations.insert(format!("{ANNOTATIONS}architecture"), self.architecture.clone());
-        annotations.insert(format!("{ANNOTATIONS}source"), self.source.clone());
+        for (name, value) in [
+            ("digest", content.digest.to_string()),
+            ("size", content.size.to_string()),
+            ("entries", content.entries.to_string()),
+            ("user", format!("{}:{}", self.user.uid, self.user.gid)),
+            ("architecture", self.architecture.clone()),
+            ("source", self.source.clone()),
+        ] {
+            annotations.insert(format!("{ANNOTATIONS}{name}"), value);
+        }
+        let mut process = self.process();
         let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
         let mut mappings = json!({});
         let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
@@ -96,12 +113,9 @@ impl Config {
             devpts.push("gid=5");
         } else {
             namespaces.push("user");
-            let map =
-                |inside: u32, outside: u32| json!([{ "containerID": inside, "hostID": outside, "size": 1 }]);
-            mappings = json!({
-                "uidMappings": map(self.user.uid, maker.uid),
-                "gidMappings": map(self.user.gid, maker.gid),
-            });
+            let root = |outside: u32| json!([{ "containerID": 0, "hostID": outside, "size": 1 }]);
+            mappings = json!({ "uidMappings": root(maker.uid), "gidMappings": root(maker.gid) });
+            process["user"] = json!({ "uid": 0, "gid": 0 });
         }
         let namespaces: Vec<_> = namespaces.iter().map(|name| json!({ "type": name })).collect();
         let mut linux = json!({
@@ -120,7 +134,7 @@ impl Config {
         }
         json!({
             "ociVersion": "1.0.2",
-            "process": self.process(),
+            "process": process,
             "root": { "path": "rootfs", "readonly": true },
             "hostname": "herd",
             "mounts": [
@@ -163,21 +177,27 @@ mod tests {
             source: "test".into(),
         };
         let digest = Sha256Digest::of(b"");
+        let content = Content {
+            digest,
+            size: 1,
+            entries: 2,
+        };
         for maker in [User::default(), User { uid: 1000, gid: 1001 }] {
-            let text = config.spec(digest, maker).to_string();
+            let text = config.spec(&content, maker).to_string();
             let spec: oci_spec::runtime::Spec = serde_json::from_str(&text).unwrap();
             let annotations = spec.annotations().as_ref().unwrap();
             assert_eq!(annotations["dev.herd.bundle.digest"], digest.to_string());
-            assert_eq!((annotations.len(), annotations["a"].as_str()), (4, "1"));
+            assert_eq!((annotations.len(), annotations["a"].as_str()), (7, "1"));
             let process = spec.process().as_ref().unwrap();
             assert_eq!(process.args().as_ref().unwrap(), &["/bin/sh"]);
+            assert_eq!(process.user().uid(), if maker.uid == 0 { 33 } else { 0 });
             assert_eq!(process.cwd().to_str(), Some("/work"));
             let linux = spec.linux().as_ref().unwrap();
             let mapped = linux
                 .uid_mappings()
                 .as_ref()
                 .map(|maps| (maps[0].container_id(), maps[0].host_id()));
-            assert_eq!(mapped, (maker.uid != 0).then_some((33, 1000)));
+            assert_eq!(mapped, (maker.uid != 0).then_some((0, 1000)));
         }
         assert!(config.process()["env"][0].as_str().unwrap().starts_with("PATH="));
     }

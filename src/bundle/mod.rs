@@ -7,25 +7,28 @@
 //! ```
 //!
 //! [`Staging`] is a hidden directory beside the output that becomes the output in one `rename`, or nothing.
-//! [`Root`] is how anything gets into it. [`open`] reads a bundle, whoever made it; `verify` compares one with
+//! [`Root`] is how anything gets into it. [`open`] reads a bundle, whoever made it; [`verify()`] compares one with
 //! what was written. Nothing here runs a bundle, and nothing here protects one from its owner: the digest tells
 //! drift, it is no signature.
 
 pub mod closure;
 mod config;
 mod content;
+pub mod image;
 mod open;
 pub mod recipe;
 mod remove;
 mod root;
 mod staging;
+mod verify;
 
 pub use config::{Config, User};
 pub use content::{Entries, Entry, NotADigest, Sha256Digest, digest, escape, shown, size, unescape};
 pub use open::{Bundle, OpenError, ProgramError, host_architecture, open};
-pub use remove::{RemoveError, remove};
+pub use remove::{RemoveError, is_bundle, remove};
 pub use root::{Attributes, Kind, Limits, Root, RootError};
 pub use staging::{Existing, Finished, Manifest, Staging, StagingError};
+pub use verify::{Drift, DriftKind, VerifyError, manifest, verify};
 
 /// The file in a bundle that says what herd wrote into it.
 pub const MANIFEST: &str = "herd-bundle.json";

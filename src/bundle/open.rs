@@ -30,6 +30,7 @@ pub struct Bundle {
     pub env: Vec<String>,
     /// Absolute.
     pub cwd: PathBuf,
+    /// The user meant. config.json may have root instead: see `docs/bundles.md`.
     pub uid: u32,
     pub gid: u32,
     pub additional_gids: Vec<u32>,
@@ -165,6 +166,12 @@ pub fn open(directory: &Path) -> Result<Bundle, OpenError> {
             let cwd = bundle.cwd.to_string_lossy().into_owned();
             return Err(OpenError::Cwd { path: config, cwd });
         }
+    }
+    // Where herd had to write another one into config.json, which rootless runtimes read.
+    if let Some((uid, gid)) = bundle.annotation("user").and_then(|user| user.split_once(':'))
+        && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
+    {
+        (bundle.uid, bundle.gid) = (uid, gid);
     }
     Ok(bundle)
 }

@@ -1,9 +1,12 @@
 //! Removing bundles, those with directories that their owner may not write to included.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -30,14 +33,28 @@ pub fn remove(path: &Path) -> Result<(), RemoveError> {
     if !is_bundle(path) {
         return Err(RemoveError::NotABundle(path.to_owned()));
     }
-    remove_tree(path).map_err(|source| RemoveError::Io {
+    // Out of the way in one step, so that an interrupted removal leaves no half bundle; what it leaves has the
+    // name of a half-made one, which the next run for this output removes.
+    let aside = path
+        .file_name()
+        .map(|name| path.with_file_name(staging_name(name)))
+        .filter(|aside| renameat2(AT_FDCWD, path, AT_FDCWD, aside, RenameFlags::RENAME_NOREPLACE).is_ok());
+    remove_tree(aside.as_deref().unwrap_or(path)).map_err(|source| RemoveError::Io {
         path: path.to_owned(),
         source,
     })
 }
 
+/// Where a bundle is on its way in or out.
+pub(super) fn staging_name(name: &OsStr) -> OsString {
+    let mut staging = OsString::from(".");
+    staging.push(name);
+    staging.push(".herd-staging");
+    staging
+}
+
 /// A real directory with a config.json and a rootfs in it.
-pub(super) fn is_bundle(path: &Path) -> bool {
+pub fn is_bundle(path: &Path) -> bool {
     let is = |path: &Path, test: fn(&fs::Metadata) -> bool| path.symlink_metadata().is_ok_and(|m| test(&m));
     is(path, fs::Metadata::is_dir)
         && is(&path.join("config.json"), fs::Metadata::is_file)

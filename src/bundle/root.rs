@@ -415,7 +415,16 @@ impl Root {
         let Some((name, parents)) = parts.split_last() else {
             return Ok(PathBuf::new());
         };
-        let located = self.walk(parents)?.join(name);
+        let parent = self.walk(parents)?;
+        if matches!(
+            self.nodes.get(&parent).map(|node| &node.kind),
+            Some(Kind::File { .. })
+        ) {
+            return Err(RootError::NotADirectory {
+                parent: shown(&parent),
+            });
+        }
+        let located = parent.join(name);
         match located.as_os_str().len() > self.path_max {
             true => Err(RootError::PathTooLong),
             false => Ok(located),
@@ -442,6 +451,7 @@ impl Root {
             at.push(&part);
             match self.nodes.get(&at).map(|node| &node.kind) {
                 Some(Kind::Directory) => {}
+                Some(Kind::File { .. }) if left.is_empty() => {}
                 Some(Kind::File { .. }) => return Err(RootError::NotADirectory { parent: shown(&at) }),
                 None => {
                     if let Some((link, target, _)) = through.last() {

@@ -7,7 +7,7 @@
 //!               removed          SIGKILL: the lock is free, the next run for NAME removes it
 //! ```
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::sys::interrupt;
 
 use super::MANIFEST;
-use super::config::{Config, MOUNT_POINTS, User};
+use super::config::{Config, Content, MOUNT_POINTS, User};
 use super::content::{Entries, Entry, Sha256Digest, digest, escape, size, unescape};
-use super::remove::{is_bundle, remove_tree};
+use super::remove::{is_bundle, remove_tree, staging_name};
 use super::root::{Attributes, Limits, Root, RootError};
 
 /// What to do with an output that exists.
@@ -151,14 +151,19 @@ impl Staging {
             source,
         })?;
         let digest = digest(&config.digested(), &entries);
-        let mut spec = format!("{:#}", config.spec(digest, maker));
-        spec.push('\n');
         let finished = Finished {
             output: self.output.clone(),
             digest,
             entries: entries.len(),
             size: size(&entries),
         };
+        let content = Content {
+            digest,
+            size: finished.size,
+            entries: finished.entries,
+        };
+        let mut spec = format!("{:#}", config.spec(&content, maker));
+        spec.push('\n');
         let manifest = Manifest {
             version: 1,
             digest,
@@ -237,13 +242,6 @@ fn check_output(output: &Path, existing: Existing) -> Result<bool, StagingError>
         (Ok(_), Existing::Replace) if is_bundle(output) => Ok(true),
         (Ok(_), Existing::Replace) => Err(StagingError::NotABundle(output.to_owned())),
     }
-}
-
-fn staging_name(name: &OsStr) -> OsString {
-    let mut staging = OsString::from(".");
-    staging.push(name);
-    staging.push(".herd-staging");
-    staging
 }
 
 /// Makes the directory and locks it, after removing what a killed run left there.

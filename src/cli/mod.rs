@@ -2,8 +2,6 @@
 //! here, once, and means exit code 1.
 
 mod bundle;
-mod bundle_build;
-mod bundle_from_host;
 mod check;
 mod client;
 mod hold;

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Recipe;
 use crate::bundle::closure::packages::{Database, PackageError, Unpacked};
 use crate::bundle::closure::{Entry, Gatherer, Identity, Machine, Missing, PATH, Tree, WriteError, write};
-use crate::bundle::{
-    Bundle, Config, Existing, Finished, Limits, OpenError, Staging, StagingError, User, host_architecture,
-    open,
-};
+use crate::bundle::{Bundle, Config, OpenError, Staging, StagingError, User, host_architecture, open};
 use crate::sys::interrupt::{self, Interrupted};
 
 /// Whether packages that are not installed may be downloaded.
@@ -25,14 +22,6 @@ pub enum Progress<'a> {
     /// So many bytes are going to be written.
     Writing(u64),
     Wrote(u64),
-}
-
-/// A bundle that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Built {
-    pub finished: Finished,
-    /// What is incomplete, and probably not needed.
-    pub notes: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,21 +47,18 @@ pub enum BuildError {
 /// The identity of programs in a bundle that says nothing of one.
 const WORKER: User = User { uid: 1000, gid: 1000 };
 
-/// Makes the bundle `output`. Nothing of it exists before all of it does.
+/// Writes what `recipe` describes; what is to run in it, and notes on what is incomplete and probably not
+/// needed. The bundle exists once `staging` is finished with that.
 pub fn build(
     recipe: &Recipe,
-    output: &Path,
-    existing: Existing,
+    staging: &mut Staging,
     network: Network,
     progress: &dyn Fn(Progress<'_>),
-) -> Result<Built, BuildError> {
-    // First: an output that cannot be made is known before the work.
-    let mut staging = Staging::new(output, existing, Limits::default())?;
-    let (tree, config, notes) = plan(recipe, &staging, network, progress)?;
+) -> Result<(Config, Vec<String>), BuildError> {
+    let (tree, config, notes) = plan(recipe, staging, network, progress)?;
     progress(Progress::Writing(size(&tree)));
     write(&tree, staging.root(), &|bytes| progress(Progress::Wrote(bytes)))?;
-    let finished = staging.finish(&config)?;
-    Ok(Built { finished, notes })
+    Ok((config, notes))
 }
 
 /// All that will be in the bundle. Nothing is written but packages that are fetched, beside the bundle.

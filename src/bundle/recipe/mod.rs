@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use build::{BuildError, Built, Network, Progress, build};
+pub use build::{BuildError, Network, Progress, build};
 pub use read::{FILE, RecipeError, read};
 
 use super::User;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-
-use super::bundle_build::{Making, Target};
 use crate::bundle::recipe::{Network, Recipe};
 
+use super::Target;
+use super::build::make;
+
 /// Make a bundle of programs of this machine, with all they need to run: no registry, no network, no root
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   $ herd bundle from-host python3 --output bundles/mine
@@ -19,7 +19,7 @@ Examples:
 A program comes with its loader and shared libraries, a script with its interpreter, Python, Perl, Ruby and
 Node with their standard libraries. What a program starts or opens by a name of its own cannot be known:
 add it as a further PROGRAM, or with --with. The first PROGRAM is what runs unless herd.yaml names another.
-Exit codes: 0 made, 1 failed (nothing is left behind), 2 wrong usage")]
+Exit codes: 0 made, 1 failed, 2 wrong usage, 130 interrupted; without 0 nothing was made")]
 pub(super) struct FromHost {
     /// Names in PATH, or paths
     #[arg(required = true, value_name = "PROGRAM")]
@@ -39,6 +39,6 @@ impl FromHost {
         let with: std::io::Result<Vec<_>> = self.with.iter().map(std::path::absolute).collect();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let recipe = Recipe::from_host(&path, self.programs, with?, self.with_package);
-        Making::new(self.target, Network::Offline).run(&recipe)
+        make(&recipe, Network::Offline, &self.target)
     }
 }

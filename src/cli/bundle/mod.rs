@@ -1,0 +1,165 @@
+//! `herd bundle`: one file per verb, and what those that make bundles share.
+
+mod build;
+mod from_host;
+mod import;
+mod inspect;
+mod list;
+mod remove;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::bundle::{Config, Existing, Limits, Staging};
+use crate::sys::interrupt;
+
+use super::show::{self, Output};
+
+/// What a shell reports for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Make and look at bundles: root filesystems for sandboxed workers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A bundle is a directory with config.json and rootfs, as OCI runtimes want it: `runc run` and `crun run`
+accept it, too. herd.yaml names it under a worker's `sandbox: {bundle: DIR}`.
+
+Examples:
+  $ herd bundle build bundles/python --output /srv/bundles/python
+  $ herd bundle from-host ./server --with ./models --output bundles/server
+  $ herd bundle import python.tar --output bundles/python
+  $ herd bundle pull docker.io/library/busybox:latest --output bundles/busybox
+  $ herd bundle verify bundles/python
+
+Exit codes: 0 done, 1 failed or drifted, 2 wrong usage, 130 interrupted")]
+pub struct Bundle {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Build(build::Build),
+    FromHost(from_host::FromHost),
+    Import(import::Import),
+    Ls(list::List),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Rm(remove::Remove),
+}
+
+impl Bundle {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        interrupt::catch()?;
+        let result = match self.verb {
+            Verb::Build(build) => build.run(),
+            Verb::FromHost(from_host) => from_host.run(),
+            Verb::Import(import) => import.run(),
+            Verb::Ls(list) => list.run(),
+            Verb::Inspect(inspect) => inspect.run(),
+            Verb::Verify(verify) => verify.run(),
+            Verb::Rm(remove) => remove.run(),
+        };
+        match result {
+            // Whatever failed then failed because of it.
+            Err(_) if interrupt::check().is_err() => {
+                eprintln!("herd: interrupted; nothing is left behind");
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+            result => result,
+        }
+    }
+}
+
+/// Where a bundle goes.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The directory to make
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace the bundle that is there, in one step
+    #[arg(long)]
+    force: bool,
+    /// Most bytes that all files together may have, such as 500M or 16G
+    #[arg(long, value_name = "SIZE", default_value = "16G", value_parser = size)]
+    max_size: u64,
+    /// How to print the result
+    #[arg(short, value_enum, default_value_t)]
+    o: Output,
+}
+
+impl Target {
+    fn stage(&self) -> anyhow::Result<Staging> {
+        let existing = match self.force {
+            true => Existing::Replace,
+            false => Existing::Refuse,
+        };
+        let limits = Limits {
+            bytes: self.max_size,
+            ..Limits::default()
+        };
+        Ok(Staging::new(&self.output, existing, limits)?)
+    }
+
+    /// The bundle comes into being, and its user is told about it.
+    fn finish(&self, staging: Staging, config: &Config, notes: &[String]) -> anyhow::Result<ExitCode> {
+        let finished = staging.finish(config)?;
+        let output = finished.output.display().to_string();
+        match self.o {
+            Output::Json => show::print_json(&json!({
+                "output": output,
+                "digest": finished.digest,
+                "entries": finished.entries,
+                "size": finished.size,
+                "notes": notes,
+            }))?,
+            Output::Table => {
+                for note in notes {
+                    eprintln!("note: {note}");
+                }
+                let entries = show::count(finished.entries, "entry", "entries");
+                let size = show::size(finished.size);
+                show::print(format!("{output}: {entries}, {size}, {}\n", finished.digest))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A number of bytes with an optional unit, powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err("write a number of bytes, or one with K, M, G or T".to_owned()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "write a number of bytes, or one with K, M, G or T".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "that is not between 1 byte and 16 EiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("1", 1), ("2k", 2048), ("3MiB", 3 << 20), ("16G", 16 << 30)] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for wrong in ["", "G", "-1", "1x", "0", "99999999T", "1.5G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}
