@@ -142,7 +142,9 @@ impl<'m> Gatherer<'m> {
     pub fn file(&mut self, source: &Path, target: &Path, mode: Option<u32>) -> Result<(), Missing> {
         let metadata = fs::metadata(source).map_err(|e| self.unreadable(source, THE_BUNDLE, e))?;
         if metadata.is_dir() {
-            return self.copy_tree(source, target);
+            let target = self.place(target);
+            self.tree.add(&target, directory(metadata.permissions().mode()));
+            return self.copy_tree(source, &target);
         }
         if !metadata.is_file() {
             return Err(Missing::Special {
@@ -155,18 +157,30 @@ impl<'m> Gatherer<'m> {
             from: source.to_owned(),
             mode,
         };
-        self.tree.replace(target, entry);
+        let target = self.place(target);
+        self.tree.replace(&target, entry);
         Ok(())
     }
 
     /// Adds a link that this machine need not have.
     pub fn link(&mut self, path: &Path, to: &Path) {
-        self.tree.replace(path, Entry::Link { to: to.to_owned() });
+        let path = self.place(path);
+        self.tree.replace(&path, Entry::Link { to: to.to_owned() });
+    }
+
+    /// `path` with the links of the tree above it followed: /bin/sh is /usr/bin/sh where /bin is a link.
+    fn place(&self, path: &Path) -> PathBuf {
+        let above = path.parent().and_then(|parent| self.tree.resolve(parent));
+        match (above, path.file_name()) {
+            (Some(above), Some(name)) => above.join(name),
+            _ => path.to_owned(),
+        }
     }
 
     /// Takes out what is at `path` and below; `false` if nothing is.
     pub fn without(&mut self, path: &Path) -> bool {
-        self.tree.remove(path)
+        let path = self.place(path);
+        self.tree.remove(&path)
     }
 
     fn copy_tree(&mut self, source: &Path, target: &Path) -> Result<(), Missing> {

@@ -92,7 +92,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn recipe(&mut self, raw: raw::File) -> Recipe {
-        let mut labels = raw.labels;
+        let mut labels = texts_by_name(raw.labels);
         if let Some(permits) = raw.permits {
             let words = [
                 ("profile", permits.profile.map(raw::Profile::word)),
@@ -103,6 +103,9 @@ impl Reader<'_> {
                     labels.insert(format!("{PERMITS}{name}"), word.to_owned());
                 }
             }
+        }
+        if raw.description.is_none() {
+            self.problem(&[], "nothing says what this is; write description: TEXT");
         }
         if raw.programs.is_empty() && raw.packages.is_empty() && raw.files.is_empty() && raw.base.is_none() {
             self.problem(
@@ -116,7 +119,8 @@ impl Reader<'_> {
                 "nothing runs in this bundle; write entry: [PROGRAM, ARGUMENT…]",
             );
         }
-        for (index, name) in raw.packages.iter().enumerate() {
+        let packages = texts(raw.packages);
+        for (index, name) in packages.iter().enumerate() {
             if !is_package_name(name) {
                 self.problem(
                     &[key("packages"), Step::Index(index)],
@@ -138,24 +142,29 @@ impl Reader<'_> {
             .map(|(index, file)| self.copied(index, file))
             .collect();
         let mut links = BTreeMap::new();
-        for (path, to) in raw.links {
-            let path = self.absolute(&[key("links"), key(&path)], &path);
-            links.insert(path, PathBuf::from(to));
+        for (index, group) in raw.links.into_iter().enumerate() {
+            for (number, path) in group.at.into_iter().enumerate() {
+                let at = [key("links"), Step::Index(index), key("at"), Step::Index(number)];
+                let path = self.absolute(&at, &path.0);
+                if links.insert(path, PathBuf::from(&group.to.0)).is_some() {
+                    self.problem(&at, "is written twice; keep one of the two");
+                }
+            }
         }
-        let cwd = raw.cwd.map(|cwd| self.absolute(&[key("cwd")], &cwd));
-        let user = raw.user.and_then(|user| self.user(&user));
+        let cwd = raw.cwd.map(|cwd| self.absolute(&[key("cwd")], &cwd.0));
+        let user = raw.user.and_then(|user| self.user(&user.0));
         Recipe {
-            source: raw.description,
+            source: raw.description.map(|text| text.0).unwrap_or_default(),
             search_path: super::system_path().collect(),
-            base: raw.base.map(|base| self.directory.join(base.bundle)),
-            programs: raw.programs,
-            packages: raw.packages,
+            base: raw.base.map(|base| self.directory.join(base.bundle.0)),
+            programs: texts(raw.programs),
+            packages,
             with,
             files,
             links,
             without,
-            env: raw.env,
-            entry: raw.entry,
+            env: texts_by_name(raw.env),
+            entry: texts(raw.entry),
             cwd,
             user,
             labels,
@@ -165,7 +174,7 @@ impl Reader<'_> {
     fn copied(&mut self, index: usize, file: raw::Copied) -> Copied {
         let at = |name: &str| [key("files"), Step::Index(index), key(name)];
         let mode = file.mode.and_then(
-            |mode| match u32::from_str_radix(mode.trim_start_matches("0o"), 8) {
+            |mode| match u32::from_str_radix(mode.0.trim_start_matches("0o"), 8) {
                 Ok(bits) if bits <= 0o777 => Some(bits),
                 _ => {
                     self.problem(&at("mode"), "is no set of permissions; write e.g. \"0755\"");
@@ -174,8 +183,8 @@ impl Reader<'_> {
             },
         );
         Copied {
-            source: self.directory.join(file.source),
-            target: self.absolute(&at("target"), &file.target),
+            source: self.directory.join(file.source.0),
+            target: self.absolute(&at("target"), &file.target.0),
             mode,
         }
     }
@@ -191,11 +200,11 @@ impl Reader<'_> {
         }
     }
 
-    fn absolute_list(&mut self, name: &str, paths: Vec<String>) -> Vec<PathBuf> {
+    fn absolute_list(&mut self, name: &str, paths: Vec<raw::Text>) -> Vec<PathBuf> {
         paths
             .into_iter()
             .enumerate()
-            .map(|(index, path)| self.absolute(&[key(name), Step::Index(index)], &path))
+            .map(|(index, path)| self.absolute(&[key(name), Step::Index(index)], &path.0))
             .collect()
     }
 
@@ -216,6 +225,14 @@ impl Reader<'_> {
         let found = self.tree.locate(at);
         self.problems.add(found.value_at, found.name, message);
     }
+}
+
+fn texts(list: Vec<raw::Text>) -> Vec<String> {
+    list.into_iter().map(|text| text.0).collect()
+}
+
+fn texts_by_name(map: BTreeMap<String, raw::Text>) -> BTreeMap<String, String> {
+    map.into_iter().map(|(name, text)| (name, text.0)).collect()
 }
 
 fn key(name: &str) -> Step {
