@@ -17,6 +17,7 @@ mod content;
 pub mod image;
 mod open;
 pub mod recipe;
+pub mod registry;
 mod remove;
 mod root;
 mod staging;

@@ -19,6 +19,7 @@ mod skip;
 #[path = "../support/supervised.rs"]
 mod supervised;
 
+mod bundle;
 mod control;
 mod process;
 mod proxy;

@@ -5,6 +5,7 @@ mod from_host;
 mod import;
 mod inspect;
 mod list;
+mod pull;
 mod remove;
 mod verify;
 
@@ -45,6 +46,7 @@ enum Verb {
     Build(build::Build),
     FromHost(from_host::FromHost),
     Import(import::Import),
+    Pull(pull::Pull),
     Ls(list::List),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -58,6 +60,7 @@ impl Bundle {
             Verb::Build(build) => build.run(),
             Verb::FromHost(from_host) => from_host.run(),
             Verb::Import(import) => import.run(),
+            Verb::Pull(pull) => pull.run(),
             Verb::Ls(list) => list.run(),
             Verb::Inspect(inspect) => inspect.run(),
             Verb::Verify(verify) => verify.run(),
