@@ -30,7 +30,7 @@ use super::tree::{Entry, Tree};
 const NOT_FILES: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// What needs a file that was asked for by name.
-const THE_BUNDLE: &str = "this bundle";
+pub(super) const THE_BUNDLE: &str = "this bundle";
 
 /// How much a file is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,26 +42,26 @@ pub(super) enum Care {
 }
 
 #[derive(Debug)]
-struct Task {
-    path: PathBuf,
-    care: Care,
+pub(super) struct Task {
+    pub(super) path: PathBuf,
+    pub(super) care: Care,
     /// For messages: what needs it.
-    needed_by: String,
+    pub(super) needed_by: String,
 }
 
 /// Gathers a [`Tree`] from a [`Machine`].
 #[derive(Debug)]
 pub struct Gatherer<'m> {
     pub(super) machine: &'m Machine,
-    libraries: Libraries,
+    pub(super) libraries: Libraries,
     pub(super) tree: Tree,
     queue: VecDeque<Task>,
     /// The greatest care with which each file was looked at, by its canonical path.
-    looked_at: HashMap<PathBuf, Care>,
+    pub(super) looked_at: HashMap<PathBuf, Care>,
     companions_of: HashSet<PathBuf>,
     /// Objects all of whose libraries are in the tree.
-    complete: HashSet<PathBuf>,
-    elves: HashMap<PathBuf, Option<Elf>>,
+    pub(super) complete: HashSet<PathBuf>,
+    pub(super) elves: HashMap<PathBuf, Option<Elf>>,
     /// Library names and the paths under which the loader opens them.
     pub(super) opened: loader_cache::Opened,
     search_path: Vec<PathBuf>,
@@ -131,82 +131,6 @@ impl<'m> Gatherer<'m> {
     /// Directories that have to be on the bundle's PATH for the scripts gathered so far.
     pub fn looked_up_in(&self) -> &[PathBuf] {
         &self.looked_up_in
-    }
-
-    /// Adds all of another root filesystem, at the same paths in the bundle.
-    pub fn root(&mut self, root: &Path) -> Result<(), Missing> {
-        self.copy_tree(root, Path::new("/"))
-    }
-
-    /// Adds a file, or a directory with all that is in it, at another path than it has here.
-    pub fn file(&mut self, source: &Path, target: &Path, mode: Option<u32>) -> Result<(), Missing> {
-        let metadata = fs::metadata(source).map_err(|e| self.unreadable(source, THE_BUNDLE, e))?;
-        if metadata.is_dir() {
-            let target = self.place(target);
-            self.tree.add(&target, directory(metadata.permissions().mode()));
-            return self.copy_tree(source, &target);
-        }
-        if !metadata.is_file() {
-            return Err(Missing::Special {
-                path: source.to_owned(),
-                kind: special(&metadata),
-            });
-        }
-        let mode = mode.unwrap_or(file_mode(metadata.permissions().mode()));
-        let entry = Entry::Copy {
-            from: source.to_owned(),
-            mode,
-        };
-        let target = self.place(target);
-        self.tree.replace(&target, entry);
-        Ok(())
-    }
-
-    /// Adds a link that this machine need not have.
-    pub fn link(&mut self, path: &Path, to: &Path) {
-        let path = self.place(path);
-        self.tree.replace(&path, Entry::Link { to: to.to_owned() });
-    }
-
-    /// `path` with the links of the tree above it followed: /bin/sh is /usr/bin/sh where /bin is a link.
-    fn place(&self, path: &Path) -> PathBuf {
-        let above = path.parent().and_then(|parent| self.tree.resolve(parent));
-        match (above, path.file_name()) {
-            (Some(above), Some(name)) => above.join(name),
-            _ => path.to_owned(),
-        }
-    }
-
-    /// Takes out what is at `path` and below; `false` if nothing is.
-    pub fn without(&mut self, path: &Path) -> bool {
-        let path = self.place(path);
-        self.tree.remove(&path)
-    }
-
-    fn copy_tree(&mut self, source: &Path, target: &Path) -> Result<(), Missing> {
-        let needed_by = source.display().to_string();
-        let mut entries = fs::read_dir(source)
-            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-            .map_err(|e| self.unreadable(source, &needed_by, e))?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let (from, path) = (entry.path(), target.join(entry.file_name()));
-            let metadata = entry
-                .metadata()
-                .map_err(|e| self.unreadable(&from, &needed_by, e))?;
-            let mode = metadata.permissions().mode();
-            if metadata.is_dir() {
-                self.tree.add(&path, directory(mode));
-                self.copy_tree(&from, &path)?;
-            } else if metadata.is_symlink() {
-                let to = fs::read_link(&from).map_err(|e| self.unreadable(&from, &needed_by, e))?;
-                self.tree.replace(&path, Entry::Link { to });
-            } else if metadata.is_file() {
-                let mode = file_mode(mode);
-                self.tree.replace(&path, Entry::Copy { from, mode });
-            }
-        }
-        Ok(())
     }
 
     fn look_up(&self, name: &str) -> Option<PathBuf> {
@@ -333,116 +257,6 @@ impl<'m> Gatherer<'m> {
         Ok(Some(head))
     }
 
-    /// Adds the loader and the libraries of an object, and theirs.
-    fn elf(&mut self, walk: &Walk, task: &Task) -> Result<(), Missing> {
-        let root = match self.read_elf(&walk.path, &walk.on_disk) {
-            Ok(Some(elf)) => elf,
-            Ok(None) => return Ok(()),
-            Err(_) if task.care == Care::Found => return Ok(()),
-            Err(error) => return Err(self.unreadable(&task.path, &task.needed_by, error)),
-        };
-        if root.abi != Abi::NATIVE {
-            if task.care == Care::Found {
-                return Ok(());
-            }
-            return Err(Missing::Architecture {
-                path: task.path.clone(),
-                needed_by: task.needed_by.clone(),
-                found: root.abi.name(),
-                machine: Abi::NATIVE.name(),
-            });
-        }
-        let libc = Libc::of(root.interpreter.as_deref());
-        if let Some(loader) = &root.interpreter {
-            self.want(loader, task.care, &task.path.display().to_string());
-        }
-        self.objects(&task.path, walk, root, libc, task.care)
-    }
-
-    /// Breadth first over one process's objects, as the loader loads them: a name that is loaded already
-    /// is not searched for again, and run paths of those above count for those below (`DT_RPATH` only).
-    fn objects(
-        &mut self,
-        name: &Path,
-        walk: &Walk,
-        root: Elf,
-        libc: Libc,
-        care: Care,
-    ) -> Result<(), Missing> {
-        let mut loaded: HashSet<String> = HashSet::new();
-        let mut queue = VecDeque::from([(name.to_owned(), walk.path.clone(), root, Vec::new())]);
-        while let Some((name, path, elf, above)) = queue.pop_front() {
-            // `$ORIGIN` is the directory of the path a library was opened with, and of a program's real path.
-            let origin = if elf.interpreter.is_some() { &path } else { &name };
-            let mut rpaths = elf.rpath_at(origin);
-            rpaths.extend(above.iter().cloned());
-            let mut first = if elf.runpath.is_some() {
-                Vec::new()
-            } else {
-                rpaths.clone()
-            };
-            first.extend(elf.runpath_at(origin));
-            for needed in &elf.needed {
-                if !loaded.insert(needed.clone()) {
-                    continue;
-                }
-                let found = self
-                    .libraries
-                    .find(self.machine, needed, elf.abi, libc, &first)
-                    .or_else(|| self.beside(&name, needed, care));
-                let Some(library) = found else {
-                    self.without_library(&name, needed, care)?;
-                    continue;
-                };
-                let Ok(walk) = self.machine.walk(&library) else {
-                    self.without_library(&name, needed, care)?;
-                    continue;
-                };
-                let by_run_path = first.iter().any(|directory| library.parent() == Some(directory));
-                if libc == Libc::Gnu && !by_run_path {
-                    self.opened.insert(needed, &library);
-                }
-                let needed_by = name.display().to_string();
-                self.want(&library, care, &needed_by);
-                if rpaths.is_empty() && !self.complete.insert(walk.path.clone()) {
-                    continue;
-                }
-                if let Ok(Some(elf)) = self.read_elf(&walk.path, &walk.on_disk) {
-                    queue.push_back((library, walk.path, elf, rpaths.clone()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Objects found in one directory are often loaded together, by a program that says where they are.
-    fn beside(&self, name: &Path, needed: &str, care: Care) -> Option<PathBuf> {
-        let beside = name.parent()?.join(needed);
-        (care == Care::Found && self.machine.exists(&beside)).then_some(beside)
-    }
-
-    fn without_library(&mut self, name: &Path, library: &str, care: Care) -> Result<(), Missing> {
-        let here = self.looked_at.keys().chain(self.complete.iter());
-        if here
-            .filter_map(|path| path.file_name())
-            .any(|known| known.to_str() == Some(library))
-        {
-            // Whoever loads this object has loaded that library before.
-            return Ok(());
-        }
-        if care == Care::Named {
-            return Err(Missing::Library {
-                library: library.to_owned(),
-                needed_by: name.to_owned(),
-            });
-        }
-        self.notes.push(format!(
-            "{} needs {library}, which this machine does not have",
-            name.display()
-        ));
-        Ok(())
-    }
-
     fn script(&mut self, walk: &Walk, head: &[u8], task: &Task) -> Result<(), Missing> {
         let Some(interpreter) = script::interpreter(head) else {
             return Ok(());
@@ -538,15 +352,6 @@ impl<'m> Gatherer<'m> {
         Ok(())
     }
 
-    fn read_elf(&mut self, path: &Path, on_disk: &Path) -> io::Result<Option<Elf>> {
-        if let Some(known) = self.elves.get(path) {
-            return Ok(known.clone());
-        }
-        let elf = Elf::read(on_disk)?;
-        self.elves.insert(path.to_owned(), elf.clone());
-        Ok(elf)
-    }
-
     pub(super) fn unreadable(&self, path: &Path, needed_by: &str, source: io::Error) -> Missing {
         Missing::Unreadable {
             path: path.to_owned(),
@@ -557,17 +362,17 @@ impl<'m> Gatherer<'m> {
 }
 
 /// Nobody's privileges come along, and nobody but the owner may write; what its owner alone may read stays so.
-fn file_mode(mode: u32) -> u32 {
+pub(super) fn file_mode(mode: u32) -> u32 {
     mode & 0o755 | 0o400
 }
 
-fn directory(mode: u32) -> Entry {
+pub(super) fn directory(mode: u32) -> Entry {
     Entry::Directory {
-        mode: mode & 0o755 | 0o700 | (mode & 0o1000 != 0).then_some(0o1777).unwrap_or(0),
+        mode: mode & 0o755 | 0o700 | if mode & 0o1000 != 0 { 0o1777 } else { 0 },
     }
 }
 
-fn special(metadata: &fs::Metadata) -> &'static str {
+pub(super) fn special(metadata: &fs::Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_socket() {
         "a socket"
