@@ -58,10 +58,11 @@ pub enum OpenError {
     },
     #[error("{}: larger than 4 MiB", .0.display())]
     TooLarge(PathBuf),
-    /// serde_json's message ends in line and column.
-    #[error("{}: {source}", path.display())]
+    /// Its source's message ends in line and column.
+    #[error("{} is not a valid config.json", path.display())]
     Malformed {
         path: PathBuf,
+        #[source]
         source: serde_json::Error,
     },
     #[error("{}: ociVersion {version:?} is not 1.x, the only one herd understands", path.display())]

@@ -272,7 +272,10 @@ impl<R: Read> Read for Stream<R> {
         }
         let read = self.source.read(&mut buffer[..most])?;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the archive is cut off",
+            ));
         }
         self.left -= read as u64;
         self.position += read as u64;
@@ -403,7 +406,9 @@ mod tests {
         header.as_mut_bytes()[..name.len()].copy_from_slice(name);
         header.set_entry_type(kind);
         header.set_mode(0o644);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();

@@ -9,12 +9,13 @@ mod pull;
 mod remove;
 mod verify;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::bundle::{Config, Existing, Limits, Staging};
+use crate::bundle::{Config, Existing, Limits, Staging, escape};
 use crate::sys::interrupt;
 
 use super::show::{self, Output};
@@ -72,8 +73,18 @@ impl Bundle {
                 eprintln!("herd: interrupted; nothing is left behind");
                 Ok(ExitCode::from(INTERRUPTED))
             }
+            Err(error) => Err(harmless(error)),
             result => result,
         }
+    }
+}
+
+/// Messages quote images and registries, which must not drive the terminal that shows them.
+fn harmless(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    match text.contains(char::is_control) {
+        true => anyhow::anyhow!(escape(OsStr::new(&text))),
+        false => error,
     }
 }
 

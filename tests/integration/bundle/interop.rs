@@ -150,7 +150,10 @@ fn runc_and_crun_run_bundles_of_root_and_of_others() {
     let herd = room.path("herd");
     fs::copy(env!("CARGO_BIN_EXE_herd"), &herd).unwrap();
     fs::set_permissions(room.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    run(&room, "mkdir theirs; chown 65534:65534 theirs home");
+    run(
+        &room,
+        "mkdir theirs; chown 65534:65534 theirs home; chmod -R a+rX layout",
+    );
     let said = super::said(
         Command::new("setpriv")
             .args(["--reuid", user, "--regid", user, "--clear-groups"])
@@ -298,8 +301,12 @@ fn other_machines_are_spoken_to_with_tls_and_only_with_the_right_certificate() {
     umoci(&room);
     run(
         &room,
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -days 2 \
-           -subj /CN=registry -addext subjectAltName=IP:127.0.0.2 2> /dev/null",
+        "new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+         openssl req -x509 $new -keyout ca.key -out ca.pem -days 2 -subj /CN=authority 2> /dev/null
+         openssl req $new -keyout key.pem -out request.pem -subj /CN=registry 2> /dev/null
+         echo subjectAltName=IP:127.0.0.2 > names
+         openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem \
+           2> /dev/null",
     );
     let (cert, key): (PathBuf, PathBuf) = (room.path("cert.pem"), room.path("key.pem"));
     let tls = format!(
@@ -321,7 +328,7 @@ fn other_machines_are_spoken_to_with_tls_and_only_with_the_right_certificate() {
     room.nothing_left();
     let trusted = super::said(
         room.herd(&["pull", &reference, "--output", "out"])
-            .env("SSL_CERT_FILE", &cert),
+            .env("SSL_CERT_FILE", room.path("ca.pem")),
     );
     digest(&trusted);
 }

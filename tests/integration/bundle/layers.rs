@@ -145,7 +145,7 @@ fn the_images_configuration_becomes_config_json() {
             "path": "out", "digest": null, "args": ["/e", "c"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b"],
             "cwd": "/new/work", "user": { "uid": 33, "gid": 50 }, "labels": { "l": "v" },
-            "size": 39, "entries": 10, "architecture": null, "source": "image",
+            "size": 42, "entries": 10, "architecture": null, "source": "image",
         })
     );
     assert!(room.rootfs("new/work").is_dir());
@@ -229,6 +229,21 @@ fn several_images_and_platforms_are_told_apart() {
         "{said:?}"
     );
     assert_eq!(import(&["--platform", "amd64"]).code, Some(2));
+}
+
+#[test]
+fn names_in_images_cannot_drive_a_terminal() {
+    let room = Room::new();
+    let image = Image::new([Layer::default().file("x", "")]);
+    let described = |name: &str| {
+        let mut value = descriptor(&image.manifest());
+        value["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+        value
+    };
+    let index = json!({ "manifests": [described("\x1b[2J"), described("b")] });
+    write_layout(&room.path("image"), &image.blobs(), &index);
+    let said = room.run(&["import", "image", "--output", "out"]);
+    assert!(said.stderr.contains("several images: \\x1b[2J, b;"), "{said:?}");
 }
 
 #[test]
