@@ -43,3 +43,4 @@ mod skip;
 pub mod sys;
 pub mod telemetry;
 pub mod worker;
+mod yaml;

@@ -11,11 +11,13 @@
 //! what was written. Nothing here runs a bundle, and nothing here protects one from its owner: the digest tells
 //! drift, it is no signature.
 
+pub mod closure;
 mod config;
 mod content;
 pub mod image;
 mod index;
 mod open;
+pub mod recipe;
 pub mod registry;
 mod remove;
 mod root;

@@ -1,5 +1,7 @@
 //! `herd bundle`: one file per verb, and what those that make bundles share.
 
+mod build;
+mod from_host;
 mod import;
 mod inspect;
 mod list;
@@ -28,6 +30,8 @@ A bundle is a directory with config.json and rootfs, as OCI runtimes want it: `r
 accept it, too. herd.yaml names it under a worker's `sandbox: {bundle: DIR}`.
 
 Examples:
+  $ herd bundle build bundles/python --output /srv/bundles/python
+  $ herd bundle from-host ./server --with ./models --output bundles/server
   $ herd bundle import python.tar --output bundles/python
   $ herd bundle pull docker.io/library/busybox:latest --output bundles/busybox
   $ herd bundle verify bundles/python
@@ -40,6 +44,8 @@ pub struct Bundle {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Build(build::Build),
+    FromHost(from_host::FromHost),
     Import(import::Import),
     Pull(pull::Pull),
     Ls(list::List),
@@ -52,6 +58,8 @@ impl Bundle {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         interrupt::catch()?;
         let result = match self.verb {
+            Verb::Build(build) => build.run(),
+            Verb::FromHost(from_host) => from_host.run(),
             Verb::Import(import) => import.run(),
             Verb::Pull(pull) => pull.run(),
             Verb::Ls(list) => list.run(),
