@@ -22,7 +22,7 @@
 //! # Modules
 //!
 //! `cli` → everything; `proxy` and `control` → `driver` and `core` types; `driver` → `core`, `worker`;
-//! `worker` → `launcher`, `sys`; `core` → `std` only. `tests/architecture.rs` checks these edges.
+//! `worker` → `launcher`, `sys`; `core` → `std` only; `bundle` → `sys`. `tests/architecture.rs` checks these edges.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
@@ -43,3 +43,4 @@ mod skip;
 pub mod sys;
 pub mod telemetry;
 pub mod worker;
+mod yaml;

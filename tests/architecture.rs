@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 /// A module and what of the crate it may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("core", &["core"]),
-    ("bundle", &["bundle", "sys"]),
+    ("yaml", &["yaml"]),
+    ("bundle", &["bundle", "sys", "yaml"]),
     ("sandbox", &["sandbox", "sys"]),
     ("sys", &["sys", "core"]),
-    ("launcher", &["launcher", "sandbox", "sys", "core", "config"]),
-    ("config", &["config", "sandbox", "core"]),
+    (
+        "launcher",
+        &["launcher", "bundle", "sandbox", "sys", "core", "config"],
+    ),
+    ("config", &["config", "sandbox", "core", "yaml"]),
     (
         "worker",
         &["worker", "launcher", "sandbox", "sys", "config", "core"],

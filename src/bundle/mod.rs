@@ -11,10 +11,13 @@
 //! what was written. Nothing here runs a bundle, and nothing here protects one from its owner: the digest tells
 //! drift, it is no signature.
 
+pub mod closure;
 mod config;
 mod content;
 pub mod image;
+mod index;
 mod open;
+pub mod recipe;
 pub mod registry;
 mod remove;
 mod root;
@@ -25,9 +28,10 @@ mod verify;
 
 pub use config::{Config, User};
 pub use content::{Entries, Entry, NotADigest, Sha256Digest, digest, escape, shown, size, unescape};
+pub use index::Kind;
 pub use open::{Bundle, OpenError, ProgramError, host_architecture, open};
 pub use remove::{RemoveError, is_bundle, remove};
-pub use root::{Attributes, Kind, Limits, Root, RootError};
+pub use root::{Attributes, Limits, Root, RootError};
 pub use staging::{Existing, Finished, Manifest, Staging, StagingError};
 pub use verify::{Drift, DriftKind, VerifyError, manifest, verify};
 

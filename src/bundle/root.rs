@@ -1,20 +1,18 @@
 //! Writing a root filesystem that strangers describe.
 //!
-//! [`Root`] keeps an index of everything it wrote. Symbolic links are followed in the index, never by the kernel:
+//! [`Root`] keeps an index of everything it wrote (`index`). Symbolic links are followed in the index, never by the kernel:
 //! a path is first turned into one without links, and that one is opened with `openat2`, `RESOLVE_BENEATH` and
 //! `RESOLVE_NO_SYMLINKS`. So two things must fail at once before a write can leave the root. A file is always
 //! created anew (`O_EXCL`), so an entry never writes through a link or into another name of the same file.
 //!
 //! Not here: what an archive may contain (`layer`), and the order of things (`Staging`).
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::ops::Bound;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -26,13 +24,8 @@ use sha2::{Digest as _, Sha256};
 use crate::sys::interrupt::{self, Interrupted};
 
 use super::content::{Entries, Entry, Sha256Digest, escape, shown};
+use super::index::{Index, Kind, Node, PATH_MAX};
 
-/// Linux's limit for one component of a path, in bytes.
-const NAME_MAX: usize = 255;
-/// Linux's limit for a path, in bytes; the terminating NUL included.
-const PATH_MAX: usize = 4096;
-/// As many links as the kernel would follow.
-const LINKS_MAX: usize = 40;
 const CHUNK: usize = 128 * 1024;
 
 /// How much may be written below a root.
@@ -125,20 +118,6 @@ fn writing(doing: &'static str) -> impl Fn(Errno) -> RootError {
     }
 }
 
-#[derive(Debug, Clone)]
-struct Node {
-    kind: Kind,
-    attributes: Attributes,
-    layer: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    Directory,
-    File { size: u64, sha256: Sha256Digest },
-    Link { target: PathBuf },
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owners {
     /// Files can be given away: they keep the owners of their entries.
@@ -150,10 +129,8 @@ enum Owners {
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
-    /// Longest path, relative to the root, that is still usable with the bundle's own path before it.
-    path_max: usize,
     limits: Limits,
-    nodes: BTreeMap<PathBuf, Node>,
+    index: Index,
     layer: u32,
     bytes: u64,
     written: u64,
@@ -165,16 +142,10 @@ pub struct Root {
 impl Root {
     /// `directory` is empty and belongs to nobody else; `path` is where it will be.
     pub(super) fn new(directory: OwnedFd, path: &Path, limits: Limits) -> Self {
-        let root = Node {
-            kind: Kind::Directory,
-            attributes: Attributes::new(0o755),
-            layer: 0,
-        };
         Self {
             fd: directory,
-            path_max: PATH_MAX.saturating_sub(path.as_os_str().len() + 2),
             limits,
-            nodes: BTreeMap::from([(PathBuf::new(), root)]),
+            index: Index::new(path),
             layer: 0,
             bytes: 0,
             written: 0,
@@ -197,20 +168,20 @@ impl Root {
 
     /// What is at `path`, links followed on the way but not at its end.
     pub fn kind(&self, path: &Path) -> Result<Option<&Kind>, RootError> {
-        let path = self.locate(path)?;
-        Ok(self.nodes.get(&path).map(|node| &node.kind))
+        let path = self.index.locate(path)?;
+        Ok(self.index.nodes.get(&path).map(|node| &node.kind))
     }
 
     /// A directory, or new attributes for one that exists. Missing parents are made, mode 0755.
     pub fn directory(&mut self, path: &Path, attributes: &Attributes) -> Result<(), RootError> {
         self.count()?;
-        let path = self.locate(path)?;
+        let path = self.index.locate(path)?;
         let attributes = Attributes {
             // The owner has to be able to look into it; the sticky bit is harmless.
             mode: attributes.mode & 0o1777 | 0o500,
             ..*attributes
         };
-        if let Some(node) = self.nodes.get_mut(&path)
+        if let Some(node) = self.index.nodes.get_mut(&path)
             && node.kind == Kind::Directory
         {
             node.attributes = attributes;
@@ -229,7 +200,7 @@ impl Root {
         content: &mut dyn Read,
     ) -> Result<u64, RootError> {
         self.count()?;
-        let path = self.locate(path)?;
+        let path = self.index.locate(path)?;
         self.clear(&path)?;
         let (parent, name) = self.parent_of(&path)?;
         let how = OpenHow::new()
@@ -255,7 +226,7 @@ impl Root {
         if bytes.is_empty() || bytes.contains(&0) || bytes.len() >= PATH_MAX {
             return Err(RootError::LinkTarget);
         }
-        let path = self.locate(path)?;
+        let path = self.index.locate(path)?;
         self.clear(&path)?;
         self.make_link(path, target, *attributes)
     }
@@ -267,9 +238,9 @@ impl Root {
             target: escape(target.as_os_str()),
         };
         // A target that climbs out or leads through hostile links is the same refusal.
-        let source = self.locate(target).map_err(|_| wrong())?;
-        let node = self.nodes.get(&source).ok_or_else(wrong)?.clone();
-        let path = self.locate(path)?;
+        let source = self.index.locate(target).map_err(|_| wrong())?;
+        let node = self.index.nodes.get(&source).ok_or_else(wrong)?.clone();
+        let path = self.index.locate(path)?;
         if path == source {
             return Ok(());
         }
@@ -283,7 +254,7 @@ impl Root {
             Kind::File { .. } => {
                 self.clear(&path)?;
                 // Clearing the way may have removed the target with a directory.
-                if !self.nodes.contains_key(&source) {
+                if !self.index.nodes.contains_key(&source) {
                     return Err(wrong());
                 }
                 let from = self.open_directory(parent_path(&source))?;
@@ -305,7 +276,7 @@ impl Root {
     /// Removes what earlier layers put at `path`, and keeps what the current one did.
     pub fn whiteout(&mut self, path: &Path) -> Result<(), RootError> {
         self.count()?;
-        let path = self.locate(path)?;
+        let path = self.index.locate(path)?;
         if path.as_os_str().is_empty() {
             return Err(RootError::ReplacesRoot);
         }
@@ -317,13 +288,14 @@ impl Root {
         self.count()?;
         let path = self.follow(path)?;
         if self
+            .index
             .nodes
             .get(&path)
             .is_some_and(|node| node.kind != Kind::Directory)
         {
             return Err(RootError::NotADirectory { parent: shown(&path) });
         }
-        for child in self.children(&path) {
+        for child in self.index.children(&path) {
             self.remove_older(&child)?;
         }
         Ok(())
@@ -331,7 +303,7 @@ impl Root {
 
     /// Removes `path`, whatever it is, with everything below.
     pub fn remove(&mut self, path: &Path) -> Result<(), RootError> {
-        let path = self.locate(path)?;
+        let path = self.index.locate(path)?;
         self.clear(&path)
     }
 
@@ -346,7 +318,7 @@ impl Root {
             Err(error) => return Err(error),
         };
         if !matches!(
-            self.nodes.get(&path).map(|node| &node.kind),
+            self.index.nodes.get(&path).map(|node| &node.kind),
             Some(Kind::File { .. })
         ) {
             return Ok(None);
@@ -366,15 +338,14 @@ impl Root {
 
     /// Where `path` ends when every link is followed, the last one included.
     pub fn follow(&self, path: &Path) -> Result<PathBuf, RootError> {
-        let parts = parts(path)?;
-        self.walk(&parts)
+        self.index.follow(path)
     }
 
     /// Gives directories their modes and times, which would have been in the way until now, and makes it all
     /// durable.
     pub(super) fn seal(&mut self) -> Result<Entries, RootError> {
         // Deepest first: a directory that is closed to its owner must not be needed any more.
-        for (path, node) in self.nodes.iter().rev() {
+        for (path, node) in self.index.nodes.iter().rev() {
             if node.kind != Kind::Directory {
                 continue;
             }
@@ -389,7 +360,7 @@ impl Root {
         }
         self.recent = None;
         nix::unistd::syncfs(self.fd.as_fd()).map_err(writing("write the files to disk"))?;
-        let entries = self.nodes.iter().map(|(path, node)| {
+        let entries = self.index.nodes.iter().map(|(path, node)| {
             let mode = node.attributes.mode;
             let entry = match &node.kind {
                 Kind::Directory => Entry::Directory { mode },
@@ -406,98 +377,6 @@ impl Root {
         });
         Ok(entries.collect())
     }
-
-    // --- Paths ---------------------------------------------------------------------------------------------
-
-    /// The path without links to follow: those on the way are, the last part is not looked at.
-    fn locate(&self, path: &Path) -> Result<PathBuf, RootError> {
-        let parts = parts(path)?;
-        let Some((name, parents)) = parts.split_last() else {
-            return Ok(PathBuf::new());
-        };
-        let parent = self.walk(parents)?;
-        if matches!(
-            self.nodes.get(&parent).map(|node| &node.kind),
-            Some(Kind::File { .. })
-        ) {
-            return Err(RootError::NotADirectory {
-                parent: shown(&parent),
-            });
-        }
-        let located = parent.join(name);
-        match located.as_os_str().len() > self.path_max {
-            true => Err(RootError::PathTooLong),
-            false => Ok(located),
-        }
-    }
-
-    fn walk(&self, parts: &[&OsStr]) -> Result<PathBuf, RootError> {
-        // What is left to walk, the next part last.
-        let mut left: Vec<OsString> = parts.iter().rev().map(|part| (*part).to_owned()).collect();
-        let mut at = PathBuf::new();
-        let mut links = 0;
-        // The links whose targets are being walked: link, target, what is left to walk after the target.
-        let mut through: Vec<(PathBuf, &Path, usize)> = Vec::new();
-        while let Some(part) = left.pop() {
-            through.retain(|(_, _, rest)| left.len() >= *rest);
-            if part == ".." {
-                if !at.pop() {
-                    // Archives' own `..` were refused before, so a link it is.
-                    let link = through.last().map_or_else(String::new, |(link, ..)| shown(link));
-                    return Err(RootError::Escape { link });
-                }
-                continue;
-            }
-            at.push(&part);
-            match self.nodes.get(&at).map(|node| &node.kind) {
-                Some(Kind::Directory) => {}
-                Some(Kind::File { .. }) if left.is_empty() => {}
-                Some(Kind::File { .. }) => return Err(RootError::NotADirectory { parent: shown(&at) }),
-                None => {
-                    if let Some((link, target, _)) = through.last() {
-                        return Err(RootError::Dangling {
-                            link: shown(link),
-                            target: escape(target.as_os_str()),
-                        });
-                    }
-                }
-                Some(Kind::Link { target }) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(RootError::LinkLoop { link: shown(&at) });
-                    }
-                    through.push((at.clone(), target, left.len()));
-                    at.pop();
-                    for component in target.components().rev() {
-                        match component {
-                            Component::RootDir => at.clear(),
-                            Component::ParentDir => left.push("..".into()),
-                            Component::Normal(part) => left.push(part.to_owned()),
-                            Component::CurDir | Component::Prefix(_) => {}
-                        }
-                    }
-                }
-            }
-        }
-        Ok(at)
-    }
-
-    fn children(&self, path: &Path) -> Vec<PathBuf> {
-        self.below(path)
-            .map(|(child, _)| child)
-            .filter(|child| child.parent() == Some(path))
-            .cloned()
-            .collect()
-    }
-
-    fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Node)> {
-        // Paths are ordered by their parts, so what is below a directory follows it immediately.
-        self.nodes
-            .range::<Path, _>((Bound::Excluded(path), Bound::Unbounded))
-            .take_while(move |(child, _)| child.starts_with(path))
-    }
-
-    // --- Changes -------------------------------------------------------------------------------------------
 
     fn count(&mut self) -> Result<(), RootError> {
         interrupt::check()?;
@@ -567,7 +446,7 @@ impl Root {
 
     fn note(&mut self, path: PathBuf, kind: Kind, attributes: Attributes) {
         let layer = self.layer;
-        self.nodes.insert(
+        self.index.nodes.insert(
             path,
             Node {
                 kind,
@@ -582,8 +461,8 @@ impl Root {
         if path.as_os_str().is_empty() {
             return Err(RootError::ReplacesRoot);
         }
-        if self.nodes.contains_key(path) {
-            let below: Vec<_> = self.below(path).map(|(path, _)| path.clone()).collect();
+        if self.index.nodes.contains_key(path) {
+            let below: Vec<_> = self.index.below(path).map(|(path, _)| path.clone()).collect();
             for path in below.iter().rev() {
                 self.unlink(path)?;
             }
@@ -594,18 +473,18 @@ impl Root {
 
     /// Removes what older layers put at and below `path`. A directory in which this layer put something stays.
     fn remove_older(&mut self, path: &Path) -> Result<(), RootError> {
-        let Some(node) = self.nodes.get(path) else {
+        let Some(node) = self.index.nodes.get(path) else {
             return Ok(());
         };
         let all: Vec<_> = std::iter::once((path, node))
-            .chain(self.below(path).map(|(path, node)| (path.as_path(), node)))
+            .chain(self.index.below(path).map(|(path, node)| (path.as_path(), node)))
             .filter(|(_, node)| node.layer < self.layer)
             .map(|(path, _)| path.to_owned())
             .collect();
         // A directory comes before what is in it, so in reverse it is safe to ask "is it empty now?".
         for path in all.iter().rev() {
             interrupt::check()?;
-            if self.below(path).next().is_none() {
+            if self.index.below(path).next().is_none() {
                 self.unlink(path)?;
             }
         }
@@ -613,7 +492,7 @@ impl Root {
     }
 
     fn unlink(&mut self, path: &Path) -> Result<(), RootError> {
-        let flag = match self.nodes.get(path).map(|node| &node.kind) {
+        let flag = match self.index.nodes.get(path).map(|node| &node.kind) {
             Some(Kind::Directory) => UnlinkatFlags::RemoveDir,
             Some(_) => UnlinkatFlags::NoRemoveDir,
             None => return Ok(()),
@@ -625,7 +504,7 @@ impl Root {
         let (parent, name) = self.parent_of(path)?;
         unlinkat(parent, name.as_os_str(), flag)
             .map_err(writing("remove what an earlier entry put there"))?;
-        self.nodes.remove(path);
+        self.index.nodes.remove(path);
         Ok(())
     }
 
@@ -655,7 +534,7 @@ impl Root {
     /// The open parent directory of a located path, made if it is missing, and the path's last part.
     fn parent_of(&mut self, path: &Path) -> Result<(&OwnedFd, OsString), RootError> {
         let parent = parent_path(path);
-        if !self.nodes.contains_key(parent) {
+        if !self.index.nodes.contains_key(parent) {
             self.make_parents(parent)?;
         }
         if self.recent.as_ref().is_none_or(|(recent, _)| recent != parent) {
@@ -671,7 +550,7 @@ impl Root {
     fn make_parents(&mut self, directory: &Path) -> Result<(), RootError> {
         let missing: Vec<_> = directory
             .ancestors()
-            .take_while(|path| !self.nodes.contains_key(*path))
+            .take_while(|path| !self.index.nodes.contains_key(*path))
             .map(Path::to_owned)
             .collect();
         for path in missing.iter().rev() {
@@ -694,24 +573,6 @@ const STRICT: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
     .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
     .union(ResolveFlag::RESOLVE_NO_MAGICLINKS)
     .union(ResolveFlag::RESOLVE_NO_XDEV);
-
-/// The parts of a path as archives write it: `./a/b`, `/a/b` and `a//b/` are all `a/b`, relative to the root.
-fn parts(path: &Path) -> Result<Vec<&OsStr>, RootError> {
-    let mut parts = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(part) => {
-                if part.len() > NAME_MAX || part.as_bytes().contains(&0) {
-                    return Err(RootError::Name);
-                }
-                parts.push(part);
-            }
-            Component::ParentDir => return Err(RootError::Traversal),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(parts)
-}
 
 fn parent_path(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))

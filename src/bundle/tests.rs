@@ -226,7 +226,7 @@ fn what_is_no_bundle_says_what_is_missing() {
 fn a_bundle_without_permission_says_so() {
     let directory = bundle(GOOD);
     let config = directory.path().join("config.json");
-    fs::set_permissions(&config, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o000)).unwrap();
     if nix::unistd::geteuid().is_root() {
         // Root may read everything, so what it would be told is all that can be looked at.
         return assert!(open(directory.path()).is_ok());

@@ -1,24 +1,17 @@
 //! The way from a file to a [`Config`].
 //!
 //! ```text
-//! bytes ─utf8─▶ text ─yaml──▶ tree ─serde─▶ raw::File ─validate─▶ Config
-//!                              ▲      │ a mistake: note it, take its node out, read again
-//!                              └──────┘
+//! bytes ─utf8─▶ text ─yaml::read─▶ tree ─yaml::read_as─▶ raw::File ─validate─▶ Config
 //! ```
-//!
-//! Reading again after each mistake is what lets one run report all of them: serde stops at the first.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_path_to_error::Segment;
-
 use super::model::Config;
-use super::node_de::Mistake;
 use super::problem::{Collector, Problems};
 use super::raw;
 use super::validate::validate;
-use super::yaml::{self, Node, Position, Step};
+use super::yaml::{self, Position, Step};
 
 /// Larger files are refused unread.
 const MAX_FILE_SIZE: u64 = 1 << 20;
@@ -99,7 +92,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
         empty_file(&mut problems);
         return Err(problems.finish(text, file_name));
     }
-    let Some(raw) = read_raw(&mut tree, &mut problems) else {
+    let Some(raw) = yaml::read_as::<raw::File>(&mut tree, &mut problems) else {
         return Err(problems.finish(text, file_name));
     };
     match validate(raw, &tree, &mut problems) {
@@ -157,39 +150,4 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
 fn empty_file(problems: &mut Collector) {
     let message = "is empty; write e.g. workers: {app: {cmd: [\"my-server\", \"--port\", \"{{.Port}}\"]}}";
     problems.add(Position { line: 1, column: 1 }, "", format!("the file {message}"));
-}
-
-/// Takes mistaken nodes out of the tree until the rest reads; `None` if nothing can be made of it.
-fn read_raw(tree: &mut Node, problems: &mut Collector) -> Option<raw::File> {
-    while !problems.is_full() {
-        let error = match serde_path_to_error::deserialize::<_, raw::File>(&*tree) {
-            Ok(raw) => return Some(raw),
-            Err(error) => error,
-        };
-        let mut path: Vec<Step> = error.path().iter().filter_map(step).collect();
-        let mistake = error.into_inner();
-        if let Mistake::UnknownKey { key, .. } = &mistake
-            && path.last() != Some(&Step::Key(key.clone()))
-        {
-            path.push(Step::Key(key.clone()));
-        }
-        let found = tree.locate(&path);
-        let at = match &mistake {
-            Mistake::UnknownKey { .. } => found.key_at,
-            _ => found.value_at,
-        };
-        problems.add(at, found.name, mistake.to_string());
-        if !tree.remove(&path) {
-            return None;
-        }
-    }
-    None
-}
-
-fn step(segment: &Segment) -> Option<Step> {
-    match segment {
-        Segment::Seq { index } => Some(Step::Index(*index)),
-        Segment::Map { key } => Some(Step::Key(key.clone())),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    }
 }

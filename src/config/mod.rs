@@ -2,10 +2,8 @@
 
 mod load;
 mod model;
-mod node_de;
 mod overrides;
 pub mod paths;
-mod problem;
 mod raw;
 mod sandbox;
 mod schema;
@@ -13,10 +11,11 @@ mod template;
 mod text;
 mod units;
 mod validate;
-mod yaml;
 
 #[cfg(test)]
 mod tests;
+
+use crate::yaml::{self, problem};
 
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{

@@ -24,7 +24,12 @@ pub fn catch() -> std::io::Result<()> {
     );
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: `note` only stores to an atomic, which is async-signal-safe.
-        unsafe { sigaction(signal, &action) }?;
+        let before = unsafe { sigaction(signal, &action) }?;
+        if matches!(before.handler(), SigHandler::SigIgn) {
+            // `nohup`, or a shell's background job: whoever started us wants it ignored.
+            // SAFETY: this gives back what was there.
+            unsafe { sigaction(signal, &before) }?;
+        }
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ impl StateDir {
 
     /// An empty directory that sandboxes are built on, out of everybody else's sight.
     pub(super) fn sandbox_dir(&self) -> Result<String, StateDirError> {
-        let path = self.path.join("sandbox");
+        let path = self.path.join(SANDBOX);
         private_dirs()
             .recursive(true)
             .create(&path)
@@ -128,6 +128,16 @@ impl StateDir {
         }
     }
 }
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Empty to everybody but keepers; absent where there were no sandboxes.
+        let _ = fs::remove_dir(self.path.join(SANDBOX));
+    }
+}
+
+/// The directory that sandboxes are built on.
+const SANDBOX: &str = "sandbox";
 
 fn private_dirs() -> DirBuilder {
     let mut builder = DirBuilder::new();

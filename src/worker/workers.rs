@@ -87,7 +87,10 @@ impl Workers {
         ports: RangeInclusive<u16>,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, StateDirError> {
-        let sandbox_dir = state.sandbox_dir()?;
+        let sandbox_dir = match client.plans().iter().any(Option::is_some) {
+            true => state.sandbox_dir()?,
+            false => String::new(),
+        };
         let stock = Stock::new(client.ids());
         let kinds = client.plans().len();
         let shared = Rc::new(Shared {

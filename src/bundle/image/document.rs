@@ -44,9 +44,9 @@ pub enum DocumentError {
     #[error("{digest} is said to have {size} bytes; herd reads documents up to {DOCUMENT_MAX}")]
     TooLarge { digest: Sha256Digest, size: u64 },
     #[error("no image for {wanted} here, only for {}; choose one with --platform", .offered.join(", "))]
-    NoPlatform { wanted: Platform, offered: Vec<String> },
+    NoPlatform { wanted: String, offered: Vec<String> },
     #[error("the image is for {is}, not for {wanted}; --platform {is} takes it anyway")]
-    OtherPlatform { wanted: Platform, is: Platform },
+    OtherPlatform { wanted: String, is: String },
     #[error("the archive has no image named {name:?}; it has {}", .offered.join(", "))]
     NoName { name: String, offered: Vec<String> },
     #[error("the archive has several images: {}; choose one with --image", .offered.join(", "))]
@@ -214,8 +214,8 @@ impl Configuration {
         match wanted.rank(&self.platform) {
             Some(_) => Ok(()),
             None => Err(DocumentError::OtherPlatform {
-                wanted: wanted.clone(),
-                is: self.platform.clone(),
+                wanted: wanted.to_string(),
+                is: self.platform.to_string(),
             }),
         }
     }
@@ -366,7 +366,7 @@ impl Descent {
                     offered.push("nothing that is named".to_owned());
                 }
                 Err(DocumentError::NoPlatform {
-                    wanted: self.platform.clone(),
+                    wanted: self.platform.to_string(),
                     offered,
                 })
             }

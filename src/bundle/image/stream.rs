@@ -406,7 +406,9 @@ mod tests {
         header.as_mut_bytes()[..name.len()].copy_from_slice(name);
         header.set_entry_type(kind);
         header.set_mode(0o644);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();

@@ -1,5 +1,7 @@
 //! `herd bundle`: one file per verb, and what those that make bundles share.
 
+mod build;
+mod from_host;
 mod import;
 mod inspect;
 mod list;
@@ -7,12 +9,13 @@ mod pull;
 mod remove;
 mod verify;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::bundle::{Config, Existing, Limits, Staging};
+use crate::bundle::{Config, Existing, Limits, Staging, escape};
 use crate::sys::interrupt;
 
 use super::show::{self, Output};
@@ -27,6 +30,8 @@ A bundle is a directory with config.json and rootfs, as OCI runtimes want it: `r
 accept it, too. herd.yaml names it under a worker's `sandbox: {bundle: DIR}`.
 
 Examples:
+  $ herd bundle build bundles/python --output /srv/bundles/python
+  $ herd bundle from-host ./server --with ./models --output bundles/server
   $ herd bundle import python.tar --output bundles/python
   $ herd bundle pull docker.io/library/busybox:latest --output bundles/busybox
   $ herd bundle verify bundles/python
@@ -39,6 +44,8 @@ pub struct Bundle {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Build(build::Build),
+    FromHost(from_host::FromHost),
     Import(import::Import),
     Pull(pull::Pull),
     Ls(list::List),
@@ -51,6 +58,8 @@ impl Bundle {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         interrupt::catch()?;
         let result = match self.verb {
+            Verb::Build(build) => build.run(),
+            Verb::FromHost(from_host) => from_host.run(),
             Verb::Import(import) => import.run(),
             Verb::Pull(pull) => pull.run(),
             Verb::Ls(list) => list.run(),
@@ -64,8 +73,18 @@ impl Bundle {
                 eprintln!("herd: interrupted; nothing is left behind");
                 Ok(ExitCode::from(INTERRUPTED))
             }
+            Err(error) => Err(harmless(error)),
             result => result,
         }
+    }
+}
+
+/// Messages quote images and registries, which must not drive the terminal that shows them.
+fn harmless(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    match text.contains(char::is_control) {
+        true => anyhow::anyhow!(escape(OsStr::new(&text))),
+        false => error,
     }
 }
 

@@ -232,6 +232,21 @@ fn several_images_and_platforms_are_told_apart() {
 }
 
 #[test]
+fn names_in_images_cannot_drive_a_terminal() {
+    let room = Room::new();
+    let image = Image::new([Layer::default().file("x", "")]);
+    let described = |name: &str| {
+        let mut value = descriptor(&image.manifest());
+        value["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+        value
+    };
+    let index = json!({ "manifests": [described("\x1b[2J"), described("b")] });
+    write_layout(&room.path("image"), &image.blobs(), &index);
+    let said = room.run(&["import", "image", "--output", "out"]);
+    assert!(said.stderr.contains("several images: \\x1b[2J, b;"), "{said:?}");
+}
+
+#[test]
 fn verify_names_every_drift() {
     let room = Room::new();
     room.imported(&Image::new([Layer::default()

@@ -88,6 +88,46 @@ fn an_interrupt_leaves_nothing_and_says_so() {
 }
 
 #[test]
+fn a_signal_that_was_ignored_before_stays_ignored() {
+    let room = Room::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference = format!("{}/x", silent.local_addr().unwrap());
+    let herd = env!("CARGO_BIN_EXE_herd");
+    let mut child = spawn(
+        std::process::Command::new("sh")
+            .args([
+                "-c",
+                "trap '' HUP; exec \"$0\" bundle pull \"$1\" --output out",
+                herd,
+                &reference,
+            ])
+            .env("HOME", room.path("home"))
+            .current_dir(room.directory.path())
+            .stderr(Stdio::null()),
+    );
+    // Handlers stand before the first directory does.
+    poll("the staging directory", || {
+        match room.path(".out.herd-staging").exists() {
+            true => Ok(()),
+            false => Err("not there".to_owned()),
+        }
+    });
+    let pid = child.id();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:\t"))
+        .unwrap();
+    assert_eq!(
+        u64::from_str_radix(ignored, 16).unwrap() & 1,
+        1,
+        "SIGHUP is signal 1"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn two_runs_for_one_output_do_not_meet() {
     let room = Room::new();
     let (mut child, _silent) = waiting(&room);

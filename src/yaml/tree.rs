@@ -11,19 +11,19 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 /// A place in the file; both count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Position {
+pub(crate) struct Position {
     pub line: usize,
     pub column: usize,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Position,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: Position,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool {
         value: bool,
@@ -43,51 +43,51 @@ pub(super) enum Value {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// Its index in the file; others may have been removed before it.
-    pub(super) index: usize,
-    pub(super) node: Node,
+    pub(crate) index: usize,
+    pub(crate) node: Node,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_at: Position,
-    pub(super) node: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_at: Position,
+    pub(crate) node: Node,
 }
 
 /// One step from a node to a node inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(String),
     Index(usize),
 }
 
 /// Where a path leads.
 #[derive(Debug, Clone)]
-pub(super) struct Located {
+pub(crate) struct Located {
     /// The key (or, in a list, the element) itself.
-    pub(super) key_at: Position,
-    pub(super) value_at: Position,
+    pub(crate) key_at: Position,
+    pub(crate) value_at: Position,
     /// `workers.browser.routes[1].host`, with the file's own indices.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The path led all the way; if not, the rest names the deepest node that exists.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// A mistake in the YAML itself.
 #[derive(Debug, Clone)]
-pub(super) struct YamlProblem {
-    pub(super) at: Position,
-    pub(super) path: String,
-    pub(super) message: String,
+pub(crate) struct YamlProblem {
+    pub(crate) at: Position,
+    pub(crate) path: String,
+    pub(crate) message: String,
 }
 
 const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 32;
 
 /// The lines of `text` as the parser counts them (YAML 1.2.2, section 5.4: LF, CRLF and a lone CR).
-pub(super) fn lines(text: &str) -> Vec<&str> {
+pub(crate) fn lines(text: &str) -> Vec<&str> {
     text.split('\n')
         .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
         .collect()
@@ -95,7 +95,7 @@ pub(super) fn lines(text: &str) -> Vec<&str> {
 
 /// Reads the one document of `text`. A tree may come with problems (duplicate keys, for example);
 /// none comes after a mistake that leaves the rest of the text without meaning.
-pub(super) fn read(text: &str) -> (Option<Node>, Vec<YamlProblem>) {
+pub(crate) fn read(text: &str) -> (Option<Node>, Vec<YamlProblem>) {
     let mut reader = Reader::default();
     for event in Parser::new_from_str(text) {
         let step = match event {
@@ -334,7 +334,7 @@ impl Reader {
 
 impl Node {
     /// The scalar as it was written; `None` for lists and maps.
-    pub(super) fn scalar_text(&self) -> Option<&str> {
+    pub(crate) fn scalar_text(&self) -> Option<&str> {
         match &self.value {
             Value::Null => Some("null"),
             Value::Bool { text, .. } | Value::Int { text, .. } | Value::Float { text } => Some(text),
@@ -344,7 +344,7 @@ impl Node {
     }
 
     /// Follows `path` as far as it leads.
-    pub(super) fn locate(&self, path: &[Step]) -> Located {
+    pub(crate) fn locate(&self, path: &[Step]) -> Located {
         let mut node = self;
         let mut found = Located {
             key_at: self.at,
@@ -383,7 +383,7 @@ impl Node {
     }
 
     /// Takes out what `path` leads to; `false` if it leads nowhere.
-    pub(super) fn remove(&mut self, path: &[Step]) -> bool {
+    pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((step, rest)) = path.split_first() else {
             return false;
         };
@@ -419,7 +419,7 @@ impl Node {
     }
 }
 
-pub(super) fn join(parent: &str, key: &str) -> String {
+pub(crate) fn join(parent: &str, key: &str) -> String {
     if parent.is_empty() {
         key.to_owned()
     } else {

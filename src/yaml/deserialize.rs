@@ -1,15 +1,15 @@
-//! serde over the tree of [`super::yaml`], with mistakes kept as data until they are worded.
+//! serde over the tree of [`super::tree`], with mistakes kept as data until they are worded.
 
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 
-use super::yaml::{Node, Value};
+use super::tree::{Node, Value};
 
 /// What is wrong with one value or key. Where is told by the path that led to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(crate) enum Mistake {
     UnknownKey {
         key: String,
         known: &'static [&'static str],

@@ -1,10 +1,10 @@
-//! Mistakes of a configuration file and how they are shown.
+//! Mistakes of a file and how they are shown.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::yaml::{self, Position};
+use super::tree::{self, Position};
 
 /// Longer lines (bytes) are no help to look at and are not shown.
 const WIDEST: usize = 400;
@@ -75,7 +75,7 @@ impl std::error::Error for Problems {}
 
 /// Gathers mistakes, in any order, each once.
 #[derive(Debug, Default)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     found: Vec<(Position, String, String)>,
 }
 
@@ -83,15 +83,15 @@ impl Collector {
     /// More than anyone reads in one run; bounds the work on a file that is wrong throughout.
     const MOST: usize = 200;
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= Self::MOST
     }
 
-    pub(super) fn add(&mut self, at: Position, path: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: Position, path: impl Into<String>, message: impl Into<String>) {
         let problem = (at, path.into(), message.into());
         if !self.is_full() && !self.found.contains(&problem) {
             self.found.push(problem);
@@ -99,12 +99,12 @@ impl Collector {
     }
 
     /// A mistake at exactly this key was already reported.
-    pub(super) fn mentions(&self, path: &str) -> bool {
+    pub(crate) fn mentions(&self, path: &str) -> bool {
         self.found.iter().any(|(_, reported, _)| reported == path)
     }
 
     /// A mistake somewhere inside this key was already reported.
-    pub(super) fn mentions_inside(&self, path: &str) -> bool {
+    pub(crate) fn mentions_inside(&self, path: &str) -> bool {
         let inside = |reported: &str| {
             reported
                 .strip_prefix(path)
@@ -113,9 +113,9 @@ impl Collector {
         self.found.iter().any(|(_, reported, _)| inside(reported))
     }
 
-    pub(super) fn finish(mut self, text: &str, file: &str) -> Problems {
+    pub(crate) fn finish(mut self, text: &str, file: &str) -> Problems {
         self.found.sort();
-        let lines = yaml::lines(text);
+        let lines = tree::lines(text);
         let last = Position {
             line: lines.len(),
             column: lines.last().map_or(0, |l| l.chars().count()) + 1,
