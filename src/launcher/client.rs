@@ -107,8 +107,24 @@ impl Keeper {
 
     /// Has the keeper of a sandbox open a socket inside it. From any thread with a tokio runtime.
     pub async fn open(&self, door: Door) -> io::Result<OwnedFd> {
+        let mut fds = self.ask(&Ask::Open { door }).await?;
+        fds.pop()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// Has the keeper of a sandbox look for a socket among the descriptors of its tree, which may belong to users
+    /// that herd itself has no right to look into. An error where the keeper serves no sandbox.
+    pub async fn owns(&self, inode: u32) -> io::Result<bool> {
+        match self.ask(&Ask::Owns { inode }).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
         let (ours, theirs) = fd::packet_pair()?;
-        let ask = wire::encode(&Ask::Open { door })?;
+        let ask = wire::encode(ask)?;
         fd::send_packet(self.control()?.as_fd(), &ask, &[theirs.as_fd()])?;
         drop(theirs);
         set_nonblocking(&ours)?;
@@ -121,9 +137,7 @@ impl Keeper {
             })
             .await?;
         match answer {
-            Some((Answer::Here, mut fds)) => fds
-                .pop()
-                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData)),
+            Some((Answer::Here, fds)) => Ok(fds),
             Some((Answer::Refused { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
         }

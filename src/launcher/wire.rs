@@ -56,6 +56,8 @@ pub(crate) enum Ask {
     Run { program: Program },
     /// Carries the socket for the answer.
     Open { door: Door },
+    /// Whether a process of the sandbox has this socket. Carries the socket for the answer.
+    Owns { inode: u32 },
 }
 
 /// A socket inside a sandbox.

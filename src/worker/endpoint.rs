@@ -38,10 +38,10 @@ impl Endpoint {
         match self {
             Self::Tcp(tcp) => {
                 let mut stream = TcpStream::connect(tcp.addr).await?;
-                if tcp.verify()? == Verified::Replaced {
+                if tcp.verify().await? == Verified::Replaced {
                     // The first may still have met whoever listened in between.
                     stream = TcpStream::connect(tcp.addr).await?;
-                    if tcp.verify()? == Verified::Replaced {
+                    if tcp.verify().await? == Verified::Replaced {
                         return Err(tcp.refused());
                     }
                 }
@@ -138,14 +138,22 @@ pub(super) enum Standing {
 }
 
 /// Asks who listens at `addr`, and whether it is the keeper's tree.
-pub(super) fn standing(addr: SocketAddr, keeper: &Keeper) -> io::Result<Standing> {
+pub(super) async fn standing(addr: SocketAddr, keeper: &Keeper) -> io::Result<Standing> {
     let Some(listener) = listener::at(addr)? else {
         return Ok(Standing::Nobody);
     };
     let Some(root) = keeper.pid() else {
         return Ok(Standing::Stranger);
     };
-    let ownership = process::owns_socket(root, listener.inode);
+    let ownership = match process::owns_socket(root, listener.inode) {
+        // A sandbox's processes may be another user's on this host; their keeper has rights over them.
+        Ownership::Unreadable(processes) => match keeper.owns(listener.inode).await {
+            Ok(true) => Ownership::Owned,
+            Ok(false) => Ownership::NotOwned,
+            Err(_) => Ownership::Unreadable(processes),
+        },
+        plain => plain,
+    };
     // The number was the keeper's only if the keeper still lives, and the inode this listener's only if that
     // still listens.
     if keeper.has_exited() || listener::at(addr)? != Some(listener) {
@@ -172,12 +180,12 @@ impl TcpEndpoint {
     /// Proves that a connection made just before was accepted by this worker: its proven listener is still the
     /// one at the address. One question to the kernel, a few microseconds; only a worker that has opened a new
     /// listener costs a look through its descriptors.
-    fn verify(&self) -> io::Result<Verified> {
+    async fn verify(&self) -> io::Result<Verified> {
         let listener = listener::at(self.addr)?;
         if listener.is_some_and(|l| l.cookie == self.proof.cookie.load(Ordering::Acquire)) {
             return Ok(Verified::Same);
         }
-        match standing(self.addr, &self.proof.keeper)? {
+        match standing(self.addr, &self.proof.keeper).await? {
             Standing::Proven(listener) => {
                 self.proof.cookie.store(listener.cookie, Ordering::Release);
                 Ok(Verified::Replaced)

@@ -99,7 +99,7 @@ async fn listening(
             Ok(_) => Ok(Endpoint::Inside(InsideEndpoint::socket(Arc::clone(keeper)))),
             Err(e) => Err(NotYet::Because(format!("connecting to the worker's socket: {e}"))),
         },
-        Target::Port(port) => on_port(*port, keeper),
+        Target::Port(port) => on_port(*port, keeper).await,
         Target::Socket(path) => {
             let endpoint = Endpoint::Unix(Arc::clone(path));
             match endpoint.connect().await {
@@ -147,9 +147,9 @@ fn loopback(port: u16) -> [SocketAddr; 2] {
 
 /// Asks the kernel instead of connecting: a worker without a health path sees no connection that is not a
 /// client's, and a stranger sees none at all.
-fn on_port(port: u16, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
+async fn on_port(port: u16, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
     for addr in loopback(port) {
-        match standing(addr, keeper) {
+        match standing(addr, keeper).await {
             Ok(Standing::Proven(listener)) => {
                 return Ok(Endpoint::Tcp(TcpEndpoint::new(
                     addr,

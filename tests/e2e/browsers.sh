@@ -29,10 +29,11 @@ esac
 
 home=$dir/chromium_headless_shell-$revision
 mkdir -p "$home/$(dirname "$build")"
-# --no-sandbox: Chromium refuses to run as root with its own sandbox. The rest keeps it from calling home.
+# Chromium refuses to run as root with its own sandbox. The other options keep it from calling home.
 cat > "$home/$build" <<EOF
 #!/bin/sh
-exec $chromium --headless --no-sandbox --no-first-run --disable-quic --disable-sync \\
+[ "\$(id -u)" != 0 ] || set -- --no-sandbox "\$@"
+exec $chromium --headless --no-first-run --disable-quic --disable-sync \\
   --disable-background-networking --disable-component-update ${CHROMIUM_FLAGS:-} "\$@"
 EOF
 chmod 755 "$home/$build"

@@ -1,28 +1,48 @@
 import contextlib
+import itertools
 import os
 
 import pytest
-from harness import Client, Herd, Page
+from harness import Client, Herd, Mode, Page
+
+alternating = itertools.cycle(["python", "node"])
 
 
-@pytest.fixture(params=["python", "node"])
-def language(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    """Every test runs bare, with both clients where it has one, and in a sandbox, with one of them: a sandbox knows
+    nothing of the client. Those marked `one_id_too` run in a sandbox with a single id as well."""
+    if "mode" not in metafunc.fixturenames:
+        return
+    modes = [Mode.SANDBOX] if metafunc.definition.get_closest_marker("sandbox_only") else [Mode.BARE, Mode.SANDBOX]
+    # Root always has ids to give away.
+    if metafunc.definition.get_closest_marker("one_id_too") and os.geteuid() != 0:
+        modes.append(Mode.ONE_ID)
+    if metafunc.definition.get_closest_marker("bare_only"):
+        modes = [Mode.BARE]
+    if "language" not in metafunc.fixturenames:
+        metafunc.parametrize("mode", modes, ids=[mode.value for mode in modes])
+        return
+    cases = [
+        (mode, language)
+        for mode in modes
+        for language in (["python", "node"] if mode is Mode.BARE else [next(alternating)])
+    ]
+    metafunc.parametrize(("mode", "language"), cases, ids=[f"{mode.value}-{language}" for mode, language in cases])
 
 
 @pytest.fixture
-def cast():
+def cast(mode):
     """Starts herds, clients and pages, and ends them in the opposite order. A herd's end fails if it leaves anything."""
     with contextlib.ExitStack() as stack:
 
         class Cast:
             def herd(self, **how):
-                herd = Herd(**how)
+                herd = Herd(mode, **how)
                 stack.callback(herd.end)
                 return herd
 
-            def client(self, herd, session_id, language="python", prefix=()):
-                client = Client(herd, session_id, language, prefix)
+            def client(self, herd, session_id, language="python", **how):
+                client = Client(herd, session_id, language, **how)
                 stack.callback(client.end)
                 return client
 

@@ -1,6 +1,7 @@
 """herd, its clients and a page to look at, each a real process that the tests start and end."""
 
 import contextlib
+import enum
 import http.client
 import json
 import os
@@ -20,24 +21,46 @@ STAGE = Path(os.environ["HERD_E2E_STAGE"])
 """Laid out by `run`: the herd binary, node_modules, these files, and homes/ for what the tests write."""
 HERD = STAGE / "bin" / "herd"
 
-CONFIG = (STAGE / "example" / "herd.yaml").read_text()
-"""The file a user would write, word for word. Nothing is added for the tests: the browser lies where Playwright looks
-for it below HOME."""
+
+
+class Mode(enum.Enum):
+    """How the browser worker runs."""
+
+    BARE = "bare"
+    SANDBOX = "sandbox"
+    """As root, or as a user who has subordinate ids: the worker is somebody else on this machine."""
+    ONE_ID = "one-id"
+    """A sandbox that a user without subordinate ids has: the worker is that user."""
+
+    @property
+    def sandboxed(self):
+        return self is not Mode.BARE
+
+    def config(self):
+        """The file a user would write, word for word."""
+        name = "herd.sandbox.yaml" if self.sandboxed else "herd.yaml"
+        return (STAGE / "example" / name).read_text()
 
 
 class Herd:
-    """A running `herd start` in the example's directory, with a HOME of its own.
+    """A running `herd start`, in a directory and with a HOME of its own.
 
-    So are its port, control socket and state directory, unless it is started `as_documented`: with no option at all.
+    So are its port, control socket and state directory, unless it is started `as_documented`: with no option but the
+    name of the file.
     """
 
-    def __init__(self, config=CONFIG, prefix=(), host="127.0.0.1", as_documented=False):
+    def __init__(self, mode, config=None, prefix=(), host="127.0.0.1", as_documented=False):
+        self.mode = mode
         self.home = STAGE / "homes" / uuid.uuid4().hex[:12]  # short: sockets lie below it
         self.marker = str(self.home)
         self.host = host
         (self.home / "run").mkdir(parents=True, mode=0o700)
+        (self.home / "node_modules").symlink_to(STAGE / "node_modules")
+        # Where Playwright looks for its browsers below HOME; a sandbox sees only what its file names.
+        browsers = self.home / "browsers" if mode.sandboxed else self.home / ".cache" / "ms-playwright"
+        config = mode.config() if config is None else config
         subprocess.run(
-            [STAGE / "browsers.sh", self.home / ".cache" / "ms-playwright", STAGE / "node_modules"],
+            [STAGE / "browsers.sh", browsers, STAGE / "node_modules"],
             env={**os.environ, "CHROMIUM_FLAGS": f"--vmodule={self.marker}=0"},
             check=True,
             stdout=subprocess.DEVNULL,
@@ -46,17 +69,17 @@ class Herd:
         self.log = self.home / "herd.log"
         self.control = self.home / "run" / "control.sock"
         options = [
-            "--config", self.home / "herd.yaml",
             "--data-bind", f"{host}:0",
             "--control-socket", self.control,
             "--state-dir", self.home / "run" / "state",
         ]
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
-                [*prefix, HERD, "start", *([] if as_documented else options)],
-                cwd=STAGE / "example",
+                [*prefix, HERD, "start", "--config", self.home / "herd.yaml", *([] if as_documented else options)],
+                cwd=self.home,
                 env={
-                    "PATH": os.environ["PATH"],
+                    # Where there is no newuidmap, subordinate ids are of no use.
+                    "PATH": str(self.home) if mode is Mode.ONE_ID else os.environ["PATH"],
                     "HOME": str(self.home),
                     "LANG": "C.UTF-8",
                     "XDG_RUNTIME_DIR": str(self.home / "run"),
@@ -168,12 +191,18 @@ class Client:
         "node": ["node", STAGE / "clients" / "client.mjs"],
     }
 
-    def __init__(self, herd, session_id, language="python", prefix=()):
+    def __init__(self, herd, session_id, language="python", prefix=(), launch=None, expose_network="*"):
+        options = {}
+        if herd.mode.sandboxed and expose_network:
+            # There is no network in the sandbox: the browser goes out through its client.
+            options["exposeNetwork"] = expose_network
+        if launch:
+            options["launch"] = launch
         self.name = f"{language} client of {session_id}"
         self.herd = herd
         self.errors = (herd.home / f"client-{uuid.uuid4().hex}.log").open("w+b")
         self.child = subprocess.Popen(
-            [*prefix, *self.LANGUAGES[language], herd.url, session_id],
+            [*prefix, *self.LANGUAGES[language], herd.url, session_id, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -1,8 +1,9 @@
 """What runs on this machine on behalf of one test.
 
 Every herd under test gets a HOME of its own, and the path of it is the marker: it stands in the environment of herd, of
-its launcher and keepers and of every worker, and in the command line of every Chromium process (most of which overwrite
-their environment). So "nothing is left" is asked of all of /proc, whoever the parents are by now.
+its launcher and keepers and of every bare worker, and in the command line of herd and every Chromium process (most of which
+overwrite their environment). So "nothing is left" is asked of all of /proc, whoever the parents are by now. What else runs
+in a sandbox carries no marker, because nothing of the host's is seen in there, and is found by its parents.
 """
 
 import os
@@ -41,9 +42,11 @@ class Process:
 
     @property
     def program(self):
-        """The base name of argv[0]; readable for every user's processes, unlike /proc/PID/exe."""
+        """The base name of argv[0]; readable for every user's processes, unlike /proc/PID/exe. Chromium's helpers write
+        their whole command line into it."""
         try:
-            return os.path.basename(_read(self.pid, "cmdline").split(b"\0", 1)[0].decode(errors="replace"))
+            first = _read(self.pid, "cmdline").split(b"\0", 1)[0].split(b" --", 1)[0]
+            return os.path.basename(first.decode(errors="replace"))
         except OSError:
             return ""
 
@@ -94,16 +97,17 @@ def process(pid):
 
 
 def marked(marker):
-    """Every process that carries the marker, by pid. Zombies carry nothing and are not among them."""
-    found = {}
+    """Every process that carries the marker or descends from one that does, by pid. Zombies are not among them."""
+    found, others = {}, {}
     wanted = marker.encode()
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         pid = int(entry)
         stat = _stat(pid)
-        if stat is None:
+        if stat is None or stat.state == "Z":
             continue
+        others[pid] = stat
         for name in ("cmdline", "environ"):
             try:
                 if wanted in _read(pid, name):
@@ -111,6 +115,11 @@ def marked(marker):
                     break
             except OSError:
                 continue
+    grown = bool(found)
+    while grown:
+        new = {pid: Process(pid, stat.started) for pid, stat in others.items() if stat.parent in found and pid not in found}
+        found.update(new)
+        grown = bool(new)
     return found
 
 

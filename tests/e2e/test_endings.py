@@ -6,7 +6,7 @@ import subprocess
 import uuid
 
 import pytest
-from harness import CONFIG
+from harness import Mode
 from processes import descendants, eventually, wait_gone, wait_none
 
 
@@ -32,6 +32,7 @@ def test_closing_the_browser_leaves_no_browser_process(cast, language):
     assert_no_browser_process_is_left(herd, tree, "the client closed its browser")
 
 
+@pytest.mark.one_id_too
 def test_killing_the_client_leaves_no_browser_process(cast, language):
     herd, page = cast.herd(), cast.page()
     client = cast.client(herd, "user-42", language).connected()
@@ -60,6 +61,7 @@ def test_herd_stop_leaves_no_browser_process(cast):
     assert_no_browser_process_is_left(herd, tree, "herd stop user-42")
 
 
+@pytest.mark.one_id_too
 def test_killing_herd_with_five_live_browsers_leaves_nothing(cast):
     herd, page = cast.herd(), cast.page()
     clients = [cast.client(herd, f"user-{n}", ["python", "node"][n % 2]) for n in range(5)]
@@ -82,8 +84,9 @@ def test_a_second_sigterm_ends_herd_at_once_and_leaves_nothing(cast):
     wait_none(herd.everything, "herd got SIGTERM twice")
 
 
+@pytest.mark.bare_only
 def test_a_killed_browser_leaves_no_files_where_the_worker_has_a_directory_of_its_own(cast):
-    herd = cast.herd(config=f'{CONFIG}    env: {{TMPDIR: "{{{{.Dir}}}}"}}\n')
+    herd = cast.herd(config=f'{Mode.BARE.config()}    env: {{TMPDIR: "{{{{.Dir}}}}"}}\n')
     client = cast.client(herd, "user-42").connected()
     tree = session_tree(herd)
     state = str(herd.home / "run" / "state")
@@ -137,10 +140,10 @@ def cable():
 
 
 @pytest.mark.needs_root
-def test_pulling_the_clients_connection_leaves_no_browser_process(cable, cast, language):
+def test_pulling_the_clients_connection_leaves_no_browser_process(cable, cast, mode, language):
     in_server, in_client = cable.inside(cable.server), cable.inside(cable.client)
     # Playwright's server serves no Host but its own, and this client is not on the same machine.
-    config = f"network:\n  dead_peer_timeout: 2s\n{CONFIG}    host_header: worker\n"
+    config = f"network:\n  dead_peer_timeout: 2s\n{mode.config()}    host_header: worker\n"
     herd = cast.herd(config=config, prefix=in_server, host="192.0.2.1")
     page = cast.page(prefix=in_server)
     client = cast.client(herd, "user-42", language, prefix=in_client).connected()

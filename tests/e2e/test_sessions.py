@@ -1,5 +1,6 @@
 """One session id, one browser: scripted through herd from both clients."""
 
+import pytest
 from processes import descendants, eventually
 
 
@@ -10,6 +11,7 @@ def worker_of(herd, client):
     return busy[0]
 
 
+@pytest.mark.one_id_too
 def test_a_page_is_loaded_and_scripted_through_herd(cast, language):
     herd, page = cast.herd(), cast.page()
     client = cast.client(herd, "user-42", language).connected()

@@ -44,6 +44,7 @@ use nix::unistd::Pid;
 use crate::config::SandboxNetwork;
 use crate::sandbox::cgroup::{Group, GroupId, Hierarchies};
 use crate::sys::lifeline::Lifeline;
+use crate::sys::process::{self, Ownership};
 use crate::sys::{fd, network, user_namespace};
 
 use super::keeper::{self, Guarding, Keeper};
@@ -328,9 +329,21 @@ impl Serving {
                     }
                 };
             }
+            Ask::Owns { inode } => {
+                let Some(reply) = fds.pop() else { return };
+                // The whole tree is this process's to look into, but for herd's own init, which listens nowhere.
+                let answer = match process::owns_socket(OWN_PID, inode) {
+                    Ownership::Owned => Answer::Here,
+                    Ownership::NotOwned | Ownership::Unreadable(_) => Answer::Refused { errno: libc::ENOENT },
+                };
+                let _ = wire::send(reply.as_fd(), &answer, &[]);
+            }
         }
     }
 }
+
+/// A keeper is the first process of its PID namespace.
+const OWN_PID: i32 = 1;
 
 enum Alive {
     Yes,
