@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::control::views::{Session, SessionList, State};
+use crate::control::views::{Sandbox, Session, SessionList, State};
 
 use super::client::Control;
 use super::show::{self, Output};
@@ -47,7 +47,7 @@ impl Ps {
             Output::Table => {
                 let rows: Vec<_> = list.sessions.iter().map(row).collect();
                 let headings = [
-                    "SESSION", "KIND", "STATE", "WORKER", "PID", "HOLDERS", "AGE", "ENDS",
+                    "SESSION", "KIND", "SANDBOX", "STATE", "WORKER", "PID", "HOLDERS", "AGE", "ENDS",
                 ];
                 show::print(show::table(headings, &rows))?;
                 if rows.is_empty() {
@@ -59,7 +59,7 @@ impl Ps {
     }
 }
 
-fn row(session: &Session) -> [String; 8] {
+fn row(session: &Session) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let state = match session.state {
         State::Queued => "queued",
@@ -77,6 +77,12 @@ fn row(session: &Session) -> [String; 8] {
     [
         session.id.clone(),
         session.kind.clone(),
+        match session.sandbox {
+            Sandbox::Off => "off",
+            Sandbox::On => "on",
+            Sandbox::Weaker => "weaker",
+        }
+        .to_owned(),
         state.to_owned(),
         or_dash(session.worker.clone()),
         or_dash(session.pid.map(|pid| pid.to_string())),

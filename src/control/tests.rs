@@ -61,6 +61,10 @@ impl Crew for Pretended {
         Some(11)
     }
 
+    fn sandboxing(&self, _: usize) -> crate::worker::Sandboxing {
+        crate::worker::Sandboxing::Off
+    }
+
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>> {
         self.logs.get(&worker).cloned()
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{PoolView, SessionState, SessionView, Stopped};
-use crate::worker::Death;
+use crate::worker::{Death, Sandboxing};
 
 use super::time::rfc3339;
 
@@ -32,6 +32,7 @@ pub struct Session {
     /// Counts incarnations over the life of this herd: a later one of the same id has a higher number.
     pub generation: u64,
     pub kind: String,
+    pub sandbox: Sandbox,
     pub state: State,
     /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`.
     pub reason: Option<String>,
@@ -55,6 +56,16 @@ pub struct Session {
     pub ended: Option<String>,
     /// Known once the tree is reaped.
     pub death: Option<Dead>,
+}
+
+/// How its worker is isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    Off,
+    On,
+    /// Without limits that were asked for, as `require: best-effort` allows.
+    Weaker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +185,11 @@ impl Session {
             id: view.session.id.as_str().to_owned(),
             generation: view.session.generation.0,
             kind: view.kind,
+            sandbox: match view.sandboxing {
+                Sandboxing::Off => Sandbox::Off,
+                Sandboxing::On => Sandbox::On,
+                Sandboxing::Weaker => Sandbox::Weaker,
+            },
             state,
             reason: reason.as_ref().map(|reason| reason.code().to_owned()),
             detail: reason.map(|reason| reason.to_string()),

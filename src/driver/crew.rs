@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Kind;
 use crate::core::{SessionId, WorkerId};
-use crate::worker::{Logs, Workers};
+use crate::worker::{Logs, Sandboxing, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
 pub trait Crew {
@@ -17,6 +17,8 @@ pub trait Crew {
     /// The keeper's process id, as the host sees it.
     fn pid(&self, worker: WorkerId) -> Option<i32>;
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
+    /// How workers of the kind at this index are isolated.
+    fn sandboxing(&self, kind: usize) -> Sandboxing;
     /// Drops what is kept about a worker that is gone.
     fn forget(&mut self, worker: WorkerId);
 }
@@ -40,6 +42,10 @@ impl Crew for Workers {
 
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>> {
         Workers::logs(self, worker)
+    }
+
+    fn sandboxing(&self, kind: usize) -> Sandboxing {
+        Workers::sandboxing(self, kind)
     }
 
     fn forget(&mut self, worker: WorkerId) {

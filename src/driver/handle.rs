@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::session::{ExpectedClient, Hold, Session};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
 pub use crate::core::{KindChoice, Origin, Remains, Wait};
-use crate::worker::{Death, Logs};
+use crate::worker::{Death, Logs, Sandboxing};
 
 /// A request for a session.
 #[derive(Debug, Clone)]
@@ -76,6 +76,7 @@ pub enum SessionState {
 pub struct SessionView {
     pub session: SessionRef,
     pub kind: String,
+    pub sandboxing: Sandboxing,
     pub state: SessionState,
     pub worker: Option<WorkerId>,
     /// The worker's process id as the host sees it: the keeper's, whose death is the tree's.

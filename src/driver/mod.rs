@@ -278,6 +278,7 @@ impl<C: Crew> Driver<C> {
                 if ended {
                     views.splice(0..0, self.records.ended());
                 }
+                self.tell_sandboxing(&mut views);
                 let _ = reply.send(views);
             }
             Command::Show { id, reply } => {
@@ -286,6 +287,7 @@ impl<C: Crew> Driver<C> {
                 views.extend(current);
                 views.sort_by_key(|view| std::cmp::Reverse(view.session.generation));
                 views.dedup_by(|a, b| a.session == b.session);
+                self.tell_sandboxing(&mut views);
                 let _ = reply.send(views);
             }
             Command::Pools { reply } => {
@@ -486,6 +488,14 @@ impl<C: Crew> Driver<C> {
             }
         };
         self.config.kinds.iter().enumerate().map(view).collect()
+    }
+
+    fn tell_sandboxing(&self, views: &mut [SessionView]) {
+        for view in views {
+            if let Some(kind) = self.config.kind_named(&view.kind) {
+                view.sandboxing = self.crew.sandboxing(kind.0);
+            }
+        }
     }
 
     fn view(&self, overview: &Overview) -> SessionView {

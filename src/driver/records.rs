@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::handle::{SessionState, SessionView};
 use crate::core::{EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
-use crate::worker::{Death, Logs};
+use crate::worker::{Death, Logs, Sandboxing};
 
 /// Ended sessions that are remembered.
 const HISTORY: usize = 1000;
@@ -50,6 +50,7 @@ impl Records {
         let view = SessionView {
             session: session.clone(),
             kind: kind.to_owned(),
+            sandboxing: Sandboxing::default(),
             state: SessionState::Bound,
             worker: Some(worker),
             pid,
@@ -170,6 +171,7 @@ impl Records {
         SessionView {
             session: overview.session.clone(),
             kind: kind.to_owned(),
+            sandboxing: Sandboxing::default(),
             state,
             worker: known.and_then(|view| view.worker),
             pid: known.and_then(|view| view.pid),

@@ -24,6 +24,16 @@ pub use workers::Workers;
 
 use crate::core::{Exit, StartFailure, WorkerId};
 
+/// How the workers of a kind are isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sandboxing {
+    #[default]
+    Off,
+    On,
+    /// Without limits that were asked for, as `require: best-effort` allows.
+    Weaker,
+}
+
 /// What a worker's end took with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {

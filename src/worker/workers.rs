@@ -15,13 +15,13 @@ use crate::core::{SessionId, WorkerId};
 use crate::launcher::{Client, Keeper, Lost};
 use crate::sys::process::Census;
 
-use super::Event;
 use super::environment;
 use super::logs::Logs;
 use super::ports::Ports;
 use super::sandbox::Stock;
 use super::start::Life;
 use super::state_dir::{StateDir, StateDirError};
+use super::{Event, Sandboxing};
 
 /// Starts, ends and remembers workers. Lives on one thread, inside a `LocalSet`; dropping it ends every worker
 /// with the launcher.
@@ -163,6 +163,15 @@ impl Workers {
         match &self.shared.slots.borrow().get(&worker)?.tree {
             Tree::Alive(keeper) => keeper.pid(),
             Tree::Pending { .. } | Tree::Gone => None,
+        }
+    }
+
+    /// How workers of the kind at this index are isolated.
+    pub fn sandboxing(&self, kind: usize) -> Sandboxing {
+        match self.shared.client.plans().get(kind).and_then(Option::as_ref) {
+            None => Sandboxing::Off,
+            Some(plan) if plan.weaker().is_empty() => Sandboxing::On,
+            Some(_) => Sandboxing::Weaker,
         }
     }
 

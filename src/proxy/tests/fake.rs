@@ -97,6 +97,10 @@ impl Crew for Fakes {
         None
     }
 
+    fn sandboxing(&self, _: usize) -> crate::worker::Sandboxing {
+        crate::worker::Sandboxing::Off
+    }
+
     fn logs(&self, _: WorkerId) -> Option<Arc<Logs>> {
         None
     }
