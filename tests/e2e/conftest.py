@@ -1,9 +1,11 @@
 import contextlib
 import itertools
 import os
+import shutil
+import uuid
 
 import pytest
-from harness import Client, Herd, Mode, Page
+from harness import STAGE, Client, Herd, Mode, Page, herd_bundle
 
 alternating = itertools.cycle(["python", "node"])
 
@@ -52,6 +54,21 @@ def cast(mode):
                 return page
 
         yield Cast()
+
+
+@pytest.fixture(scope="session")
+def bundles():
+    """Builds each recipe once, when it is first asked for."""
+    place = STAGE / "homes" / uuid.uuid4().hex[:12]
+
+    class Bundles(dict):
+        def __missing__(self, name):
+            herd_bundle("build", STAGE / "recipes" / name, "--output", place / name)
+            self[name] = place / name
+            return self[name]
+
+    yield Bundles()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
