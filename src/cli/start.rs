@@ -105,10 +105,22 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
 pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
     let finding = |e: PlanError| Finding {
         setting: std::iter::once("sandbox").chain(e.key).collect(),
-        message: e.why.to_string(),
+        message: with_causes(&e.why),
         kind: e.kind,
     };
     config::point_out(file, wrong.into_iter().map(finding).collect())
+}
+
+/// An error and its causes, except those that it names itself.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        match text.contains(&cause) {
+            true => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
 }
 
 fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {

@@ -25,4 +25,5 @@ mod process;
 mod proxy;
 mod random_kills;
 mod runner;
+mod sandbox;
 mod start;

@@ -1,7 +1,9 @@
 //! herd, its launcher, keepers and workers are killed at random moments of their lives, many times; nothing may
-//! survive. Once the process tree alone, once a whole herd with clients. See [`random::rounds`] for how to replay.
+//! survive. Once the process tree alone, once a whole herd with clients, once with sandboxes. See [`random::rounds`] for how to replay.
 
+use std::collections::BTreeSet;
 use std::io::Result;
+use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,7 +12,7 @@ use serde_json::json;
 use crate::client::Client;
 use crate::leak;
 use crate::random::{self, Random};
-use crate::running::Running;
+use crate::running::{Running, poll};
 use crate::supervised::{Mode, Supervised};
 
 #[test]
@@ -21,6 +23,11 @@ fn nothing_survives_random_kills_of_the_tree() {
 #[test]
 fn nothing_survives_random_kills_of_a_herd_that_serves() {
     random::rounds("kills_of_a_herd", 100, herd_round);
+}
+
+#[test]
+fn nothing_survives_random_kills_of_a_herd_with_sandboxes() {
+    random::rounds("kills_of_a_herd_with_sandboxes", 60, sandbox_round);
 }
 
 fn tree_round(mut random: Random) {
@@ -49,19 +56,24 @@ fn tree_round(mut random: Random) {
     herd.kill_and_assert_nothing_survives();
 }
 
-/// One process of the herd that is not spared: keepers, workers, orphans.
+/// One process of the herd that is not spared: keepers, inits, workers, orphans; each kind as often as another.
 ///
 /// Without namespaces a killed keeper's tree is the launcher's to kill, which the end of the round may forestall:
 /// that is the documented limit of the weak guard.
 fn kill_any(random: &mut Random, mode: Mode, tag: &str, spared: &[i32]) {
-    let victims: Vec<i32> = leak::processes(tag)
+    let processes = leak::processes(tag);
+    let mut victims: Vec<(&str, i32)> = processes
         .iter()
         .filter(|process| !mode.is_weak() || !process.contains("herd-"))
-        .filter_map(|process| process.split(' ').next()?.parse().ok())
-        .filter(|pid| !spared.contains(pid))
+        .filter_map(|process| process.split_once(' '))
+        .filter_map(|(pid, name)| Some((name, pid.parse().ok()?)))
+        .filter(|(_, pid)| !spared.contains(pid))
         .collect();
-    if !victims.is_empty() {
-        signal(*random.one_of(&victims), Signal::SIGKILL);
+    let names: BTreeSet<&str> = victims.iter().map(|(name, _)| *name).collect();
+    if !names.is_empty() {
+        let name = *random.one_of(&Vec::from_iter(names));
+        victims.retain(|(of, _)| *of == name);
+        signal(random.one_of(&victims).1, Signal::SIGKILL);
     }
 }
 
@@ -80,18 +92,107 @@ enum End {
     Polite,
 }
 
+impl End {
+    fn any(random: &mut Random) -> Self {
+        *random.one_of(&[
+            End::Killed,
+            End::LauncherKilled,
+            End::KilledWhileItDrains,
+            End::Polite,
+        ])
+    }
+}
+
 fn herd_round(mut random: Random) {
     let mode = *random.one_of(&Mode::all());
     let keys = *random.one_of(&["min: 0\n    ttl: 20ms", "min: 2\n    ttl: 20ms"]);
-    let end = *random.one_of(&[
-        End::Killed,
-        End::LauncherKilled,
-        End::KilledWhileItDrains,
-        End::Polite,
-    ]);
+    let end = End::any(&mut random);
     let starts = random.below(4) == 0;
     eprintln!("{mode:?}, {keys:?}, {end:?}, starts: {starts}");
-    let mut herd = Running::launch(tempfile::tempdir().unwrap(), mode, keys);
+    let herd = Running::launch(tempfile::tempdir().unwrap(), mode, keys);
+    serve_and_end(random, herd, mode, end, starts);
+    // Dropping it asserts that nothing survives.
+}
+
+/// The shorter a session lives, the more sandboxes are being made and killed at any moment.
+fn sandbox_round(mut random: Random) {
+    let mode = *random.one_of(&Mode::sandboxed());
+    let min = *random.one_of(&[0, 2]);
+    let end = End::any(&mut random);
+    let starts = random.below(4) == 0;
+    let mut root = *random.one_of(&[
+        "rootfs: host",
+        "bundle: DIR/bundle, mounts: [{ source: /usr, target: /usr }]",
+    ]);
+    let dir = tempfile::tempdir().unwrap();
+    if !bundle_of_the_host(&dir.path().join("bundle")) {
+        root = "rootfs: host";
+    }
+    let limits = match mode.is_unprivileged() {
+        true => "pids: 64",
+        false => "pids: 64, memory: 256M, cpus: 2",
+    };
+    eprintln!("{mode:?}, min: {min}, {root}, {end:?}, starts: {starts}");
+    let yaml = format!(
+        "network: {{ data_bind: 127.0.0.1:0 }}\nworkers:\n  runner:\n    \
+         cmd: [herd, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    \
+         env: {{ HERD_TEST_TAG: DIR }}\n    min: {min}\n    max: 3\n    ttl: 20ms\n    \
+         sandbox: {{ {root}, {limits}, tmpfs: 8M }}\n"
+    );
+    let yaml = yaml.replace("DIR", &dir.path().display().to_string());
+    let herd = Running::launch_with(dir, mode, &yaml);
+    let (herd, namespaces) = serve_and_end(random, herd, mode, end, starts);
+    poll("no namespace is left", || {
+        match leak::namespaces_kept(&namespaces) {
+            kept if kept.is_empty() => Ok(()),
+            kept => Err(format!("{kept:?}")),
+        }
+    });
+    herd.assert_the_next_sweeps(mode);
+    let names: BTreeSet<String> = names(herd.dir.path());
+    let known = ["bundle", "herd", "herd.yaml", "run", "state"].map(str::to_owned);
+    assert!(names.is_subset(&known.into()), "{names:?}");
+    assert!(
+        names_below(&herd.dir.path().join("bundle")).len() <= 5,
+        "the bundle keeps what a worker wrote"
+    );
+}
+
+/// A bundle that has its programs from a mount of the host's; not where /usr does not hold them all.
+fn bundle_of_the_host(bundle: &Path) -> bool {
+    let root = bundle.join("rootfs");
+    std::fs::create_dir_all(&root).unwrap();
+    for name in ["bin", "lib", "lib64"] {
+        match std::fs::read_link(Path::new("/").join(name)) {
+            Ok(target) => std::os::unix::fs::symlink(target, root.join(name)).unwrap(),
+            Err(_) => return false,
+        }
+    }
+    let config = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs"}}"#;
+    std::fs::write(bundle.join("config.json"), config).unwrap();
+    true
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn names_below(dir: &Path) -> BTreeSet<String> {
+    names(dir).union(&names(&dir.join("rootfs"))).cloned().collect()
+}
+
+/// The namespaces are those that were seen meanwhile.
+fn serve_and_end(
+    mut random: Random,
+    mut herd: Running,
+    mode: Mode,
+    end: End,
+    starts: bool,
+) -> (Running, BTreeSet<String>) {
+    let mut namespaces = BTreeSet::new();
     if !starts {
         herd = herd.ready();
     }
@@ -108,6 +209,7 @@ fn herd_round(mut random: Random) {
         for _ in 0..random.below(4) {
             random.pause();
             let spared = [herd.pid(), launcher(&herd).unwrap_or_default()];
+            namespaces.extend(leak::namespaces_held(herd.tag()));
             kill_any(&mut random, mode, herd.tag(), &spared);
         }
         random.pause();
@@ -139,7 +241,7 @@ fn herd_round(mut random: Random) {
     if matches!(end, End::Polite) && !starts {
         herd.assert_clean(status);
     }
-    // Dropping it asserts that nothing survives.
+    (herd, namespaces)
 }
 
 fn launcher(herd: &Running) -> Option<i32> {

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 /// Whose traces are looked for. Tests run side by side, so processes are told apart by a tag that stands in the
 /// command line or the environment of everything the herd under test starts.
@@ -30,7 +33,7 @@ impl Snapshot {
     pub(crate) fn take(scope: &Scope) -> Self {
         Self {
             processes: processes(&scope.tag),
-            cgroups: cgroups(),
+            cgroups: cgroups(&scope.state_dir),
             mounts: mounts(scope),
             network_namespaces: network_namespaces(&scope.tag),
             sockets: sockets(scope),
@@ -103,22 +106,34 @@ fn tagged(pid: i32, tag: &str) -> bool {
     })
 }
 
-/// Directories of every hierarchy whose name speaks of herd.
-fn cgroups() -> BTreeSet<String> {
-    fn walk(dir: &Path, found: &mut BTreeSet<String>) {
+/// Groups of the herd with this state directory and below them, in every hierarchy.
+pub(crate) fn cgroups(state_dir: &Path) -> BTreeSet<String> {
+    fn walk(dir: &Path, name: &str, found: &mut BTreeSet<String>) {
         let Ok(entries) = fs::read_dir(dir) else { return };
         for entry in entries
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
         {
-            if entry.file_name().to_string_lossy().contains("herd") {
-                found.insert(entry.path().display().to_string());
+            let path = entry.path().display().to_string();
+            if path.contains(name) {
+                // The number tells one that was removed and made again from one that is left.
+                let number = entry.metadata().map_or(0, |meta| meta.ino());
+                found.insert(format!("{path} {number}"));
             }
-            walk(&entry.path(), found);
+            walk(&entry.path(), name, found);
         }
     }
+    // As `sandbox::cgroup` names them; a directory that was removed meanwhile had this path, too.
+    let parent = state_dir
+        .parent()
+        .expect("it is in another")
+        .canonicalize()
+        .expect("it is there");
+    let path = parent.join(state_dir.file_name().expect("it has a name"));
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let mut found = BTreeSet::new();
-    walk(Path::new("/sys/fs/cgroup"), &mut found);
+    walk(Path::new("/sys/fs/cgroup"), &format!("/herd-{hash}"), &mut found);
     found
 }
 
@@ -138,6 +153,43 @@ fn network_namespaces(tag: &str) -> BTreeSet<String> {
         .filter_map(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok())
         .map(|link| link.display().to_string())
         .collect()
+}
+
+/// Every namespace of processes with the tag, except those of this test.
+pub(crate) fn namespaces_held(tag: &str) -> BTreeSet<String> {
+    let own: BTreeSet<String> = namespaces(std::process::id() as i32).collect();
+    pids()
+        .filter(|pid| tagged(*pid, tag))
+        .flat_map(namespaces)
+        .filter(|namespace| !own.contains(namespace))
+        .collect()
+}
+
+/// What keeps any of them: a process, a descriptor, a mount.
+pub(crate) fn namespaces_kept(held: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut kept = BTreeSet::new();
+    for pid in pids() {
+        let found = namespaces(pid)
+            .chain(targets(pid))
+            .filter(|name| held.contains(name));
+        kept.extend(found.map(|name| format!("{name} by process {pid}")));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let mounted = mounts.lines().filter_map(|line| line.split(' ').nth(3));
+    kept.extend(
+        mounted
+            .filter(|root| held.contains(*root))
+            .map(|root| format!("{root} by a mount")),
+    );
+    kept
+}
+
+fn namespaces(pid: i32) -> impl Iterator<Item = String> {
+    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+    let links = kinds
+        .into_iter()
+        .filter_map(move |kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok());
+    links.map(|link| link.display().to_string())
 }
 
 /// TCP listeners in the scope's ports and UNIX sockets in its directory.

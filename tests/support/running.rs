@@ -13,7 +13,7 @@ use nix::unistd::{Pid, chown};
 use serde_json::Value;
 
 use crate::leak::{self, Scope, Snapshot};
-use crate::supervised::{Mode, NOBODY};
+use crate::supervised::Mode;
 
 pub(crate) const HERD: &str = env!("CARGO_BIN_EXE_herd");
 
@@ -199,6 +199,30 @@ impl Running {
         self.assert_nothing_is_left(&sockets);
     }
 
+    /// A next herd in the same place has to clear away, before it is ready, what this one could not: it was killed.
+    pub(crate) fn assert_the_next_sweeps(&self, mode: Mode) {
+        let left = leak::cgroups(&self.scope.state_dir);
+        let mut command = start_command_as(mode, self.dir.path(), "state");
+        let mut child = spawn(command.stderr(Stdio::piped()));
+        let log = Arc::new(Log::default());
+        let (lines, writer) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        std::thread::spawn(move || writer.fill(lines));
+        let said = log.until("herd is ready");
+        let now = leak::cgroups(&self.scope.state_dir);
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{status}:\n{}", log.until("\0"));
+        assert!(
+            said.contains("herd is ready"),
+            "herd did not start again:\n{said}"
+        );
+        // Its own group it takes over.
+        let of_a_sandbox = |group: &&String| group.contains("/w");
+        let kept: Vec<_> = left.intersection(&now).filter(of_a_sandbox).collect();
+        assert!(kept.is_empty(), "the next herd did not sweep {kept:?}");
+        Snapshot::assert_nothing_added(&self.before, &self.scope);
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         poll("herd ends", || {
             let waited = self.child.try_wait().unwrap();
@@ -258,8 +282,8 @@ pub(crate) fn start_command(dir: &Path, state: &str) -> Command {
 }
 
 pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
-    if mode.is_nobody() {
-        chown(dir, Some(NOBODY.into()), Some(NOBODY.into())).unwrap();
+    if let Some(user) = mode.other_user() {
+        chown(dir, Some(user.into()), Some(user.into())).unwrap();
     }
     let mut command = mode.command(&command_program(mode, dir));
     command.arg("start").arg("--config").arg(dir.join("herd.yaml"));
@@ -272,7 +296,7 @@ pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
 
 /// herd, or a copy of it that every user may run: the build directory may be private.
 fn command_program(mode: Mode, dir: &Path) -> PathBuf {
-    if !mode.is_nobody() {
+    if mode.other_user().is_none() {
         return HERD.into();
     }
     let copy = dir.join("herd");

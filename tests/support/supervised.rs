@@ -28,6 +28,8 @@ pub(crate) enum Mode {
     Own,
     /// Without privilege: namespaces inside a user namespace.
     Unprivileged,
+    /// The same as a user whom /etc/subuid and /etc/subgid give further ids.
+    Subordinate,
     /// As the user of the test, without any namespace.
     Weak,
     UnprivilegedWeak,
@@ -43,20 +45,45 @@ impl Mode {
         vec![Mode::Own, Mode::Weak]
     }
 
+    /// Every mode with sandboxes that this host can run. Says loudly which it cannot.
+    pub(crate) fn sandboxed() -> Vec<Mode> {
+        let mut modes = Self::all();
+        modes.retain(|mode| !mode.is_weak());
+        if nix::unistd::geteuid().is_root() {
+            match subordinate() {
+                Some(_) => modes.push(Mode::Subordinate),
+                None => skipped(
+                    "no user has lines in /etc/subuid and /etc/subgid, or newuidmap is missing (package uidmap)",
+                ),
+            }
+        }
+        modes
+    }
+
     pub(crate) fn is_weak(self) -> bool {
         matches!(self, Mode::Weak | Mode::UnprivilegedWeak)
     }
 
-    pub(crate) fn is_nobody(self) -> bool {
-        matches!(self, Mode::Unprivileged | Mode::UnprivilegedWeak)
+    /// Whom it runs as, if not as the user of the test.
+    pub(crate) fn other_user(self) -> Option<u32> {
+        match self {
+            Mode::Own | Mode::Weak => None,
+            Mode::Unprivileged | Mode::UnprivilegedWeak => Some(NOBODY),
+            Mode::Subordinate => subordinate(),
+        }
+    }
+
+    /// Whether herd has no right over what is not its user's.
+    pub(crate) fn is_unprivileged(self) -> bool {
+        self.other_user().is_some() || !nix::unistd::geteuid().is_root()
     }
 
     /// Runs the program as the mode's user, under the pid of the one that is spawned.
     pub(crate) fn command(self, program: &Path) -> Command {
-        if !self.is_nobody() {
+        let Some(id) = self.other_user() else {
             return Command::new(program);
-        }
-        let id = NOBODY.to_string();
+        };
+        let id = id.to_string();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
         command.arg(program);
@@ -66,6 +93,18 @@ impl Mode {
     pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
         self.is_weak().then_some(("HERD_FORCE_WEAK_GUARD", "1"))
     }
+}
+
+/// A user with subordinate ids, where there is the program that maps them. Its group has the same number.
+fn subordinate() -> Option<u32> {
+    let first = |file: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        Some(text.lines().next()?.split(':').next()?.to_owned())
+    };
+    let name = first("/etc/subuid").filter(|name| Some(name) == first("/etc/subgid").as_ref())?;
+    let mapper = std::env::split_paths(&std::env::var_os("PATH")?).any(|dir| dir.join("newuidmap").exists());
+    let user = nix::unistd::User::from_name(&name).ok()??;
+    (mapper && user.uid.as_raw() == user.gid.as_raw()).then(|| user.uid.as_raw())
 }
 
 pub(crate) struct Supervised {

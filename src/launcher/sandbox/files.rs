@@ -353,8 +353,13 @@ impl Build<'_> {
     fn etc(&self, root: BorrowedFd<'_>) -> io::Result<()> {
         let user = self.plan.user;
         let read = |path: &str| -> io::Result<String> {
-            let file = open_in(root, Path::new(path), OFlag::O_RDONLY, Mode::empty())?;
-            io::read_to_string(io::Read::take(fs::File::from(file), 1 << 20))
+            // A pipe in a bundle would have this process wait for its other end.
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+            let file = fs::File::from(open_in(root, Path::new(path), flags, Mode::empty())?);
+            if !file.metadata()?.is_file() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            io::read_to_string(io::Read::take(file, 1 << 20))
         };
         let known = |table: &str| {
             table

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::bundle;
 use crate::config::{Config, Kind, Mount, Profile, Require, Root, Sandbox, SandboxNetwork};
@@ -177,6 +177,7 @@ fn plan(
             let bundle = bundle::open(dir).map_err(at("bundle"))?;
             if let Some(program) = kind.cmd.first().and_then(|program| program.text())
                 && program != OWN_NAME
+                && !(program.contains('/') && is_mounted(sandbox, &bundle.cwd.join(program)))
             {
                 bundle.check_program(program).map_err(at("bundle"))?;
             }
@@ -239,6 +240,12 @@ fn plan(
         cwd,
         weaker,
     })
+}
+
+/// Whether the bundle is not the one to have this file.
+fn is_mounted(sandbox: &Sandbox, file: &Path) -> bool {
+    let mut mounts = sandbox.mounts.iter();
+    mounts.any(|mount| file.starts_with(&mount.target))
 }
 
 /// What cannot be enforced, a sentence each; an error where that is not accepted.

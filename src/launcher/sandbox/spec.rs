@@ -116,8 +116,8 @@ fn mounts(identity: &Identity) -> Result<Vec<Mount>, OciSpecError> {
         .iter()
         .any(|line| line.inside == 0 && line.count > 5);
     let pts = match tty {
-        true => "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        false => "newinstance,ptmxmode=0666,mode=0620",
+        true => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
+        false => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620",
     };
     let rows = [
         ("proc", "/proc", "proc", "nosuid,noexec,nodev"),
