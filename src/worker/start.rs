@@ -325,7 +325,10 @@ impl Life {
         tokio::task::spawn_local(async move { shared.stock_up(kind).await });
         match ready {
             Ok(()) => Ok(running),
-            Err(message) => Err(NotStarted::Sandbox { running, message }),
+            Err(message) => Err(NotStarted::Sandbox {
+                running: Box::new(running),
+                message,
+            }),
         }
     }
 
@@ -377,7 +380,7 @@ enum NotStarted {
     AtAll(String),
     /// There is something to clear away.
     Sandbox {
-        running: Running,
+        running: Box<Running>,
         message: String,
     },
 }

@@ -259,11 +259,7 @@ impl Serving {
     /// Until the sandbox's init has ended.
     fn serve(mut self) {
         let mut buffer = Vec::new();
-        loop {
-            match self.reap() {
-                Alive::Yes => {}
-                Alive::No => break,
-            }
+        while let Alive::Yes = self.reap() {
             let mut fds = [
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
