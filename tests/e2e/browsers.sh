@@ -32,7 +32,7 @@ mkdir -p "$home/$(dirname "$build")"
 # Chromium refuses to run as root with its own sandbox. The other options keep it from calling home.
 cat > "$home/$build" <<EOF
 #!/bin/sh
-[ "\$(id -u)" != 0 ] || set -- --no-sandbox "\$@"
+[ "\$(id -u 2> /dev/null)" != 0 ] || set -- --no-sandbox "\$@"
 exec $chromium --headless --no-first-run --disable-quic --disable-sync \\
   --disable-background-networking --disable-component-update ${CHROMIUM_FLAGS:-} "\$@"
 EOF

@@ -281,3 +281,9 @@ class Page:
         self.child.kill()
         self.child.wait(CAP)
         self.child.stdout.close()
+
+
+def herd_bundle(*arguments):
+    done = subprocess.run([HERD, "bundle", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"herd bundle {' '.join(map(str, arguments))}: {done.stderr}"
+    return done.stdout

@@ -10,32 +10,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from harness import HERD, STAGE
+from harness import STAGE, herd_bundle
 from processes import CAP, eventually
 
-RECIPES = STAGE / "recipes"
 SCRIPT = "document.body.append(6 * 7)"
-
-
-def herd_bundle(*arguments):
-    done = subprocess.run([HERD, "bundle", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, f"herd bundle {' '.join(map(str, arguments))}: {done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def bundles():
-    """Builds each recipe once, when it is first asked for."""
-    place = STAGE / "homes" / uuid.uuid4().hex[:12]
-
-    class Bundles(dict):
-        def __missing__(self, name):
-            herd_bundle("build", RECIPES / name, "--output", place / name)
-            self[name] = place / name
-            return self[name]
-
-    yield Bundles()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def sandbox(bundle, *command, network=False, binds=()):
@@ -141,7 +119,7 @@ def test_playwright_serves_the_browser_of_the_bundle(bundles, cast):
 def test_the_same_recipe_gives_the_same_bundle(bundles):
     first = bundles["python"]
     again = first.with_name("again")
-    herd_bundle("build", RECIPES / "python", "--output", again)
+    herd_bundle("build", STAGE / "recipes" / "python", "--output", again)
     digests = {json.loads(herd_bundle("inspect", bundle, "-o", "json"))["digest"] for bundle in (first, again)}
     assert len(digests) == 1, digests
     herd_bundle("verify", again)

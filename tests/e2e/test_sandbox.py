@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness import Mode
-from processes import eventually
+from processes import eventually, wait_gone
 
 FIRST_OF_ROOT = 0x4000_0000
 """Root's sandboxes take their ids from here on (docs/sandbox.md)."""
@@ -105,3 +105,17 @@ def test_a_browser_leaves_no_file_on_the_host(cast):
     new = {name for name in set(os.listdir("/tmp")) - before if "laywright" in name or "hromium" in name}
     # The client has a Playwright of its own, which may have left something; the browser's profile is not of it.
     assert not {name for name in new if "profile" in name or "hromium." in name}, new
+
+
+@pytest.mark.sandbox_only
+@pytest.mark.one_id_too
+def test_the_browser_bundle_does_what_the_hosts_files_do(cast, mode, bundles):
+    config = mode.config().replace("rootfs: host", f"bundle: {bundles['browser']}")
+    herd, page = cast.herd(config=config), cast.page()
+    client = cast.client(herd, "user-42").connected()
+    assert client.goto(page.url) == "A page behind herd"
+    client.evaluate("document.querySelector('button').click()")
+    assert client.evaluate("document.title") == "clicked 1"
+    browser = herd.browsers()
+    client.kill()
+    wait_gone(browser, "the client was killed")

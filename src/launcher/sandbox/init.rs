@@ -60,8 +60,9 @@ impl Init {
         let step = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {}", e.desc());
         prctl::set_name(c"herd-init").map_err(step("set its name"))?;
         // Also where control groups count: in its user namespace the worker's processes are counted alone.
-        let most = self.plan.most_processes;
-        setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(step("limit the number of processes"))?;
+        if let Some(most) = self.plan.most_processes {
+            setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(step("limit the number of processes"))?;
+        }
         setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("forbid core dumps"))?;
         if let Some(name) = self.rename {
             rename(name)?;

@@ -10,7 +10,7 @@ use crate::bundle;
 use crate::config::{Config, Kind, Mount, Profile, Require, Root, Sandbox, SandboxNetwork};
 use crate::sandbox::cgroup::{Controller, Controllers, Cpus, Limits};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sys::mounts;
+use crate::sys::{kernel, mounts};
 
 /// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
 const DEFAULT_USER: u32 = 1000;
@@ -36,7 +36,7 @@ pub struct Plan {
     /// What will be enforced by control groups.
     pub(super) limits: Limits,
     /// What is enforced without them.
-    pub(super) most_processes: u64,
+    pub(super) most_processes: Option<u64>,
     /// This very binary, where it is the worker.
     pub(super) own_binary: Option<PathBuf>,
     env: Vec<(String, String)>,
@@ -128,8 +128,15 @@ fn wanted(sandbox: &Sandbox) -> Limits {
     Limits {
         memory: sandbox.limits.memory,
         cpus: sandbox.limits.cpus.and_then(Cpus::from_milli),
-        pids: Some(sandbox.limits.pids),
+        // RLIMIT_NPROC does it where nobody asks to hear of it, and joining a control group can take the kernel longer
+        // than everything else.
+        pids: (sandbox.limits.pids_asked || !counts_by_namespace()).then_some(sandbox.limits.pids),
     }
+}
+
+/// Whether RLIMIT_NPROC counts the processes of a user namespace alone, not all of a user's.
+fn counts_by_namespace() -> bool {
+    kernel::version(&kernel::release()) >= (5, 14)
 }
 
 /// Every kind's plan, or everything that is wrong with any. `available` and `missing` are what control groups
@@ -234,7 +241,7 @@ fn plan(
         mounts,
         user: sandbox.user.or(bundle_user).unwrap_or(DEFAULT_USER),
         limits,
-        most_processes: sandbox.limits.pids,
+        most_processes: counts_by_namespace().then_some(sandbox.limits.pids),
         own_binary,
         env,
         cwd,
