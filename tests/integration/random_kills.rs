@@ -27,7 +27,7 @@ fn nothing_survives_random_kills_of_a_herd_that_serves() {
 
 #[test]
 fn nothing_survives_random_kills_of_a_herd_with_sandboxes() {
-    random::rounds("kills_of_a_herd_with_sandboxes", 60, sandbox_round);
+    random::rounds("kills_of_a_herd_with_sandboxes", 40, sandbox_round);
 }
 
 fn tree_round(mut random: Random) {

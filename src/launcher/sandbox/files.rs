@@ -105,6 +105,10 @@ pub(super) fn build(
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("herd"), at, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| format!("cannot make the sandbox's writable layer: {}", e.desc()))?;
+    // From here on by what was mounted, not by its name: herd may remove the directory at any moment, which takes
+    // the mount away from it, and the name would then lead to the host's files.
+    chdir(at).map_err(|e| format!("cannot enter the sandbox's writable layer: {}", e.desc()))?;
+    let at = Path::new(".");
     let build = Build {
         plan,
         identity,
@@ -122,7 +126,7 @@ pub(super) fn build(
         build.mount(root.as_fd(), mount)?;
     }
     drop(root);
-    enter(at).map_err(step("leave the host's files"))
+    enter().map_err(step("leave the host's files"))
 }
 
 fn step(what: &'static str) -> impl Fn(io::Error) -> String {
@@ -134,9 +138,8 @@ fn open_in_host(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
-/// The tmpfs becomes `/`, and the host's files are out of reach.
-fn enter(at: &Path) -> io::Result<()> {
-    chdir(at)?;
+/// The tmpfs, the working directory, becomes `/`, and the host's files are out of reach.
+fn enter() -> io::Result<()> {
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(chdir("/")?)
