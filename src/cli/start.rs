@@ -146,7 +146,7 @@ async fn supervise(
     data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
-    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events)?;
+    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;

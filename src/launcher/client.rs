@@ -71,7 +71,7 @@ pub struct NewSandbox {
     /// Index of its kind.
     pub kind: usize,
     pub slot: Slot,
-    /// An empty directory, which only names the place.
+    /// A directory to build it over, seen by its keeper only.
     pub dir: String,
     pub group: GroupId,
 }

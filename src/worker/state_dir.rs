@@ -86,22 +86,6 @@ impl StateDir {
         &self.path
     }
 
-    /// An empty directory that sandboxes are built on, out of everybody else's sight.
-    pub(super) fn sandbox_dir(&self) -> Result<String, StateDirError> {
-        let path = self.path.join(SANDBOX);
-        private_dirs()
-            .recursive(true)
-            .create(&path)
-            .map_err(|source| StateDirError::Io {
-                what: "make",
-                path: path.clone(),
-                source,
-            })?;
-        path.into_os_string()
-            .into_string()
-            .map_err(|path| StateDirError::NotUtf8 { path: path.into() })
-    }
-
     /// Makes a worker's own directory, readable by nobody else.
     pub(super) fn make(&self, worker: WorkerId) -> io::Result<PathBuf> {
         let path = self.path.join(worker.to_string());
@@ -128,16 +112,6 @@ impl StateDir {
         }
     }
 }
-
-impl Drop for StateDir {
-    fn drop(&mut self) {
-        // Empty to everybody but keepers; absent where there were no sandboxes.
-        let _ = fs::remove_dir(self.path.join(SANDBOX));
-    }
-}
-
-/// The directory that sandboxes are built on.
-const SANDBOX: &str = "sandbox";
 
 fn private_dirs() -> DirBuilder {
     let mut builder = DirBuilder::new();

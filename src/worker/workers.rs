@@ -20,7 +20,7 @@ use super::logs::Logs;
 use super::ports::Ports;
 use super::sandbox::Stock;
 use super::start::Life;
-use super::state_dir::{StateDir, StateDirError};
+use super::state_dir::StateDir;
 use super::{Event, Sandboxing};
 
 /// Starts, ends and remembers workers. Lives on one thread, inside a `LocalSet`; dropping it ends every worker
@@ -42,7 +42,8 @@ pub(super) struct Shared {
     pub(super) own_env: Vec<(String, String)>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) stock: Stock,
-    /// Where keepers build sandboxes, each in a mount namespace of its own: an empty directory to everybody else.
+    /// Where keepers build sandboxes: over the state directory, each in a mount namespace of its own. Nobody removes
+    /// it, which would take the mount away, and nobody has to.
     pub(super) sandbox_dir: String,
     slots: RefCell<HashMap<WorkerId, Slot>>,
 }
@@ -86,11 +87,8 @@ impl Workers {
         state: StateDir,
         ports: RangeInclusive<u16>,
         events: mpsc::Sender<Event>,
-    ) -> Result<Self, StateDirError> {
-        let sandbox_dir = match client.plans().iter().any(Option::is_some) {
-            true => state.sandbox_dir()?,
-            false => String::new(),
-        };
+    ) -> Self {
+        let sandbox_dir = state.path().to_str().unwrap_or_default().to_owned();
         let stock = Stock::new(client.ids());
         let kinds = client.plans().len();
         let shared = Rc::new(Shared {
@@ -114,7 +112,7 @@ impl Workers {
             let shared = Rc::clone(&shared);
             tasks.spawn_local(async move { shared.stock_up(kind).await });
         }
-        Ok(Self { shared, lost, tasks })
+        Self { shared, lost, tasks }
     }
 
     /// Starts a worker. What comes of it is told by events only. `session` is known for kinds that name it.

@@ -21,7 +21,7 @@ fn a_session_is_listed_and_stopped_with_what_died() {
     let empty = herd.herd(&["ps"]);
     assert_eq!(
         stdout(&empty),
-        "SESSION  KIND  STATE  WORKER  PID  HOLDERS  AGE  ENDS\n"
+        "SESSION  KIND  SANDBOX  STATE  WORKER  PID  HOLDERS  AGE  ENDS\n"
     );
     assert!(stderr(&empty).starts_with("no sessions"), "{}", stderr(&empty));
 

@@ -124,11 +124,11 @@ pub(crate) fn cgroups(state_dir: &Path) -> BTreeSet<String> {
         }
     }
     // As `sandbox::cgroup` names them; a directory that was removed meanwhile had this path, too.
-    let parent = state_dir
-        .parent()
-        .expect("it is in another")
-        .canonicalize()
-        .expect("it is there");
+    let parent = state_dir.parent().expect("it is in another");
+    // Before there is such a directory, nothing can have been named after it.
+    let Ok(parent) = parent.canonicalize() else {
+        return BTreeSet::new();
+    };
     let path = parent.join(state_dir.file_name().expect("it has a name"));
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();

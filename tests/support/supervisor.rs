@@ -90,8 +90,7 @@ async fn run(settings: Settings, forked: launcher::Forked) {
     };
     let client = Client::new(forked).expect("client");
     let (tell, mut events) = mpsc::channel(64);
-    let mut workers =
-        Workers::new(client, state, settings.ports.0..=settings.ports.1, tell).expect("workers");
+    let mut workers = Workers::new(client, state, settings.ports.0..=settings.ports.1, tell);
     let (send, mut commands) = mpsc::channel::<Command>(64);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {

@@ -93,7 +93,7 @@ const ETC: [&str; 39] = [
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "tty", "urandom"];
 
-/// Builds it at `at`, an empty directory, and makes it this process's root. Single-threaded process, with its own
+/// Builds it over `at`, any directory, and makes it this process's root. Single-threaded process, with its own
 /// mount namespace.
 pub(super) fn build(
     plan: &Plan,

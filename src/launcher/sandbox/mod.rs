@@ -63,7 +63,7 @@ pub(super) struct Order {
     pub(super) plan: Arc<Plan>,
     pub(super) ids: Ids,
     pub(super) slot: Slot,
-    /// The worker's own directory on the host; everything is mounted there.
+    /// Some directory of the host; the sandbox is built over it, out of everybody else's sight.
     pub(super) dir: PathBuf,
     pub(super) group: GroupId,
 }
