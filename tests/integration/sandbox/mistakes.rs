@@ -176,7 +176,7 @@ fn a_bundle_that_may_not_be_read_is_named() {
     {
         unreadable.is_refused(mode, |dir| {
             bundle(dir, "b", |_| {});
-            fs::set_permissions(dir.join("b/config.json"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(dir.join("b/config.json"), fs::Permissions::from_mode(0o000)).unwrap();
         });
     }
 }
