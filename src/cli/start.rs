@@ -83,9 +83,7 @@ impl Start {
 
 /// Everything about sandboxes that can be known before there is a worker; every mistake in one run.
 fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
-    if config.kinds.iter().all(|kind| kind.sandbox.on().is_none()) {
-        return Ok(Sandboxes::default());
-    }
+    // Also without any: a killed herd may have left its groups, and may have had sandboxes.
     let state_dir = config.state_dir_for(&User::current());
     let opened = Hierarchies::open(&state_dir, sandbox::needs(config), Host::current());
     let available = opened.hierarchies.controllers();

@@ -291,11 +291,20 @@ impl Serving {
         self.keeper.report(&Report::Limits { outcome });
     }
 
-    fn reap(&self) -> Alive {
+    fn reap(&mut self) -> Alive {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => return Alive::Yes,
-                Ok(status) if status.pid() == Some(self.created.init) => return Alive::No,
+                Ok(status) if status.pid() == Some(self.created.init) => {
+                    // It ends by itself after its program, whose end it has told. Only the kernel kills it, with
+                    // everything that lacks memory.
+                    if let WaitStatus::Signaled(_, signal, _) = status {
+                        self.keeper.report(&Report::Signalled {
+                            signal: signal as i32,
+                        });
+                    }
+                    return Alive::No;
+                }
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(_) => return Alive::No,
             }
