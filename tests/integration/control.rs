@@ -32,8 +32,8 @@ fn a_session_is_listed_and_stopped_with_what_died() {
     );
     let listed = stdout(&herd.herd(&["ps"]));
     let row: Vec<_> = listed.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(row[..4], ["user-42", "runner", "bound", "w1"], "{listed}");
-    assert_eq!(row[5], "1", "one holder: {listed}");
+    assert_eq!(row[..5], ["user-42", "runner", "off", "bound", "w1"], "{listed}");
+    assert_eq!(row[6], "1", "one holder: {listed}");
     assert!(listed.contains("when released"), "{listed}");
     let pid = herd.until("user-42", "bound")["pid"].as_i64().unwrap();
 

@@ -91,6 +91,9 @@ const ETC: [&str; 39] = [
     "timezone",
 ];
 
+/// Tells how many processors there are.
+const SYSTEM_DEVICES: &str = "/sys/devices/system";
+
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "tty", "urandom"];
 
 /// Builds it over `at`, any directory, and makes it this process's root. Single-threaded process, with its own
@@ -121,7 +124,7 @@ pub(super) fn build(
         PlannedRoot::Bundle { rootfs } => build.bundle_root(rootfs),
     }?;
     let root = open_in_host(&at.join("root")).map_err(step("open the sandbox's root"))?;
-    build.common(root.as_fd())?;
+    build.host_parts(root.as_fd())?;
     for mount in &plan.mounts {
         build.mount(root.as_fd(), mount)?;
     }
@@ -185,6 +188,9 @@ impl Build<'_> {
 
     fn host_root(&self) -> Result<(), String> {
         let root = self.at.join("root");
+        let own = open_in_host(&root).map_err(step("open the sandbox's root"))?;
+        // Before anything of the host is in it.
+        self.common(own.as_fd(), own.as_fd())?;
         for name in SYSTEM {
             let source = Path::new("/").join(name);
             match fs::symlink_metadata(&source) {
@@ -197,7 +203,6 @@ impl Build<'_> {
                 _ => {}
             }
         }
-        self.directory(&root.join("etc"), self.identity.root)?;
         for name in ETC {
             let source = Path::new("/etc").join(name);
             let target = root.join("etc").join(name);
@@ -262,6 +267,11 @@ impl Build<'_> {
         // Other users' traversal is needed by the worker, who is never the owner of the root.
         fs::set_permissions(&upper, fs::Permissions::from_mode(mode & 0o777 | 0o555))
             .map_err(step("set the mode of the sandbox's root"))?;
+        // Whoever the bundle belongs to: what is made in the upper layer needs no right over the lower one, and the
+        // bundle's links are not in it.
+        let bundle = open_in_host(rootfs).map_err(step("open the bundle's root"))?;
+        let own = open_in_host(&upper).map_err(step("open the sandbox's root"))?;
+        self.common(own.as_fd(), bundle.as_fd())?;
         let root_runs_herd = self.identity.uids.iter().any(|line| line.count > 1);
         let lower = match root_runs_herd {
             true => self.mapped(rootfs)?,
@@ -302,10 +312,11 @@ impl Build<'_> {
     }
 
     /// What every sandbox has, whatever its root.
-    fn common(&self, root: BorrowedFd<'_>) -> Result<(), String> {
+    /// `known` is where users and groups are looked up.
+    fn common(&self, root: BorrowedFd<'_>, known: BorrowedFd<'_>) -> Result<(), String> {
         let failed =
             |path: &'static str| move |e: io::Error| format!("cannot make {path} in the sandbox: {e}");
-        for path in ["/proc", "/dev", "/sys", "/etc", "/run", "/var"] {
+        for path in ["/proc", "/dev", SYSTEM_DEVICES, "/etc", "/run", "/var"] {
             self.place(root, path).map_err(failed(path))?;
         }
         for path in ["/tmp", "/var/tmp"] {
@@ -317,9 +328,18 @@ impl Build<'_> {
             set_mode(&place, 0o700).map_err(failed(path))?;
             set_owner(&place, self.identity.worker).map_err(failed(path))?;
         }
-        self.etc(root).map_err(failed("/etc"))?;
+        if self.plan.own_binary.is_some() {
+            mount_point(root, Path::new(OWN_BINARY), mounts::Kind::File).map_err(failed(OWN_BINARY))?;
+        }
+        self.etc(root, known).map_err(failed("/etc"))
+    }
+
+    /// What of the host every sandbox sees.
+    fn host_parts(&self, root: BorrowedFd<'_>) -> Result<(), String> {
+        let failed =
+            |path: &'static str| move |e: io::Error| format!("cannot make {path} in the sandbox: {e}");
         // How many processors there are; glibc and language runtimes ask.
-        let system = Path::new("/sys/devices/system");
+        let system = Path::new(SYSTEM_DEVICES);
         if let Ok(tree) = Tree::copy(system) {
             let all = READ_ONLY.and(Attributes::NO_EXEC);
             tree.restrict(all).map_err(step("restrict /sys"))?;
@@ -353,18 +373,18 @@ impl Build<'_> {
     }
 
     /// Who is who and where; the host's own answers would be wrong or tell too much.
-    fn etc(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+    fn etc(&self, root: BorrowedFd<'_>, known: BorrowedFd<'_>) -> io::Result<()> {
         let user = self.plan.user;
         let read = |path: &str| -> io::Result<String> {
             // A pipe in a bundle would have this process wait for its other end.
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-            let file = fs::File::from(open_in(root, Path::new(path), flags, Mode::empty())?);
+            let file = fs::File::from(open_in(known, Path::new(path), flags, Mode::empty())?);
             if !file.metadata()?.is_file() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             io::read_to_string(io::Read::take(file, 1 << 20))
         };
-        let known = |table: &str| {
+        let has_user = |table: &str| {
             table
                 .lines()
                 .any(|line| line.split(':').nth(2) == Some(user.to_string().as_str()))
@@ -372,12 +392,12 @@ impl Build<'_> {
         let mut passwd = read("/etc/passwd").unwrap_or_else(|_| {
             "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n".to_owned()
         });
-        if !known(&passwd) {
+        if !has_user(&passwd) {
             end_line(&mut passwd);
             passwd.push_str(&format!("worker:x:{user}:{user}:worker:{HOME}:/bin/sh\n"));
         }
         let mut group = read("/etc/group").unwrap_or_else(|_| "root:x:0:\nnogroup:x:65534:\n".to_owned());
-        if !known(&group) {
+        if !has_user(&group) {
             end_line(&mut group);
             group.push_str(&format!("worker:x:{user}:\n"));
         }
