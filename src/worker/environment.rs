@@ -1,10 +1,11 @@
 //! A worker's command line and environment: what its kind names, and nothing else of herd's.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::config::{Kind, Values};
+use crate::config::{Kind, Root, Values};
 use crate::launcher::Program;
-use crate::launcher::sandbox::{HOME, OWN_BINARY, OWN_NAME, Plan};
+use crate::launcher::sandbox::{HOME, OWN_BINARY, OWN_NAME, Plan, SYSTEM};
 
 /// Always passed on where herd has them; few programs run without.
 const ALWAYS: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -76,6 +77,41 @@ pub(super) fn program(
     }
 }
 
+/// Where the program is on this host, if its sandbox does not show that place; said after it could not be run.
+pub(super) fn hidden(kind: &Kind, own: &[(String, String)]) -> Option<String> {
+    let sandbox = kind.sandbox.on().filter(|sandbox| sandbox.root == Root::Host)?;
+    let name = Path::new(kind.cmd.first()?.text()?);
+    let path = own
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or(DEFAULT_PATH, |(_, path)| path);
+    let candidates: Vec<PathBuf> = match name.components().count() > 1 {
+        true => vec![name.to_owned()],
+        false => path
+            .split(':')
+            .map(|directory| Path::new(directory).join(name))
+            .collect(),
+    };
+    let found = candidates
+        .iter()
+        .find_map(|file| std::fs::canonicalize(file).ok())?;
+    let mounted = sandbox
+        .mounts
+        .iter()
+        .any(|mount| found.starts_with(&mount.source));
+    let shown = SYSTEM
+        .iter()
+        .any(|place| found.starts_with(Path::new("/").join(place)));
+    let directory = found.parent()?.display();
+    (!shown && !mounted).then(|| {
+        format!(
+            "; on this host it is {}, which the sandbox does not show: add `mounts: [{{source: {directory}, target: \
+             {directory}}}]` to it and name the program by that path",
+            found.display()
+        )
+    })
+}
+
 /// `*` is any run of bytes, `?` any one byte.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
@@ -107,6 +143,29 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn kind(text: &str) -> Kind {
+        let config = crate::config::parse(text, "herd.yaml").unwrap();
+        Kind::clone(&config.kinds[0])
+    }
+
+    #[test]
+    fn a_program_outside_the_system_directories_is_told_from_one_that_is_nowhere() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("tool"), "").unwrap();
+        let place = home.path().canonicalize().unwrap().display().to_string();
+        let own = [("PATH".to_owned(), format!("/usr/bin:{place}"))];
+        let hidden = |text: &str| hidden(&kind(text), &own);
+        let told = hidden("workers: {a: {cmd: [tool], sandbox: host}}").unwrap();
+        assert!(told.contains(&format!("{place}/tool")), "{told}");
+        assert!(
+            told.contains(&format!("source: {place}, target: {place}")),
+            "{told}"
+        );
+        assert_eq!(hidden("workers: {a: {cmd: [nowhere], sandbox: host}}"), None);
+        assert_eq!(hidden("workers: {a: {cmd: [sh], sandbox: host}}"), None);
+        assert_eq!(hidden("workers: {a: {cmd: [tool], sandbox: off}}"), None);
+    }
 
     #[test]
     fn globs_match_whole_names() {

@@ -237,7 +237,10 @@ impl Life {
         if self.shared.killed(self.worker).is_some() {
             return Try::Over(exit);
         }
-        if let Some(message) = running.report.exec_failure() {
+        if let Some(mut message) = running.report.exec_failure() {
+            if let Some(hidden) = environment::hidden(&self.kind, &self.shared.own_env) {
+                message.push_str(&hidden);
+            }
             self.fail(StartFailureKind::Exec { message }).await;
             return Try::Over(exit);
         }

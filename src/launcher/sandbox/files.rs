@@ -46,7 +46,7 @@ const WRITABLE: Attributes = Attributes::NO_SETUID.and(Attributes::NO_DEVICES);
 
 /// What of the host a sandbox with `rootfs: host` sees, where it exists. Everything else is not there: no /home,
 /// /root, /var, /srv, /mnt, /run.
-pub(super) const SYSTEM: [&str; 9] = ["bin", "gnu", "lib", "lib32", "lib64", "nix", "opt", "sbin", "usr"];
+pub const SYSTEM: [&str; 9] = ["bin", "gnu", "lib", "lib32", "lib64", "nix", "opt", "sbin", "usr"];
 
 /// Of /etc only what programs need to run, and nothing that tells of this host's services or users.
 const ETC: [&str; 39] = [

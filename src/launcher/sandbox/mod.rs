@@ -50,7 +50,7 @@ use crate::sys::{fd, network, user_namespace};
 use super::keeper::{self, Guarding, Keeper};
 use super::wire::{self, Answer, Ask, Report};
 
-pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR};
+pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR, SYSTEM};
 pub use identity::{Ids, Owner, Slot, SubRange};
 pub use plan::{OWN_NAME, Plan, PlanError, PlanErrorKind, Plans, needs, prepare};
 
