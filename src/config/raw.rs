@@ -177,6 +177,7 @@ pub(super) struct Route {
     pub(super) path_prefix: Option<PathPrefix>,
 }
 
+/// Enums of words, each as it is written.
 macro_rules! words {
     ($($name:ident { $($variant:ident = $word:literal),* })*) => { $(
         #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -186,6 +187,8 @@ macro_rules! words {
         }
     )* };
 }
+
+pub(super) use words;
 
 words! {
     Lifetime { Strict = "strict", BestEffort = "best-effort" }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
 
 use super::model;
+use super::raw::words;
 use super::text::FromText;
 use super::units::{Count, Size};
 
@@ -65,16 +66,6 @@ pub(super) struct Mount {
     pub(super) target: Option<MountTarget>,
     /// `ro` (default) or `rw`.
     pub(super) mode: Option<MountMode>,
-}
-
-macro_rules! words {
-    ($($name:ident { $($variant:ident = $word:literal),* })*) => { $(
-        #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-        #[schemars(inline)]
-        pub(super) enum $name {
-            $(#[serde(rename = $word)] $variant,)*
-        }
-    )* };
 }
 
 words! {
