@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod doctor;
 mod hold;
+mod init;
 mod logs;
 mod ps;
 mod runner;
@@ -28,6 +29,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     Start(start::Start),
+    Init(init::Init),
     Check(check::Check),
     Doctor(doctor::Doctor),
     Ps(ps::Ps),
@@ -42,6 +44,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
             Verb::Start(start) => start.run(&self.log),
+            Verb::Init(init) => init.run(),
             Verb::Check(check) => check.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Ps(ps) => ps.run(),
