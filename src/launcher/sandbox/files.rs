@@ -108,8 +108,8 @@ pub(super) fn build(
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("herd"), at, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| format!("cannot make the sandbox's writable layer: {}", e.desc()))?;
-    // From here on by what was mounted, not by its name: herd may remove the directory at any moment, which takes
-    // the mount away from it, and the name would then lead to the host's files.
+    // From here on by what was mounted, not by its name: who removes the directory takes the mount away from it, and
+    // the name would then lead to the host's files.
     chdir(at).map_err(|e| format!("cannot enter the sandbox's writable layer: {}", e.desc()))?;
     let at = Path::new(".");
     let build = Build {
