@@ -50,6 +50,11 @@ enum Version {
 }
 
 impl Head {
+    /// Nothing was judged yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.scanned == 0
+    }
+
     /// `Some((bytes, framing))` once `input`, which only grows between calls, holds the whole head.
     pub(crate) fn judge(
         &mut self,
