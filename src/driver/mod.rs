@@ -144,10 +144,13 @@ impl<C: Crew> Driver<C> {
                 Some(command) = self.commands.recv() => self.command(command),
                 () = sleep_until(deadline) => self.core.advance(self.clock.now()),
             }
+            self.carry_out();
+            // After the grants that were decided just now: one to a client that has left comes back from its
+            // reply and is undone. Without a reply to go to, the hold that the core took for it would stay.
             if self.departures.take() {
                 self.abandon_left();
+                self.carry_out();
             }
-            self.carry_out();
         }
         // Who still asks is told that the driver is gone, instead of waiting for it.
         self.commands.close();
@@ -518,9 +521,9 @@ impl<C: Crew> Driver<C> {
 }
 
 /// Never, without a deadline.
-async fn sleep_until(deadline: Option<std::time::Instant>) {
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
