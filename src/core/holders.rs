@@ -168,7 +168,6 @@ impl Holders {
     }
 
     /// Closes if nothing has held it for `ttl`.
-    #[must_use]
     pub fn close_if_idle(&self, ttl: Duration, now: Moment) -> Idle {
         let seen = self.snapshot();
         if seen.holders > 0 {

@@ -1,6 +1,7 @@
 """What one herd has of the machine: looked at once a second, and compared at quiet points."""
 
 import os
+import re
 import statistics
 import threading
 import time
@@ -18,11 +19,25 @@ herd remembers the last 1000 endings and 64 logs on purpose, which a short run i
 each. A leak of one kilobyte a session exceeds this within the hour."""
 
 
-def cgroups():
-    """Control groups with herd's name, in every hierarchy."""
-    return sum(
-        1 for root, names, _ in os.walk("/sys/fs/cgroup") for name in names if "herd" in os.path.join(root, name)
-    )
+def cgroups(name):
+    """Control groups of the herd whose own group has this name, itself included, in every hierarchy. The name is its
+    state directory's; other herds of this machine have others."""
+    found = 0
+    for root, _, _ in os.walk("/sys/fs/cgroup"):
+        found += bool(name) and name in root.split("/")
+    return found
+
+
+def own_group(everything):
+    """The name of herd's own group, from where its sandboxes are; `None` before there is one."""
+    for process in everything:
+        try:
+            text = Path(f"/proc/{process.pid}/cgroup").read_text()
+        except OSError:
+            continue  # It ended while it was looked at.
+        if name := re.search(r"/(herd-[0-9a-f]{12})(/|$)", text, re.MULTILINE):
+            return name[1]
+    return None
 
 
 def _kilobytes(pid, *names):
@@ -41,6 +56,7 @@ def look(herd):
     pid = herd.child.pid
     # Its own processes: the launcher and keepers keep herd's command line; workers and browsers do not count as memory.
     everything = herd.everything()
+    herd.group = own_group(everything) or getattr(herd, "group", None)
     own = [p for p in everything if p.pid != pid and p.command[1:2] == ["start"]]
     rss, pss = _kilobytes(pid, "Rss", "Pss")
     private = sum(sum(_kilobytes(p.pid, "Private_Clean", "Private_Dirty")) for p in own)
@@ -52,7 +68,7 @@ def look(herd):
         "keepers_private_kb": private,
         "fds": len(os.listdir(f"/proc/{pid}/fd")),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
-        "cgroups": cgroups(),
+        "cgroups": cgroups(herd.group),
         "processes": len(everything),
         "state_files": sum(len(files) for _, _, files in os.walk(herd.home / "run")),
     }

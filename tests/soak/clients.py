@@ -105,8 +105,8 @@ class Visitor:
         may = {"ok", *REFUSED}
         if self.ask("crashes", "PUT", "/v1/value", session, kind, b"doomed", may=may)[0] != "ok":
             return
-        # Twice: Rust's own handler takes the first SIGSEGV for a fault that will come again.
-        body = json.dumps({"cmd": ["sh", "-c", f"kill -{how} $PPID; kill -{how} $PPID; sleep 60"]})
+        # Again until it works: Rust's own handler takes a first SIGSEGV for a fault that will come again.
+        body = json.dumps({"cmd": ["sh", "-c", f"while kill -{how} $PPID; do sleep 0.1; done"]})
         # TERM is a polite end to the runner: it finishes what it is at, so the command ends first.
         if how == "TERM":
             body = json.dumps({"cmd": ["sh", "-c", "kill -TERM $PPID"]})
