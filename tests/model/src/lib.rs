@@ -7,6 +7,8 @@
 #![cfg(test)]
 // A copy of a whole file brings more than one model uses, and a mutation makes more of it unused.
 #![allow(dead_code, unused_imports, unreachable_pub)]
+// The models are compiled once per variant.
+#![allow(clippy::duplicate_mod)]
 
 mod notify;
 
