@@ -20,8 +20,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use build::{BuildError, Network, Progress, build};
+#[cfg(any(fuzzing, test))]
+pub(super) use read::parse;
 pub use read::{FILE, RecipeError, read};
 
+#[cfg(any(fuzzing, test))]
 use super::User;
 
 /// What goes into a bundle, and what runs in it.
