@@ -24,7 +24,6 @@ pub use build::{BuildError, Network, Progress, build};
 pub(super) use read::parse;
 pub use read::{FILE, RecipeError, read};
 
-#[cfg(any(fuzzing, test))]
 use super::User;
 
 /// What goes into a bundle, and what runs in it.
