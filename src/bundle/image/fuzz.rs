@@ -163,10 +163,10 @@ pub fn compressed(input: &[u8]) {
     };
     let whole = plain(&mut &*input);
     if input.len() <= 4096 {
-        assert!(
-            whole == plain(&mut Trickle(input)),
-            "in small pieces it is something else"
-        );
+        let trickled = plain(&mut Trickle(input));
+        assert_eq!(whole.1, trickled.1, "in small pieces it is no longer what it was");
+        // How much comes before a mistake depends on what was at hand.
+        assert!(!whole.1 || whole.0 == trickled.0, "in small pieces it is something else");
     }
     assert!(whole.0.len() as u64 <= PLAIN_MAX);
     let mut limited = Metered::new(&*whole.0, Limit::Unpacked(100));

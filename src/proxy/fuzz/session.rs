@@ -68,7 +68,7 @@ fn an_id_is_one_and_stays_away_from_the_worker(sources: &Sources, headers: &Head
     assert!(left.is_err(), "{stripped} still has {left:?}");
     let twice = identity::origin_form(sources, &stripped);
     assert_eq!(
-        twice.as_str(),
+        twice.to_string(),
         stripped.to_string(),
         "taking it out again changes more"
     );
