@@ -17,8 +17,10 @@ mod replay {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    type Target = (&'static str, fn(&[u8]));
+
     /// Every target by its name in `tests/fuzz`.
-    const TARGETS: &[(&str, fn(&[u8]))] = &[
+    const TARGETS: &[Target] = &[
         ("archive", super::archive),
         ("compressed", super::compressed),
         ("config", super::config),

@@ -354,6 +354,8 @@ mod tests {
             "Host: a\r\nX: 1\r\n folded\r\n",
             "Host: a\nX: 1\r\n",
             "Host: a\r\nX: 1\rY: 2\r\n",
+            "Host: a\r\nContent-Length: 2\r\r\n",
+            "Host: a\r\nContent-Length: \x0c2\r\n",
             "Host: a\r\nno colon\r\n",
             "Host: a\r\n: empty\r\n",
         ] {
