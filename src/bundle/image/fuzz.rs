@@ -166,7 +166,10 @@ pub fn compressed(input: &[u8]) {
         let trickled = plain(&mut Trickle(input));
         assert_eq!(whole.1, trickled.1, "in small pieces it is no longer what it was");
         // How much comes before a mistake depends on what was at hand.
-        assert!(!whole.1 || whole.0 == trickled.0, "in small pieces it is something else");
+        assert!(
+            !whole.1 || whole.0 == trickled.0,
+            "in small pieces it is something else"
+        );
     }
     assert!(whole.0.len() as u64 <= PLAIN_MAX);
     let mut limited = Metered::new(&*whole.0, Limit::Unpacked(100));
