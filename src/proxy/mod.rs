@@ -25,6 +25,8 @@ mod code;
 mod fields;
 mod forward;
 mod framing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod gate;
 mod gather;
 mod identity;
