@@ -260,7 +260,9 @@ async fn http1(
                 tracing::debug!(%peer, ?end, "tunnel closed");
                 return;
             }
-            Some(Served::Late(stream)) => return Box::pin(refuse(stream, late(network.header_timeout))).await,
+            Some(Served::Late(stream)) => {
+                return Box::pin(refuse(stream, late(network.header_timeout))).await;
+            }
             Some(Served::Refused(stream, problem)) => return Box::pin(refuse(stream, problem)).await,
             Some(Served::Done(stream)) => return Box::pin(linger(stream)).await,
             None => return,

@@ -32,7 +32,9 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
                 // These two are among the fields below, and naming them would only cost a look-up.
                 let known = token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive");
                 // `TE: trailers` is re-issued, and needs to be named by whoever sends it.
-                HeaderName::from_bytes(token).ok().filter(|name| !known && *name != TE)
+                HeaderName::from_bytes(token)
+                    .ok()
+                    .filter(|name| !known && *name != TE)
             }));
         }
         if *name == TE {

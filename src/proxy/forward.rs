@@ -483,7 +483,13 @@ impl Exchange<'_> {
         served: Served,
         own: &str,
     ) -> Response<Body> {
-        let mut body = WorkerBody::new(incoming, connection, Delimited::ByMessage, hold, Served::default());
+        let mut body = WorkerBody::new(
+            incoming,
+            connection,
+            Delimited::ByMessage,
+            hold,
+            Served::default(),
+        );
         let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
             let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
             return problem

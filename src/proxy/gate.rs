@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::code::Problem;
-use super::gather::{self, Gathered};
 use super::framing::{BodyFraming, Chunks, Head, Limits};
+use super::gather::{self, Gathered};
 use crate::sys::fd::retry;
 
 const SCRATCH: usize = 64 * 1024;

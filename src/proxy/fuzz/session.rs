@@ -1,7 +1,5 @@
 //! Session ids and the header fields around them.
 
-use std::net::IpAddr;
-
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri};
 
@@ -113,14 +111,14 @@ fn nothing_of_one_hop_passes(headers: &HeaderMap, uri: &Uri) {
     fields::strip(&mut again);
     assert_eq!(again, passed, "a second hop strips more");
 
-    let peer: IpAddr = [127, 0, 0, 1].into();
+    let peer = fields::address([127, 0, 0, 1].into());
     let host = fields::client_host(headers, uri);
-    fields::forwarded(&mut passed, peer, host.as_ref(), Trust::Untrusted);
+    fields::forwarded(&mut passed, &peer, host.as_ref(), Trust::Untrusted);
     let values: Vec<_> = passed.get_all("x-forwarded-for").iter().collect();
     assert_eq!(values, ["127.0.0.1"], "a stranger says who it is");
     assert!(!passed.contains_key("forwarded"));
     let mut trusted = headers.clone();
-    fields::forwarded(&mut trusted, peer, host.as_ref(), Trust::TrustedProxy);
+    fields::forwarded(&mut trusted, &peer, host.as_ref(), Trust::TrustedProxy);
     let mut values = trusted.get_all("x-forwarded-for").iter();
     let chain = values.next().unwrap();
     assert!(values.next().is_none() && chain.as_bytes().ends_with(b"127.0.0.1"));
