@@ -14,17 +14,19 @@
 //! | `load` | the load generator and the upstream behind every proxy |
 //! | `peers` | herd, haproxy and nginx, started for the same job |
 //! | `data`, `memory` | rows about requests, tunnels and connections |
+//! | `life` | rows about starts, ends and sessions, with the raw floor of a start |
 //! | `render` | a run as Markdown and plots |
 //!
 //! Nothing outside this repository is built: peers are the distribution's packages, and a row whose peer is
 //! not installed is *unmeasured*, not a failure.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command's output")]
 
 mod groups;
 mod interrupt;
 mod lab;
+mod life;
 mod machine;
 mod process;
 mod results;
@@ -69,6 +71,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    #[command(hide = true)]
+    LifeJail(life::Jail),
     /// Print the table of saved results
     Show { file: PathBuf },
 }
@@ -76,6 +80,7 @@ enum Action {
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match cli.command {
+        Some(Action::LifeJail(jail)) => jail.run().map(|()| ExitCode::SUCCESS),
         Some(Action::Show { file }) => {
             print!("{}", Results::load(&file)?.table());
             Ok(ExitCode::SUCCESS)

@@ -32,7 +32,8 @@ impl Client<TcpStream> {
 
 impl Client<UnixStream> {
     pub(super) fn unix(path: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
+        let stream =
+            UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(stream))
     }

@@ -6,10 +6,11 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, execv, pivot_root, setresgid, setresuid};
 
@@ -98,7 +99,7 @@ pub(super) unsafe fn sandbox(order: &Sandbox) -> anyhow::Result<Pid> {
                     setresuid(0.into(), 0.into(), 0.into())?;
                 }
             }
-            herd::sys::network::bring_loopback_up()?;
+            ::herd::sys::network::bring_loopback_up()?;
             files(order)?;
             exec(&order.argv)
         })())
@@ -126,39 +127,92 @@ fn map_own(uid: Uid, gid: Gid) -> anyhow::Result<()> {
 fn files(order: &Sandbox) -> anyhow::Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // The tmpfs hides where they are, if that is in /tmp; a descriptor does not mind.
+    let (rootfs, sockets) = (place(&order.rootfs)?, place(&order.sockets)?);
     let nodev = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("floor"), "/tmp", Some("tmpfs"), nodev, Some("mode=0755,size=64m"))?;
+    mount(
+        Some("floor"),
+        "/tmp",
+        Some("tmpfs"),
+        nodev,
+        Some("mode=0755,size=64m"),
+    )?;
     for dir in ["upper", "work", "root", "old"] {
         fs::create_dir(Path::new("/tmp").join(dir))?;
     }
-    // The tmpfs hides where the root filesystem is, if that is in /tmp; a descriptor does not mind.
     let options = format!(
         "lowerdir={},upperdir=/tmp/upper,workdir=/tmp/work{}",
-        order.rootfs.display(),
-        if order.first_id.is_some() { "" } else { ",userxattr" }
+        by_descriptor(&rootfs),
+        if order.first_id.is_some() {
+            ""
+        } else {
+            ",userxattr"
+        }
     );
     let root = Path::new("/tmp/root");
-    mount(Some("overlay"), root, Some("overlay"), nodev, Some(options.as_str())).context("overlay")?;
+    mount(
+        Some("overlay"),
+        root,
+        Some("overlay"),
+        nodev,
+        Some(options.as_str()),
+    )
+    .context("overlay")?;
     mount_proc(&root.join("proc"))?;
     let dev = root.join("dev");
-    mount(Some("dev"), &dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755,size=64k"))?;
+    mount(
+        Some("dev"),
+        &dev,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=755,size=64k"),
+    )?;
     for name in ["null", "zero", "full", "random", "tty", "urandom"] {
         let node = dev.join(name);
         fs::File::create(&node)?;
-        mount(Some(&Path::new("/dev").join(name)), &node, none, MsFlags::MS_BIND, none)?;
+        mount(
+            Some(&Path::new("/dev").join(name)),
+            &node,
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )?;
     }
     for (dir, kind) in [("pts", "devpts"), ("shm", "tmpfs")] {
         let at = dev.join(dir);
         fs::create_dir(&at)?;
-        mount(Some(kind), &at, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, none)?;
+        mount(
+            Some(kind),
+            &at,
+            Some(kind),
+            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            none,
+        )?;
     }
-    mount(Some(&order.sockets), &root.join("run/herd"), none, MsFlags::MS_BIND, none).context("sockets")?;
+    let sockets = by_descriptor(&sockets);
+    mount(
+        Some(sockets.as_str()),
+        &root.join("run/herd"),
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .context("sockets")?;
     chdir(root)?;
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     nix::unistd::sethostname("floor")?;
     Ok(())
+}
+
+fn place(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
+}
+
+fn by_descriptor(place: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", place.as_raw_fd())
 }
 
 fn mount_proc(at: &Path) -> anyhow::Result<()> {

@@ -54,12 +54,16 @@ impl Jail {
                 while signals.read_signal()?.is_some() {}
                 jail.reap();
             }
-            if asked {
+            // poll(2) does not see what was read ahead.
+            while asked {
                 let mut line = String::new();
                 if input.read_line(&mut line)? == 0 {
                     return Ok(());
                 }
                 jail.obey(serde_json::from_str(&line)?);
+                if input.buffer().is_empty() {
+                    break;
+                }
             }
         }
     }
@@ -152,13 +156,27 @@ fn say(said: &Said) {
 fn keep_hierarchies(keep: &[String]) -> anyhow::Result<()> {
     let (none, top) = (None::<&str>, Path::new("/sys/fs/cgroup"));
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let place = tempfile::Builder::new().prefix("herd-bench-cgroups-").tempdir_in("/tmp")?;
-    mount(Some("cgroups"), place.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=64k"))?;
+    let place = tempfile::Builder::new()
+        .prefix("herd-bench-cgroups-")
+        .tempdir_in("/tmp")?;
+    mount(
+        Some("cgroups"),
+        place.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755,size=64k"),
+    )?;
     for name in keep {
         let to = place.path().join(name);
         fs::create_dir(&to)?;
-        mount(Some("cgroup"), &to, Some("cgroup"), MsFlags::empty(), Some(name.as_str()))
-            .with_context(|| format!("the hierarchy of {name}"))?;
+        mount(
+            Some("cgroup"),
+            &to,
+            Some("cgroup"),
+            MsFlags::empty(),
+            Some(name.as_str()),
+        )
+        .with_context(|| format!("the hierarchy of {name}"))?;
     }
     let mut mounts = String::new();
     fs::File::open("/proc/self/mountinfo")?.read_to_string(&mut mounts)?;
@@ -171,7 +189,13 @@ fn keep_hierarchies(keep: &[String]) -> anyhow::Result<()> {
     for point in points {
         let _ = umount2(point, MntFlags::MNT_DETACH);
     }
-    mount(Some(place.path()), top, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    mount(
+        Some(place.path()),
+        top,
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    )?;
     umount2(place.path(), MntFlags::MNT_DETACH)?;
     Ok(())
 }

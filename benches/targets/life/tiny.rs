@@ -27,8 +27,22 @@ impl Tiny {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let made = Command::new(rustc)
             .args(["--edition", "2024", "--crate-name", "tiny_worker", "-O"])
-            .args(["-C", "panic=abort", "-C", "relocation-model=static", "-C", "strip=symbols"])
-            .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-static", "-C", "link-arg=-no-pie"])
+            .args([
+                "-C",
+                "panic=abort",
+                "-C",
+                "relocation-model=static",
+                "-C",
+                "strip=symbols",
+            ])
+            .args([
+                "-C",
+                "link-arg=-nostdlib",
+                "-C",
+                "link-arg=-static",
+                "-C",
+                "link-arg=-no-pie",
+            ])
             .arg(SOURCE)
             .arg("-o")
             .arg(&tiny.worker)
