@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -19,6 +19,7 @@ use std::os::fd::AsFd;
 use ::herd::sys::pidfd::PidFd;
 
 use super::client::Client;
+use super::tiny::Tiny;
 use super::who::Who;
 use super::wire::now;
 use crate::lab::Lab;
@@ -31,7 +32,6 @@ pub(super) struct Herd {
     dir: PathBuf,
     address: String,
     pub(super) control: Client<UnixStream>,
-    lines: Receiver<String>,
     next: u64,
 }
 
@@ -66,9 +66,8 @@ impl Herd {
         let (send, lines) = channel();
         std::thread::spawn(move || {
             for line in from.lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
+                // Read to its end also when nobody waits for it any more: herd must be able to log.
+                let _ = send.send(line);
             }
         });
         let mut said = String::new();
@@ -90,7 +89,6 @@ impl Herd {
             dir,
             address,
             control,
-            lines,
             next: 0,
         })
     }
@@ -115,6 +113,15 @@ impl Herd {
 
     /// One request for each, all sent at once; ms until each answer.
     pub(super) fn first_requests(&self, sessions: &[(String, String)]) -> anyhow::Result<Vec<f64>> {
+        Ok(self
+            .first_answers(sessions)?
+            .into_iter()
+            .map(|(took, _)| took)
+            .collect())
+    }
+
+    /// The same, with what was answered.
+    pub(super) fn first_answers(&self, sessions: &[(String, String)]) -> anyhow::Result<Vec<(f64, Vec<u8>)>> {
         let mut clients = sessions
             .iter()
             .map(|_| self.connect())
@@ -128,7 +135,7 @@ impl Herd {
             )?;
         }
         let mut took = vec![None; clients.len()];
-        while took.contains(&None) {
+        while took.iter().any(Option::is_none) {
             let waiting: Vec<_> = (0..clients.len()).filter(|at| took[*at].is_none()).collect();
             let mut fds: Vec<_> = waiting
                 .iter()
@@ -142,8 +149,8 @@ impl Herd {
             let ready: Vec<_> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
             let at_ns = now();
             for (at, _) in waiting.iter().zip(ready).filter(|(_, ready)| *ready) {
-                clients[*at].receive()?.expect_success()?;
-                took[*at] = Some((at_ns - began) as f64 / 1e6);
+                let body = clients[*at].receive()?.expect_success()?;
+                took[*at] = Some(((at_ns - began) as f64 / 1e6, body));
             }
         }
         Ok(took.into_iter().flatten().collect())
@@ -219,9 +226,18 @@ impl Herd {
         Ok(())
     }
 
-    /// Everything it logged since the last time.
-    pub(super) fn logged(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
+    /// The number of a worker that is started now, for a session of its own.
+    pub(super) fn worker_number(&mut self) -> anyhow::Result<u64> {
+        let id = self.id();
+        let mut client = self.connect()?;
+        client.ask("GET", "/", &format!("X-Session-ID: {id}\r\n"))?;
+        let body = self.control.ask("GET", &format!("/v1/sessions/{id}"), "")?;
+        let session: Value = serde_json::from_slice(&body)?;
+        self.end_session(&id)?;
+        let worker = session["worker"].as_str().and_then(|name| name.strip_prefix('w'));
+        worker
+            .and_then(|number| number.parse().ok())
+            .with_context(|| format!("no number: {session}"))
     }
 
     /// SIGKILL, and its reaping.
@@ -270,6 +286,15 @@ pub(super) fn sandboxed(name: &str, bundle: &Path, limits: &str) -> String {
     format!(
         "  {name}: {{cmd: [\"/worker\", \"{{{{.Socket}}}}\"], sandbox: {{bundle: \"{bundle}\"{limits}}}}}\n"
     )
+}
+
+/// herd reads no more of it than the root filesystem.
+pub(super) fn bundle(lab: &Lab, tiny: &Tiny) -> anyhow::Result<PathBuf> {
+    let dir = lab.dir("bundle")?;
+    let config = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": tiny.rootfs},
+        "process": {"cwd": "/", "args": ["/worker"], "user": {"uid": 1000, "gid": 1000}}});
+    std::fs::write(dir.join("config.json"), config.to_string())?;
+    Ok(dir)
 }
 
 impl Drop for Herd {

@@ -169,14 +169,10 @@ fn keep_hierarchies(keep: &[String]) -> anyhow::Result<()> {
     for name in keep {
         let to = place.path().join(name);
         fs::create_dir(&to)?;
-        mount(
-            Some("cgroup"),
-            &to,
-            Some("cgroup"),
-            MsFlags::empty(),
-            Some(name.as_str()),
-        )
-        .with_context(|| format!("the hierarchy of {name}"))?;
+        // Where two are mounted together, their names are links.
+        let from = fs::canonicalize(top.join(name)).with_context(|| format!("the hierarchy of {name}"))?;
+        mount(Some(&from), &to, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("the hierarchy of {name}"))?;
     }
     let mut mounts = String::new();
     fs::File::open("/proc/self/mountinfo")?.read_to_string(&mut mounts)?;

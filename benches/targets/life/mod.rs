@@ -7,10 +7,12 @@
 //! Nothing is pinned: a start is the work of several processes, and all contenders have all CPUs.
 
 mod client;
+mod ends;
 mod floor;
 mod herd;
 mod jail;
 mod peers;
+mod sessions;
 mod starts;
 mod tiny;
 mod who;
@@ -27,4 +29,25 @@ pub(crate) const STARTS: Group = Group {
     run: starts::run,
 };
 
-pub(crate) const GROUPS: &[Group] = &[STARTS];
+pub(crate) const ENDS: Group = Group {
+    id: "ends",
+    what: "disconnects, kill -9, start and kill in turn",
+    rows: ends::ROWS,
+    run: ends::run,
+};
+
+pub(crate) const SESSIONS: Group = Group {
+    id: "sessions",
+    what: "one new id asked for many times; what idle sessions cost",
+    rows: sessions::ROWS,
+    run: sessions::run,
+};
+
+pub(crate) const SCALE: Group = Group {
+    id: "scale",
+    what: "growth from 100 to 10,000 sessions",
+    rows: sessions::SCALE_ROWS,
+    run: sessions::scale,
+};
+
+pub(crate) const GROUPS: &[Group] = &[STARTS, ENDS, SESSIONS, SCALE];

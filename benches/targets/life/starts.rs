@@ -1,10 +1,10 @@
 //! Starts: cold and made ahead, bare and in a sandbox, one and sixteen at a time, as root and as a user.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use super::herd::{Herd, bare, sandboxed};
+use super::herd::{Herd, bare, bundle, sandboxed};
 use super::peers::{Kind, Peers};
 use super::tiny::Tiny;
 use super::who::Who;
@@ -81,15 +81,6 @@ pub(super) fn run(lab: &Lab) -> anyhow::Result<Vec<Row>> {
     }
     rows.retain(|row| lab.wants(&row.id));
     Ok(rows)
-}
-
-/// herd reads no more of it than the root filesystem.
-fn bundle(lab: &Lab, tiny: &Tiny) -> anyhow::Result<PathBuf> {
-    let dir = lab.dir("bundle")?;
-    let config = serde_json::json!({"ociVersion": "1.0.2", "root": {"path": tiny.rootfs},
-        "process": {"cwd": "/", "args": ["/worker"], "user": {"uid": 1000, "gid": 1000}}});
-    std::fs::write(dir.join("config.json"), config.to_string())?;
-    Ok(dir)
 }
 
 /// Starts per round: enough of single ones for a 99th percentile that means something.
