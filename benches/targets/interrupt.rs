@@ -3,32 +3,45 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Set once a signal to end has come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From the main thread, before any other: threads inherit its mask. Children do not, `Command` clears it.
+    /// By handlers, not by a blocked mask: children would inherit that, and never hear of their own end.
     ///
     /// The second signal ends this process at once; the children's parent-death signals end them, too.
     pub(crate) fn listen() -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-            .into_iter()
-            .for_each(|signal| signals.add(signal));
-        signals.thread_block()?;
         let interrupt = Self::default();
         let heard = interrupt.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let mut signals = {
+            let _inside = runtime.enter();
+            [
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ]
+            .into_iter()
+            .map(signal)
+            .collect::<Result<Vec<_>, _>>()?
+        };
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                while signals.wait().is_ok() {
-                    if heard.0.swap(true, Ordering::Relaxed) {
-                        std::process::exit(130);
+                runtime.block_on(async {
+                    loop {
+                        let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+                        futures_util::future::select_all(any).await;
+                        if heard.0.swap(true, Ordering::Relaxed) {
+                            std::process::exit(130);
+                        }
                     }
-                }
+                });
             })?;
         Ok(interrupt)
     }
