@@ -22,10 +22,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command's output")]
 
+mod data;
 mod groups;
 mod interrupt;
 mod lab;
+mod load;
 mod machine;
+mod memory;
+mod peers;
 mod process;
 mod results;
 mod samples;
@@ -71,6 +75,10 @@ struct Cli {
 enum Action {
     /// Print the table of saved results
     Show { file: PathBuf },
+    #[command(hide = true)]
+    Upstream(load::upstream::Upstream),
+    #[command(hide = true)]
+    Floor(load::floor::Floor),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -80,6 +88,8 @@ fn main() -> anyhow::Result<ExitCode> {
             print!("{}", Results::load(&file)?.table());
             Ok(ExitCode::SUCCESS)
         }
+        Some(Action::Upstream(upstream)) => upstream.run().map(|()| ExitCode::SUCCESS),
+        Some(Action::Floor(floor)) => floor.run().map(|()| ExitCode::SUCCESS),
         None if cli.list => {
             for group in GROUPS {
                 println!("{}: {}", group.id, group.what);
