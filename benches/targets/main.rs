@@ -31,6 +31,7 @@ mod machine;
 mod memory;
 mod peers;
 mod process;
+mod render;
 mod results;
 mod samples;
 mod table;
@@ -75,6 +76,8 @@ struct Cli {
 enum Action {
     /// Print the table of saved results
     Show { file: PathBuf },
+    /// Write docs/benchmarks.md and its plots from saved results
+    Render { file: PathBuf },
     #[command(hide = true)]
     Upstream(load::upstream::Upstream),
     #[command(hide = true)]
@@ -86,6 +89,10 @@ fn main() -> anyhow::Result<ExitCode> {
     match cli.command {
         Some(Action::Show { file }) => {
             print!("{}", Results::load(&file)?.table());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Action::Render { file }) => {
+            println!("{}", render::render(&Results::load(&file)?)?.display());
             Ok(ExitCode::SUCCESS)
         }
         Some(Action::Upstream(upstream)) => upstream.run().map(|()| ExitCode::SUCCESS),
