@@ -67,8 +67,14 @@ fn row_of(lab: &Lab, mut row: Row, count: usize, open: Open) -> anyhow::Result<R
 /// kB per connection.
 fn growth(front: Front, count: usize, open: Open) -> anyhow::Result<f64> {
     let _warm = open(front.target, 32)?;
+    let files = process::open_files(front.pid)?;
     let before = process::memory(front.pid)?;
     let held = open(front.target, count)?;
     let after = process::memory(front.pid)?;
+    let files = process::open_files(front.pid)?.saturating_sub(files);
+    anyhow::ensure!(
+        files >= count,
+        "the proxy keeps only {files} of {count} connections"
+    );
     Ok((after.resident - before.resident) / held.len() as f64)
 }

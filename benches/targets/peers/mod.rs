@@ -21,7 +21,7 @@ use anyhow::Context;
 
 use crate::lab::{Lab, program};
 use crate::load::Target;
-use crate::process::Process;
+use crate::process::{Process, threads};
 use crate::table::Row;
 
 /// Where a proxy listens, and the process whose CPU time counts.
@@ -62,22 +62,31 @@ impl Peers {
             _proxies: Vec::new(),
             _upstream: upstream,
         };
-        peers.add(herd::start(lab, &dir)?);
-        peers.add(start_floor(lab, &dir, &shared)?);
+        peers.add(herd::start(lab, &dir)?)?;
+        peers.add(start_floor(lab, &dir, &shared)?)?;
         match program("haproxy") {
-            Some(haproxy) => peers.add(haproxy::start(lab, &dir, &haproxy, &shared)?),
+            Some(haproxy) => peers.add(haproxy::start(lab, &dir, &haproxy, &shared)?)?,
             None => missing(lab, "haproxy", "haproxy"),
         }
         match program("nginx") {
-            Some(nginx) => peers.add(nginx::start(lab, &dir, &nginx, &shared)?),
+            Some(nginx) => peers.add(nginx::start(lab, &dir, &nginx, &shared)?)?,
             None => missing(lab, "nginx", "nginx-light"),
         }
         Ok(peers)
     }
 
-    fn add(&mut self, (process, fronts): (Process, Vec<Front>)) {
+    /// # Errors
+    /// It has more threads than herd's two, of which one owns the sessions and is idle between their first requests.
+    fn add(&mut self, (process, fronts): (Process, Vec<Front>)) -> anyhow::Result<()> {
+        let threads = threads(process.pid())?;
+        anyhow::ensure!(
+            threads <= 2,
+            "{} has {threads} threads, not one for its data",
+            fronts[0].name
+        );
         self._proxies.push(process);
         self.fronts.extend(fronts);
+        Ok(())
     }
 
     pub(crate) fn front(&self, name: &str) -> Option<Front> {
