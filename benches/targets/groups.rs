@@ -15,4 +15,11 @@ pub(crate) struct Group {
     pub(crate) run: fn(&Lab) -> anyhow::Result<Vec<Row>>,
 }
 
-pub(crate) const GROUPS: &[Group] = crate::life::GROUPS;
+pub(crate) const GROUPS: &[Group] = &[
+    crate::data::GROUP,
+    crate::memory::GROUP,
+    crate::life::STARTS,
+    crate::life::ENDS,
+    crate::life::SESSIONS,
+    crate::life::SCALE,
+];

@@ -23,12 +23,17 @@
 #![deny(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command's output")]
 
+mod data;
 mod groups;
 mod interrupt;
 mod lab;
 mod life;
+mod load;
 mod machine;
+mod memory;
+mod peers;
 mod process;
+mod render;
 mod results;
 mod samples;
 mod table;
@@ -75,6 +80,12 @@ enum Action {
     LifeJail(life::Jail),
     /// Print the table of saved results
     Show { file: PathBuf },
+    /// Write docs/benchmarks.md and its plots from saved results
+    Render { file: PathBuf },
+    #[command(hide = true)]
+    Upstream(load::upstream::Upstream),
+    #[command(hide = true)]
+    Floor(load::floor::Floor),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -85,6 +96,12 @@ fn main() -> anyhow::Result<ExitCode> {
             print!("{}", Results::load(&file)?.table());
             Ok(ExitCode::SUCCESS)
         }
+        Some(Action::Render { file }) => {
+            println!("{}", render::render(&Results::load(&file)?)?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Action::Upstream(upstream)) => upstream.run().map(|()| ExitCode::SUCCESS),
+        Some(Action::Floor(floor)) => floor.run().map(|()| ExitCode::SUCCESS),
         None if cli.list => {
             for group in GROUPS {
                 println!("{}: {}", group.id, group.what);

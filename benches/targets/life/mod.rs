@@ -49,5 +49,3 @@ pub(crate) const SCALE: Group = Group {
     rows: sessions::SCALE_ROWS,
     run: sessions::scale,
 };
-
-pub(crate) const GROUPS: &[Group] = &[STARTS, ENDS, SESSIONS, SCALE];
