@@ -31,7 +31,6 @@ pub(super) struct Herd {
     child: Child,
     dir: PathBuf,
     address: String,
-    pub(super) control: Client<UnixStream>,
     next: u64,
 }
 
@@ -83,18 +82,21 @@ impl Herd {
             said += &line;
             said.push('\n');
         };
-        let control = Client::unix(&dir.join("c/c.sock"))?;
         Ok(Self {
             child,
             dir,
             address,
-            control,
             next: 0,
         })
     }
 
     pub(super) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
+    }
+
+    /// Always a new connection: herd closes those that were idle for a while.
+    pub(super) fn control(&self) -> anyhow::Result<Client<UnixStream>> {
+        Client::unix(&self.control_socket())
     }
 
     pub(super) fn control_socket(&self) -> PathBuf {
@@ -157,12 +159,12 @@ impl Herd {
     }
 
     pub(super) fn end_session(&mut self, id: &str) -> anyhow::Result<()> {
-        self.control.ask("DELETE", &format!("/v1/sessions/{id}"), "")?;
+        self.control()?.ask("DELETE", &format!("/v1/sessions/{id}"), "")?;
         Ok(())
     }
 
     pub(super) fn sessions(&mut self) -> anyhow::Result<Vec<Value>> {
-        let body = self.control.ask("GET", "/v1/sessions", "")?;
+        let body = self.control()?.ask("GET", "/v1/sessions", "")?;
         let mut list: Value = serde_json::from_slice(&body)?;
         match list["sessions"].take() {
             Value::Array(sessions) => Ok(sessions),
@@ -172,7 +174,7 @@ impl Herd {
 
     /// The keeper of the session's worker, as the host numbers it.
     pub(super) fn keeper(&mut self, id: &str) -> anyhow::Result<i32> {
-        let body = self.control.ask("GET", &format!("/v1/sessions/{id}"), "")?;
+        let body = self.control()?.ask("GET", &format!("/v1/sessions/{id}"), "")?;
         let session: Value = serde_json::from_slice(&body)?;
         let pid = session["pid"].as_i64().context("the session has no worker")?;
         Ok(pid as i32)
@@ -181,7 +183,7 @@ impl Herd {
     /// Until so many workers of the first kind are warm.
     pub(super) fn until_warm(&mut self, count: u64) -> anyhow::Result<()> {
         until("workers are warm", || {
-            let body = self.control.ask("GET", "/v1/workers", "")?;
+            let body = self.control()?.ask("GET", "/v1/workers", "")?;
             let pools: Value = serde_json::from_slice(&body)?;
             Ok(pools["workers"][0]["warm"].as_u64() == Some(count))
         })
@@ -231,7 +233,7 @@ impl Herd {
         let id = self.id();
         let mut client = self.connect()?;
         client.ask("GET", "/", &format!("X-Session-ID: {id}\r\n"))?;
-        let body = self.control.ask("GET", &format!("/v1/sessions/{id}"), "")?;
+        let body = self.control()?.ask("GET", &format!("/v1/sessions/{id}"), "")?;
         let session: Value = serde_json::from_slice(&body)?;
         self.end_session(&id)?;
         let worker = session["worker"].as_str().and_then(|name| name.strip_prefix('w'));

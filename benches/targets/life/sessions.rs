@@ -278,7 +278,7 @@ fn measure_block(
     let mut list_cpu = Duration::ZERO;
     for _ in 0..5 {
         let (cpu, began) = (cpu_time(pid)?, Instant::now());
-        let body = herd.control.ask("GET", "/v1/sessions", "")?;
+        let body = herd.control()?.ask("GET", "/v1/sessions", "")?;
         lists.push(began.elapsed().as_secs_f64() * 1e6 / ids.len() as f64);
         list_cpu += cpu_time(pid)? - cpu;
         ensure!(body.len() > ids.len(), "an empty list");

@@ -29,13 +29,21 @@ pub(super) const ROWS: &[&str] = &[
     "start-sandbox-warm-16",
     "start-sandbox-warm-16-p99",
     "start-rootless-cold-1",
+    "start-rootless-cold-1-p99",
     "start-rootless-cold-16",
+    "start-rootless-cold-16-p99",
     "start-rootless-warm-1",
+    "start-rootless-warm-1-p99",
     "start-rootless-warm-16",
+    "start-rootless-warm-16-p99",
     "start-subordinate-cold-1",
+    "start-subordinate-cold-1-p99",
     "start-subordinate-cold-16",
+    "start-subordinate-cold-16-p99",
     "start-subordinate-warm-1",
+    "start-subordinate-warm-1-p99",
     "start-subordinate-warm-16",
+    "start-subordinate-warm-16-p99",
 ];
 
 /// So many kinds have one sandbox each made ahead.
