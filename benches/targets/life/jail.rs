@@ -54,15 +54,17 @@ impl Jail {
                 while signals.read_signal()?.is_some() {}
                 jail.reap();
             }
-            // poll(2) does not see what was read ahead.
-            while asked {
-                let mut line = String::new();
-                if input.read_line(&mut line)? == 0 {
-                    return Ok(());
-                }
-                jail.obey(serde_json::from_str(&line)?);
-                if input.buffer().is_empty() {
-                    break;
+            if asked {
+                loop {
+                    let mut line = String::new();
+                    if input.read_line(&mut line)? == 0 {
+                        return Ok(());
+                    }
+                    jail.obey(serde_json::from_str(&line)?);
+                    // poll(2) does not see what was read ahead.
+                    if input.buffer().is_empty() {
+                        break;
+                    }
                 }
             }
         }
