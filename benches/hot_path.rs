@@ -54,6 +54,9 @@ struct Cli {
     /// Write what was counted instead of comparing with it
     #[arg(long)]
     update: bool,
+    /// Leave callgrind's files in this directory, for callgrind_annotate
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// What `cargo bench` adds to every command line
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -87,7 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
         serde_json::from_str(&fs::read_to_string(&path).context("benches/instructions.json")?)?;
     let mut counted = BTreeMap::new();
     for (name, trips) in [("request", Trips::Requests), ("message", Trips::Messages)] {
-        counted.insert(name.to_owned(), count(trips)?);
+        counted.insert(name.to_owned(), count(trips, cli.keep.as_deref())?);
     }
     if cli.update {
         let recorded = Recorded {
@@ -149,8 +152,8 @@ enum Trips {
 }
 
 /// Instructions per round trip.
-fn count(trips: Trips) -> anyhow::Result<f64> {
-    let [shorter, longer] = [TRIPS, 2 * TRIPS].map(|n| run(trips, n));
+fn count(trips: Trips, keep: Option<&Path>) -> anyhow::Result<f64> {
+    let [shorter, longer] = [TRIPS, 2 * TRIPS].map(|n| run(trips, n, keep));
     let (shorter, longer) = (shorter?, longer?);
     let more = longer
         .checked_sub(shorter)
@@ -159,7 +162,7 @@ fn count(trips: Trips) -> anyhow::Result<f64> {
 }
 
 /// All instructions of a process that forwards so many round trips.
-fn run(trips: Trips, n: u32) -> anyhow::Result<u64> {
+fn run(trips: Trips, n: u32, keep: Option<&Path>) -> anyhow::Result<u64> {
     let dir = tempfile::tempdir()?;
     let socket = dir.path().join("worker.sock");
     let listener = UnixListener::bind(&socket)?;
@@ -169,7 +172,9 @@ fn run(trips: Trips, n: u32) -> anyhow::Result<u64> {
             std::thread::spawn(move || work(stream));
         }
     });
-    let out = dir.path().join("callgrind.out");
+    let out = keep
+        .unwrap_or(dir.path())
+        .join(format!("callgrind.out.{trips:?}.{n}"));
     let mut counted = Counted::start(&socket, &out)?;
     let addr = counted.address()?;
     match trips {
