@@ -22,6 +22,7 @@ pub(crate) struct Lab {
     /// Show that everything works; how short is the group's choice.
     pub(crate) quick: bool,
     pub(crate) cores: Cores,
+    open_files: u64,
     wanted: Vec<String>,
     interrupt: Interrupt,
     began: Instant,
@@ -42,7 +43,7 @@ pub(crate) struct Cores {
 impl Lab {
     pub(crate) fn open(rounds: u32, quick: bool, wanted: Vec<String>) -> anyhow::Result<Self> {
         let interrupt = Interrupt::listen()?;
-        raise_open_files()?;
+        let open_files = raise_open_files()?;
         let scratch = tempfile::Builder::new()
             .prefix("herd-bench-")
             .tempdir_in("/tmp")
@@ -53,6 +54,7 @@ impl Lab {
             rounds,
             quick,
             cores: Cores::choose()?,
+            open_files,
             wanted,
             interrupt,
             began: Instant::now(),
@@ -82,6 +84,11 @@ impl Lab {
         Ok(())
     }
 
+    /// The most that this process, and each that it starts, may have open.
+    pub(crate) fn open_files(&self) -> u64 {
+        self.open_files
+    }
+
     /// A new directory under `scratch`.
     pub(crate) fn dir(&self, name: &str) -> anyhow::Result<PathBuf> {
         let dir = self.scratch.join(name);
@@ -107,14 +114,15 @@ impl Cores {
 }
 
 /// Thousands of connections, both ends of each on this machine; children inherit it.
-fn raise_open_files() -> anyhow::Result<()> {
+fn raise_open_files() -> anyhow::Result<u64> {
     let wanted = 65_536;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Only root may raise the hard limit; without, rows that need more say so.
     if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
-        return Ok(());
+        return Ok(wanted);
     }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
+    Ok(hard)
 }
 
 /// Whether a program is installed, and where. The directories of root's programs count, whoever asks.

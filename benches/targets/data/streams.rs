@@ -76,7 +76,6 @@ fn messages(lab: &Lab, peers: &Peers) -> anyhow::Result<Row> {
         let mut load = PingPong::open(front.target, TUNNELS)?;
         load.run(warm)?;
         let (done, cpu) = cpu_of(front.pid, || load.run(duration))?;
-        anyhow::ensure!(done.requests > 0, "no message came back");
         enter(&mut row, front, keep, micros_each(cpu, done.requests));
         Ok(())
     })?;

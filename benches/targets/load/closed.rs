@@ -46,7 +46,7 @@ impl Closed {
         Ok(closed)
     }
 
-    /// Goes on for this long. Requests that are under way at its end are counted by the next turn.
+    /// Goes on for this long, and until something was done. Requests that are under way at its end are counted by the next turn.
     pub(crate) fn run(&mut self, duration: Duration) -> anyhow::Result<Done> {
         let began = Instant::now();
         let mut events = [EpollEvent::empty(); 256];
@@ -68,7 +68,7 @@ impl Closed {
                 bail!("no answer within {PATIENCE:?}");
             }
             let took = now - began;
-            if took >= duration {
+            if took >= duration && requests > 0 {
                 return Ok(Done { requests, took });
             }
         }

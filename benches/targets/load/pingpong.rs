@@ -44,7 +44,7 @@ impl PingPong {
         Ok(open)
     }
 
-    /// Goes on for this long and counts the messages that came back.
+    /// Goes on for this long, and until something was done, and counts the messages that came back.
     pub(crate) fn run(&mut self, duration: Duration) -> anyhow::Result<Done> {
         let message = message();
         let mut buffer = [0; SIZE];
@@ -73,7 +73,7 @@ impl PingPong {
                 bail!("no message within {PATIENCE:?}");
             }
             let took = now - began;
-            if took >= duration {
+            if took >= duration && requests > 0 {
                 return Ok(Done { requests, took });
             }
         }

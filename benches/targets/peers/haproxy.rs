@@ -7,11 +7,13 @@ use super::{Front, Upstream, free_port, front};
 use crate::lab::Lab;
 use crate::process::Process;
 
+/// Beside connections: listeners, logs, and two for each pipe.
+const OTHER_FILES: u64 = 700;
+
+/// As haproxy is without a word, but for the limit of pipes, which it counts as files.
 const COMMON: &str = "\
-global
   nbthread 1
-  maxconn 40000
-  tune.pipesize 1048576
+  maxpipes 200
 defaults
   mode http
   option http-keep-alive
@@ -48,7 +50,9 @@ pub(super) fn start(
         ("haproxy-unix", &over_unix, STICK, ""),
         ("haproxy-plain", &over_tcp, "", ""),
     ];
-    let mut text = COMMON.to_owned();
+    // Two files each.
+    let connections = lab.open_files().saturating_sub(OTHER_FILES) / 2;
+    let mut text = format!("global\n  maxconn {connections}\n{COMMON}");
     let mut ports = Vec::new();
     for (name, server, stick, protocol) in sides {
         let port = free_port()?;

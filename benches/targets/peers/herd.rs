@@ -16,7 +16,7 @@ pub(super) fn start(lab: &Lab, dir: &Path) -> anyhow::Result<(Process, Vec<Front
     };
     let file = dir.join("herd.yaml");
     let text = format!(
-        "network: {{data_bind: \"127.0.0.1:{port}\", idle_timeout: 1h, max_connections: 30000}}\n\
+        "network: {{data_bind: \"127.0.0.1:{port}\", idle_timeout: 1h, max_connections: 100000}}\n\
          drain_timeout: 1ms\n\
          defaults: {{max: 1, ttl: never, on_disconnect: ttl, sandbox: off}}\n\
          workers:\n  tcp: {{cmd: {}}}\n  unix: {{cmd: {}}}\n",

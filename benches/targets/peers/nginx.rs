@@ -31,13 +31,14 @@ pub(super) fn start(
     upstream: &Upstream,
 ) -> anyhow::Result<(Process, Vec<Front>)> {
     let mut text = format!(
-        "daemon off; master_process off; worker_rlimit_nofile 65000; error_log stderr warn; pid {0}/nginx.pid;\n\
-         events {{ worker_connections 40000; }}\n\
+        "daemon off; master_process off; error_log stderr warn; pid {0}/nginx.pid;\n\
+         events {{ worker_connections {1}; }}\n\
          http {{\n  access_log off; server_tokens off;\n\
          \x20 client_body_temp_path {0}/nginx-body; proxy_temp_path {0}/nginx-proxy; fastcgi_temp_path {0}/nginx-f;\n\
          \x20 uwsgi_temp_path {0}/nginx-u; scgi_temp_path {0}/nginx-s;\n\
          \x20 map $http_upgrade $to_worker {{ default upgrade; '' ''; }}\n",
-        dir.display()
+        dir.display(),
+        lab.open_files()
     );
     let over_tcp = format!("127.0.0.1:{}", upstream.port);
     let over_unix = format!("unix:{}", upstream.socket.display());
