@@ -3,33 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Set once a signal to end has come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From the main thread, before any other: threads inherit its mask. Children do not, `Command` clears it.
-    ///
     /// The second signal ends this process at once; the children's parent-death signals end them, too.
+    ///
+    /// Handlers, because children inherit a mask of blocked signals, and would never hear that they are to end.
     pub(crate) fn listen() -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-            .into_iter()
-            .for_each(|signal| signals.add(signal));
-        signals.thread_block()?;
         let interrupt = Self::default();
-        let heard = interrupt.clone();
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                while signals.wait().is_ok() {
-                    if heard.0.swap(true, Ordering::Relaxed) {
-                        std::process::exit(130);
-                    }
-                }
-            })?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order: the first signal finds the flag unset.
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.0))?;
+            flag::register(signal, Arc::clone(&interrupt.0))?;
+        }
         Ok(interrupt)
     }
 
