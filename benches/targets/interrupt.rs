@@ -3,46 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Set once a signal to end has come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// By handlers, not by a blocked mask: children would inherit that, and never hear of their own end.
-    ///
     /// The second signal ends this process at once; the children's parent-death signals end them, too.
+    ///
+    /// Handlers, because children inherit a mask of blocked signals, and would never hear that they are to end.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let interrupt = Self::default();
-        let heard = interrupt.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        let mut signals = {
-            let _inside = runtime.enter();
-            [
-                SignalKind::interrupt(),
-                SignalKind::terminate(),
-                SignalKind::hangup(),
-            ]
-            .into_iter()
-            .map(signal)
-            .collect::<Result<Vec<_>, _>>()?
-        };
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    loop {
-                        let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-                        futures_util::future::select_all(any).await;
-                        if heard.0.swap(true, Ordering::Relaxed) {
-                            std::process::exit(130);
-                        }
-                    }
-                });
-            })?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order: the first signal finds the flag unset.
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.0))?;
+            flag::register(signal, Arc::clone(&interrupt.0))?;
+        }
         Ok(interrupt)
     }
 

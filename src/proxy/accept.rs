@@ -1,6 +1,5 @@
 //! A data-plane thread: accepts connections from its share of the one listening socket and serves them.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -310,10 +309,7 @@ async fn serve(
     let gate = Gate::new(stream, &first, limits, Rc::clone(line));
     drop(first);
     let watch = gate.watch();
-    let service = service_fn(|request| {
-        let answer = forward::serve(Rc::clone(thread), Rc::clone(client), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| forward::serve(Rc::clone(thread), Rc::clone(client), request));
     let mut builder = http1::Builder::new();
     // The gate has judged size and number already; hyper's own limits must not be tighter.
     builder
@@ -429,10 +425,7 @@ async fn http2(
 ) {
     let network = &thread.config.network;
     let client = Client::new(peer, trust, None);
-    let service = service_fn(|request| {
-        let answer = forward::serve(Rc::clone(&thread), Rc::clone(&client), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| forward::serve(Rc::clone(&thread), Rc::clone(&client), request));
     let mut builder = http2::Builder::new(LocalTasks);
     builder
         .timer(TokioTimer::new())

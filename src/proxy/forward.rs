@@ -10,6 +10,7 @@ mod upgrade;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,12 +29,12 @@ use super::fields::{self, Trust};
 use super::gate::Line;
 use super::identity;
 use super::send::{BROKEN_BODY, send};
-use super::thread::{Claim, Local, Thread, ended};
+use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, Http1, WorkerIo};
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
-use crate::driver::{Hold, Origin};
+use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
 
 static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -126,7 +127,7 @@ pub(crate) async fn serve(
     thread: Rc<Thread>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Infallible> {
     let served = Served::new(client.line.clone());
     let mut story = Story {
         session: String::new(),
@@ -138,7 +139,10 @@ pub(crate) async fn serve(
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let result = forward(&thread, &client, request, &mut story, served).await;
+    let result = match Asked::read(&thread, request, &mut story) {
+        Ok(asked) => forward(&thread, &client, asked, &story.session, served).await,
+        Err(problem) => Err(Failure { problem, served }),
+    };
     let mut response = match result {
         Ok(response) => response,
         Err(Failure { problem, served }) => {
@@ -160,7 +164,7 @@ pub(crate) async fn serve(
         response.headers_mut().insert(name, id);
     }
     story.status = Some(response.status());
-    response
+    Ok(response)
 }
 
 struct Failure {
@@ -168,69 +172,93 @@ struct Failure {
     served: Served,
 }
 
-async fn forward(
-    thread: &Thread,
-    client: &Rc<Client>,
-    request: Request<Incoming>,
-    story: &mut Story,
+/// A request whose session and manner are known.
+struct Asked {
+    request: Request<ClientBody>,
+    kind: KindChoice,
+    manner: (Wait, Remains),
+    mode: Mode,
+    upload: Rc<Upload>,
+}
+
+impl Asked {
+    fn read(thread: &Thread, request: Request<Incoming>, story: &mut Story) -> Result<Self, Problem> {
+        one_host(&request)?;
+        let sources = &thread.config.session;
+        story.session = identity::session_id(sources, request.headers(), request.uri())?.into_owned();
+        let kind = identity::kind(&thread.config, request.headers(), request.uri())?;
+        let manner = identity::manner(request.headers());
+        let mode = Mode::of(&request)?;
+        let upload = Rc::clone(&story.upload);
+        let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
+        Ok(Self {
+            request,
+            kind,
+            manner,
+            mode,
+            upload,
+        })
+    }
+
+    /// Waits for the session's worker, and meanwhile reads a small body.
+    async fn claim(&mut self, thread: &Thread, id: &str) -> Result<Claim, Refused> {
+        let expects = expects_continue(&self.request);
+        let claim = Box::pin(thread.claim(id, self.kind, self.manner));
+        let broken = Box::pin(self.request.body_mut().read_ahead());
+        tokio::select! {
+            biased;
+            claimed = claim => claimed,
+            () = broken, if !expects => {
+                Err(Refused::Problem(Problem::new(Code::BadRequest, BROKEN_BODY)))
+            }
+        }
+    }
+}
+
+/// Not an `async fn`, like [`Exchange::plain`] and [`send`]: those keep room for each argument twice, and hyper moves
+/// the whole of what all of them keep with every request.
+fn forward<'a>(
+    thread: &'a Thread,
+    client: &'a Rc<Client>,
+    mut asked: Asked,
+    id: &'a str,
     served: Served,
-) -> Result<Response<Body>, Failure> {
-    macro_rules! check {
-        ($result:expr) => {
-            match $result {
-                Ok(value) => value,
-                Err(problem) => return Err(Failure { problem, served }),
+) -> impl Future<Output = Result<Response<Body>, Failure>> + 'a {
+    async move {
+        let claimed = match thread.claim_known(id, asked.kind) {
+            Some(claimed) => claimed,
+            // Boxed, like everything that few requests need.
+            None => Box::pin(asked.claim(thread, id)).await,
+        };
+        let claim = match claimed {
+            Ok(claim) => claim,
+            Err(refused) => {
+                let problem = thread.problem(refused, client.local());
+                return Err(Failure { problem, served });
             }
         };
-    }
-    check!(one_host(&request));
-    let sources = &thread.config.session;
-    story.session = check!(identity::session_id(sources, request.headers(), request.uri())).into_owned();
-    let id = story.session.as_str();
-    let kind = check!(identity::kind(&thread.config, request.headers(), request.uri()));
-    let manner = identity::manner(request.headers());
-    let mode = check!(Mode::of(&request));
-    let expects = expects_continue(&request);
-    let upload = Rc::clone(&story.upload);
-    let mut request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
-    let claimed = match thread.claim_known(id, kind) {
-        Some(claimed) => claimed,
-        // Boxed, like everything that few requests need: what every request moves and keeps should be small.
-        None => {
-            let claim = Box::pin(thread.claim(id, kind, manner));
-            let broken = Box::pin(request.body_mut().read_ahead());
-            tokio::select! {
-                biased;
-                claimed = claim => claimed,
-                () = broken, if !expects => {
-                    let problem = Problem::new(Code::BadRequest, BROKEN_BODY);
-                    return Err(Failure { problem, served });
-                }
-            }
+        let Asked {
+            request,
+            mode,
+            upload,
+            ..
+        } = asked;
+        if claim.bound.session.kind.bind == Bind::Connection {
+            client.hold_connection(&claim);
         }
-    };
-    let claim = match claimed {
-        Ok(claim) => claim,
-        Err(refused) => {
-            let problem = thread.problem(refused, client.local());
-            return Err(Failure { problem, served });
+        let host = fields::client_host(request.headers(), request.uri());
+        let label = Label::of(thread, &claim);
+        let exchange = Exchange {
+            thread,
+            client,
+            host,
+            label,
+        };
+        match mode {
+            Mode::Plain => exchange.plain(request, claim, upload, served).await,
+            Mode::Upgrade(protocol) => Box::pin(exchange.upgrade(request, claim, protocol, served)).await,
+            Mode::WebSocketOverHttp2 => Box::pin(exchange.websocket_over_h2(request, claim, served)).await,
         }
-    };
-    if claim.bound.session.kind.bind == Bind::Connection {
-        client.hold_connection(&claim);
-    }
-    let host = fields::client_host(request.headers(), request.uri());
-    let label = Label::of(thread, &claim);
-    let exchange = Exchange {
-        thread,
-        client,
-        host,
-        label,
-    };
-    match mode {
-        Mode::Plain => exchange.plain(request, claim, upload, served).await,
-        Mode::Upgrade(protocol) => Box::pin(exchange.upgrade(request, claim, protocol, served)).await,
-        Mode::WebSocketOverHttp2 => Box::pin(exchange.websocket_over_h2(request, claim, served)).await,
     }
 }
 
@@ -373,65 +401,76 @@ impl Exchange<'_> {
         parts
     }
 
-    async fn plain(
+    fn plain(
         self,
         request: Request<ClientBody>,
         claim: Claim,
         upload: Rc<Upload>,
         served: Served,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> {
         let Claim { bound, hold, .. } = claim;
+        let is_head = *request.method() == Method::HEAD;
+        let sending = send(&bound, self.outgoing(request, &bound));
+        async move {
+            let result = if bound.session.kind.reuse == Reuse::AfterSession {
+                tokio::select! {
+                    result = Box::pin(sending) => result,
+                    reason = Box::pin(bound.session.wait_end()) => {
+                        return Err(Failure { problem: ended(&reason), served });
+                    }
+                }
+            } else {
+                sending.await
+            };
+            match result {
+                Ok((response, connection)) => {
+                    let connection = connection.map(|connection| (connection, Rc::clone(&bound)));
+                    Ok(self
+                        .answer(response, connection, &bound, hold, served, is_head)
+                        .await)
+                }
+                Err(lost) => Err(Failure {
+                    problem: Box::pin(lost.problem(&bound, &upload)).await,
+                    served,
+                }),
+            }
+        }
+    }
+
+    /// The client's request as the worker gets it.
+    fn outgoing(&self, request: Request<ClientBody>, bound: &Bound) -> Request<ClientBody> {
         let expects = expects_continue(&request);
         let (parts, mut body) = request.into_parts();
-        let is_head = parts.method == Method::HEAD;
-        let mut head = self.head(parts, &bound);
+        let mut head = self.head(parts, bound);
+        if !expects {
+            // Whatever else may be expected, herd does not know it.
+            head.headers.remove(EXPECT);
+            return Request::from_parts(head, body);
+        }
         let permission = Permission::default();
-        if expects && bound.session.kind.protocol == Protocol::Http1 {
+        if bound.session.kind.protocol == Protocol::Http1 {
             body = body.on_permission(permission.clone());
         } else {
             head.headers.remove(EXPECT);
         }
         let mut request = Request::from_parts(head, body);
-        if expects {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    permission.grant();
-                }
-            });
-        }
-        let result = if bound.session.kind.reuse == Reuse::AfterSession {
-            tokio::select! {
-                result = Box::pin(send(&bound, request)) => result,
-                reason = Box::pin(bound.session.wait_end()) => {
-                    return Err(Failure { problem: ended(&reason), served });
-                }
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                permission.grant();
             }
-        } else {
-            send(&bound, request).await
-        };
-        match result {
-            Ok((response, connection)) => {
-                let connection = connection.map(|sender| (sender, Rc::clone(&bound)));
-                Ok(self
-                    .answer(response, connection, &bound, hold, served, is_head)
-                    .await)
-            }
-            Err(lost) => Err(Failure {
-                problem: Box::pin(lost.problem(&bound, &upload)).await,
-                served,
-            }),
-        }
+        });
+        request
     }
 
-    async fn answer(
-        &self,
+    fn answer<'a>(
+        &'a self,
         response: Response<Incoming>,
         connection: Option<(Http1, Rc<Bound>)>,
-        bound: &Rc<Bound>,
+        bound: &Bound,
         hold: Hold,
         served: Served,
         is_head: bool,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + 'a {
         let (mut parts, incoming) = response.into_parts();
         let lengthless = connection.is_some()
             && !is_head
@@ -447,11 +486,21 @@ impl Exchange<'_> {
         fields::strip(&mut parts.headers);
         self.label.put(&mut parts.headers);
         parts.version = Version::HTTP_11;
-        if let Some(from) = self.debugger_rewrite(bound, &parts, &incoming, is_head) {
-            return Box::pin(self.rewrite(parts, incoming, connection, hold, served, &from)).await;
+        let answer = match self.debugger_rewrite(bound, &parts, &incoming, is_head) {
+            Some(own) => Err(Box::pin(
+                self.rewrite(parts, incoming, connection, hold, served, own),
+            )),
+            None => {
+                let body = WorkerBody::new(incoming, connection, delimited, hold, served);
+                Ok(Response::from_parts(parts, Body::Worker(body)))
+            }
+        };
+        async move {
+            match answer {
+                Ok(answer) => answer,
+                Err(rewriting) => rewriting.await,
+            }
         }
-        let body = WorkerBody::new(incoming, connection, delimited, hold, served);
-        Response::from_parts(parts, Body::Worker(body))
     }
 
     /// The worker's own authority, if this answer may contain it.
@@ -481,7 +530,7 @@ impl Exchange<'_> {
         connection: Option<(Http1, Rc<Bound>)>,
         hold: Hold,
         served: Served,
-        own: &str,
+        own: String,
     ) -> Response<Body> {
         let mut body = WorkerBody::new(
             incoming,

@@ -6,6 +6,7 @@
 //! is hyper's and the service's matter.
 
 use http::Uri;
+use memchr::memchr;
 
 use super::code::{Code, Problem};
 
@@ -61,7 +62,7 @@ impl Head {
         input: &[u8],
         limits: Limits,
     ) -> Result<Option<(usize, BodyFraming)>, Problem> {
-        while let Some(at) = input[self.scanned..].iter().position(|b| *b == b'\n') {
+        while let Some(at) = memchr(b'\n', &input[self.scanned..]) {
             let end = self.scanned + at;
             let line = &input[self.line_start..end];
             self.scanned = end + 1;
@@ -164,7 +165,8 @@ fn request_line(line: &[u8]) -> Result<Version, Problem> {
             ),
         ));
     }
-    if !target.iter().all(u8::is_ascii_graphic) || Uri::try_from(target).is_err() {
+    if !is_plain_path(target) && (!target.iter().all(u8::is_ascii_graphic) || Uri::try_from(target).is_err())
+    {
         return Err(bad("the request target is not a valid URI"));
     }
     match version {
@@ -176,6 +178,14 @@ fn request_line(line: &[u8]) -> Result<Version, Problem> {
         )),
         _ => Err(bad("the request line is not \"METHOD target HTTP/1.1\"")),
     }
+}
+
+/// Most targets: a path and a query of characters that stand for themselves, which no parser reads differently.
+fn is_plain_path(target: &[u8]) -> bool {
+    target.first() == Some(&b'/')
+        && target
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"/-_.~?=&%:,".contains(b))
 }
 
 fn bad(detail: &str) -> Problem {
@@ -199,7 +209,23 @@ fn unpadded(mut value: &[u8]) -> &[u8] {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    /// By byte: every byte of every field's name is looked up.
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let others = b"!#$%&'*+-.^_`|~";
+        let mut at = 0;
+        while at < others.len() {
+            table[others[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(byte)]
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

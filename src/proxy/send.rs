@@ -1,6 +1,7 @@
 //! One exchange with a worker: a request sent, an answer's head received, or why not.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -50,40 +51,64 @@ impl Lost {
     }
 }
 
-pub(crate) async fn send(
+/// An answer's head, and the HTTP/1 connection that its body comes over.
+pub(crate) type Answer = (Response<Incoming>, Option<Http1>);
+
+/// Sends a request and receives the head of its answer. Over a connection that idles it is sent in this call: what
+/// is kept until the answer comes is small then.
+pub(crate) fn send(
     bound: &Rc<Bound>,
     request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
-    match bound.session.kind.protocol {
-        Protocol::Http1 => send_http1(bound, request).await,
-        Protocol::H2 => Box::pin(send_http2(bound, request)).await,
-    }
-}
-
-async fn send_http1(
-    bound: &Rc<Bound>,
-    mut request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
-    loop {
-        let (mut connection, fresh) = match bound.pooled() {
-            Some(connection) => (connection, false),
-            None => (Box::pin(bound.connect()).await.map_err(Lost::Connect)?, true),
-        };
-        match connection.exchange(request).await {
-            Ok(response) => return Ok((response, Some(connection))),
-            Err(mut e) => match e.take_message() {
-                // Not a byte of it was written: the pooled connection had been closed meanwhile.
-                Some(unsent) if !fresh => request = unsent,
-                _ => return Err(Lost::Exchange(e.into_error())),
+) -> impl Future<Output = Result<Answer, Lost>> + use<> {
+    let bound = Rc::clone(bound);
+    let begun = match bound.session.kind.protocol {
+        Protocol::Http1 => match bound.pooled() {
+            Some(connection) => Ok(connection.begin(request)),
+            None => Err(Box::pin(send_http1_afresh(Rc::clone(&bound), request)) as Sending),
+        },
+        Protocol::H2 => Err(Box::pin(send_http2(Rc::clone(&bound), request)) as Sending),
+    };
+    async move {
+        match begun {
+            Ok(begun) => match begun.await {
+                Ok((response, connection)) => Ok((response, Some(connection))),
+                Err(mut e) => match e.take_message() {
+                    // Not a byte of it was written: the idle connection had been closed meanwhile.
+                    Some(unsent) => Box::pin(send_http1_again(bound, unsent)).await,
+                    None => Err(Lost::Exchange(e.into_error())),
+                },
             },
+            Err(sending) => sending.await,
         }
     }
 }
 
-async fn send_http2(
-    bound: &Bound,
-    request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, Lost>>>>;
+
+/// Other idle connections may have been closed as well.
+async fn send_http1_again(bound: Rc<Bound>, mut request: Request<ClientBody>) -> Result<Answer, Lost> {
+    while let Some(connection) = bound.pooled() {
+        match connection.begin(request).await {
+            Ok((response, connection)) => return Ok((response, Some(connection))),
+            Err(mut e) => match e.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(Lost::Exchange(e.into_error())),
+            },
+        }
+    }
+    send_http1_afresh(bound, request).await
+}
+
+async fn send_http1_afresh(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Answer, Lost> {
+    let connection = bound.connect().await.map_err(Lost::Connect)?;
+    let (response, connection) = connection
+        .begin(request)
+        .await
+        .map_err(|e| Lost::Exchange(e.into_error()))?;
+    Ok((response, Some(connection)))
+}
+
+async fn send_http2(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Answer, Lost> {
     let mut sender = bound.http2().await.map_err(Lost::Connect)?;
     sender.ready().await.map_err(Lost::Exchange)?;
     let response = sender.send_request(request).await.map_err(Lost::Exchange)?;

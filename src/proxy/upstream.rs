@@ -122,18 +122,22 @@ impl Http1 {
         Poll::Ready(())
     }
 
-    /// Sends a request and receives the head of its answer.
-    pub(crate) async fn exchange(
-        &mut self,
+    /// Sends a request; resolves with the head of its answer, and the connection that its body comes over.
+    pub(crate) fn begin(
+        mut self,
         request: Request<ClientBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<ClientBody>>> {
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|cx| {
-            // hyper tells the exchange before it closes, so there is always something to hear of after that.
-            let _ = self.poll(cx);
-            response.as_mut().poll(&mut quiet())
-        })
-        .await
+    ) -> impl Future<Output = Result<(Response<Incoming>, Self), TrySendError<Request<ClientBody>>>> {
+        let response = self.sender.try_send_request(request);
+        async move {
+            let mut response = std::pin::pin!(response);
+            let head = std::future::poll_fn(|cx| {
+                // hyper tells the exchange before it closes, so there is always something to hear of after that.
+                let _ = self.poll(cx);
+                response.as_mut().poll(&mut quiet())
+            });
+            let head = head.await?;
+            Ok((head, self))
+        }
     }
 
     /// Another exchange may begin.
