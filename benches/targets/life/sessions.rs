@@ -24,6 +24,7 @@ pub(super) const ROWS: &[&str] = &[
     "session-idle-threads",
     "keeper-bare",
     "keeper-sandbox",
+    "init-sandbox",
 ];
 pub(super) const SCALE_ROWS: &[&str] = &[
     "scale-start",
@@ -45,7 +46,7 @@ pub(super) fn run(lab: &Lab) -> anyhow::Result<Vec<Row>> {
     if wants("session-idle") {
         rows.extend(idle(lab, &tiny)?);
     }
-    if wants("keeper") {
+    if wants("keeper") || wants("init") {
         let bundle = bundle(lab, &tiny)?;
         rows.extend(keepers(lab, &tiny, &bundle)?);
     }
@@ -133,29 +134,45 @@ fn keepers(lab: &Lab, tiny: &Tiny, bundle: &Path) -> anyhow::Result<Vec<Row>> {
     let mut herd = Herd::start(lab, "keepers", Who::Root.or_own(), &kinds)?;
     let mut rows = Vec::new();
     for (id, kind, what) in [
-        ("keeper-bare", "bare", "private memory of a keeper"),
+        (
+            "keeper-bare",
+            "bare",
+            "private dirty memory of a bare worker's keeper",
+        ),
         (
             "keeper-sandbox",
             "sandbox",
-            "private memory of a sandbox's keeper and init together",
+            "private dirty memory of a sandbox's keeper",
+        ),
+        (
+            "init-sandbox",
+            "sandbox",
+            "private dirty memory of a sandbox's init",
         ),
     ] {
         let mut row = Row::new(id, what, "kB").bound(None, Relation::AtMost, 150.0);
         for _ in 0..lab.rounds.max(5) {
-            let id = herd.id();
-            herd.first_requests(&[(id.clone(), kind.to_owned())])?;
-            let keeper = herd.keeper(&id)?;
-            let mut private = memory(keeper)?.private;
-            if kind == "sandbox" {
-                for init in children(keeper)? {
-                    private += memory(init)?.private;
-                }
-            }
-            row.herd.push(private);
+            let session = herd.id();
+            herd.first_requests(&[(session.clone(), kind.to_owned())])?;
+            let keeper = herd.keeper(&session)?;
+            let whose = match id {
+                "init-sandbox" => *children(keeper)?.first().context("the sandbox has no init")?,
+                _ => keeper,
+            };
+            row.herd.push(private_dirty(whose)?);
         }
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// In kB. What is clean is a file's, and shared with whoever else has it.
+fn private_dirty(pid: i32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let value = value.with_context(|| format!("{path} has no Private_Dirty"))?;
+    Ok(value.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// What a block of sessions cost.
