@@ -225,6 +225,9 @@ impl Herd {
             pidfd.signal(Signal::SIGKILL)?;
             until("a sandbox is dead", || Ok(pidfd.has_exited()))?;
         }
+        until("they are reaped", || Ok(self.spare()?.is_empty()))?;
+        // The launcher removes their control groups, and that is not the next start's either.
+        std::thread::sleep(Duration::from_millis(10));
         Ok(())
     }
 
