@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -194,6 +195,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
+        // Whoever started herd may have blocked them, and that is inherited.
+        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM])
+            .thread_unblock()
+            .context("cannot unblock signals")?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
