@@ -30,6 +30,10 @@ pub(crate) fn rounds(test: &str, usual: u64, mut round: impl FnMut(Random)) {
 pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }

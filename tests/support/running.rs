@@ -74,7 +74,12 @@ impl Running {
 
     /// With this herd.yaml.
     pub(crate) fn launch_with(dir: tempfile::TempDir, mode: Mode, yaml: &str) -> Self {
-        let mut command = start_command_as(mode, dir.path(), "state");
+        Self::launch_through(&[], dir, mode, yaml)
+    }
+
+    /// By a command that becomes the one that follows it, as `env` and `nice` do.
+    pub(crate) fn launch_through(through: &[&str], dir: tempfile::TempDir, mode: Mode, yaml: &str) -> Self {
+        let mut command = behind(through, start_command_as(mode, dir.path(), "state"));
         let tag = dir.path().display().to_string();
         std::fs::write(dir.path().join("herd.yaml"), yaml).unwrap();
         let state_dir = dir.path().join("state");
@@ -292,6 +297,22 @@ pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
     command.args(["--log-format", "text"]).stdin(Stdio::null());
     command.envs(mode.environment());
     command
+}
+
+fn behind(words: &[&str], command: Command) -> Command {
+    let [program, arguments @ ..] = words else {
+        return command;
+    };
+    let mut through = Command::new(program);
+    through
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args());
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    through.envs(set).stdin(Stdio::null());
+    through
 }
 
 /// herd, or a copy of it that every user may run: the build directory may be private.

@@ -1,0 +1,642 @@
+//! One herd with a session that is to suffer and a neighbour that is not. States are reached by what is observed:
+//! nothing here waits for time to pass.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::leak;
+use crate::matrix::{Case, Shape, State};
+use crate::random::Random;
+use crate::running::{HERD, Running, poll};
+use crate::supervised::Mode;
+use crate::view::{self, Phase};
+use crate::watch::{Gone, Watched, baseline, comm, signal, tree};
+
+pub(crate) const VICTIM: &str = "victim";
+const FIRST: &str = "first";
+const NEIGHBOUR: &str = "neighbour";
+/// A client waits no longer for anything to happen to it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a case adds to what all have.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Settings {
+    /// Further arguments of the victim's worker: `, term=ignore`.
+    pub(crate) arguments: String,
+    /// Further lines of the victim's kind.
+    pub(crate) keys: Vec<String>,
+    /// Further members of both kinds' `sandbox`: `, memory: 64M`.
+    pub(crate) sandbox: String,
+    /// Further members of `network`.
+    pub(crate) network: String,
+    /// IP:PORT.
+    pub(crate) bind: Option<String>,
+    /// A command that becomes herd.
+    pub(crate) through: Vec<String>,
+}
+
+pub(crate) struct Scene {
+    pub(crate) case: Case,
+    pub(crate) herd: Running,
+    pub(crate) client: Client,
+    pub(crate) random: Random,
+    pub(crate) baseline: Duration,
+    neighbour: Neighbour,
+    own: Own,
+}
+
+/// A session beside it, on one connection, held.
+struct Neighbour {
+    stream: BufReader<TcpStream>,
+    pid: Value,
+    watched: Watched,
+    hold: UnixStream,
+}
+
+/// What herd itself has open.
+#[derive(Debug, PartialEq, Eq)]
+struct Own {
+    descriptors: BTreeMap<String, usize>,
+    threads: usize,
+}
+
+/// The session in its state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The client, where one waits.
+    pub(crate) stream: Option<TcpStream>,
+    pub(crate) phase: Phase,
+    pub(crate) keeper: i32,
+    pub(crate) tree: Watched,
+    frozen: Option<Frozen>,
+    stopping: Option<JoinHandle<()>>,
+}
+
+impl Scene {
+    /// A herd for the case's state, with the neighbour bound.
+    pub(crate) fn set(case: Case, settings: &Settings, random: Random) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::set_in(dir, case, settings, random)
+    }
+
+    pub(crate) fn set_in(dir: tempfile::TempDir, case: Case, settings: &Settings, random: Random) -> Self {
+        let yaml = yaml(case, settings, dir.path());
+        put_program(dir.path());
+        let through: Vec<&str> = settings.through.iter().map(String::as_str).collect();
+        let herd = Running::launch_through(&through, dir, case.mode, &yaml).ready();
+        Self::around(case, herd, random)
+    }
+
+    /// With a herd that is ready.
+    pub(crate) fn around(case: Case, herd: Running, random: Random) -> Self {
+        let client = Client::of(&herd).unwrap();
+        let neighbour = Neighbour::bind(&client);
+        let mut scene = Self {
+            case,
+            herd,
+            client,
+            random,
+            baseline: baseline(),
+            neighbour,
+            own: Own {
+                descriptors: BTreeMap::new(),
+                threads: 0,
+            },
+        };
+        scene.until_at_rest();
+        scene.own = Own::of(scene.herd.pid());
+        scene
+    }
+
+    /// Sandboxes made ahead and warm workers are there.
+    fn until_at_rest(&self) {
+        let (warm, ahead) = (usize::from(self.is_warm()), self.made_ahead());
+        poll("herd is at rest", || {
+            let pools = self.client.look("/v1/workers").map_err(|e| e.to_string())?;
+            let is = pools["workers"][0]["warm"].as_u64();
+            let keepers = self.keepers_without_worker();
+            match is == Some(warm as u64) && keepers == ahead {
+                true => Ok(()),
+                false => Err(format!("{keepers} of {ahead} sandboxes made ahead, {pools}")),
+            }
+        });
+    }
+
+    fn is_warm(&self) -> bool {
+        self.case.state == State::Warm
+    }
+
+    fn made_ahead(&self) -> usize {
+        match self.case.shape {
+            Shape::Bare => 0,
+            Shape::Sandbox => 2,
+        }
+    }
+
+    fn keepers_without_worker(&self) -> usize {
+        let keepers = self.keepers();
+        let ready = |keeper: &&i32| {
+            let names: Vec<String> = tree(**keeper).into_iter().map(comm).collect();
+            names.iter().any(|name| name == "herd-init") && !names.iter().any(|name| name == "faulty")
+        };
+        keepers.iter().filter(ready).count()
+    }
+
+    fn keepers(&self) -> Vec<i32> {
+        crate::watch::children(self.launcher())
+    }
+
+    pub(crate) fn launcher(&self) -> i32 {
+        let children = crate::watch::children(self.herd.pid());
+        assert_eq!(children.len(), 1, "herd's only child is the launcher");
+        children[0]
+    }
+
+    /// Everything that must be gone when herd is.
+    pub(crate) fn everybody(&self) -> Watched {
+        Watched::new(tree(self.launcher()))
+    }
+
+    /// Brings the session into the case's state.
+    pub(crate) fn bring(&mut self) -> Session {
+        self.bring_to(self.case.state)
+    }
+
+    pub(crate) fn bring_to(&mut self, state: State) -> Session {
+        let mut stream = None;
+        let mut phase = Phase::Head;
+        let (mut frozen, mut stopping) = (None, None);
+        let keeper = match state {
+            State::Warm => self.warm(),
+            State::Recycled => {
+                assert_eq!(self.next_of("earlier"), "200");
+                let keeper = self.keeper_of("earlier");
+                self.client.stop("earlier").unwrap();
+                self.until_pool("it is warm again", "warm", 1);
+                assert_eq!(self.warm(), keeper, "the worker that served is the one that is warm");
+                keeper
+            }
+            State::Queued => {
+                assert_eq!(self.next_of(FIRST), "200");
+                stream = Some(self.request("/"));
+                self.until_pool("one is queued", "queued", 1);
+                self.keeper_of(FIRST)
+            }
+            State::Starting => {
+                stream = Some(self.request("/"));
+                self.until_state("starting");
+                // herd names the keeper of a session when it is bound.
+                let keepers = || self.keepers_with_worker();
+                poll("its program runs", || keepers().first().copied().ok_or(String::new()))
+            }
+            State::Idle => {
+                assert_eq!(self.next_of(VICTIM), "200");
+                self.keeper_of(VICTIM)
+            }
+            State::Waiting => {
+                assert_eq!(self.next_of(VICTIM), "200");
+                stream = Some(self.request("/silent"));
+                self.until_seen("waiting", 1);
+                self.keeper_of(VICTIM)
+            }
+            State::Streaming | State::Drain => {
+                stream = Some(self.streaming("/stream", "1\r\n.\r\n"));
+                phase = Phase::Body;
+                self.keeper_of(VICTIM)
+            }
+            State::WebSocket => {
+                let mut socket = self.client.websocket(VICTIM).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                assert_echoed(&mut socket);
+                stream = Some(socket);
+                phase = Phase::Frames;
+                self.keeper_of(VICTIM)
+            }
+            State::Stopping => {
+                assert_eq!(self.next_of(VICTIM), "200");
+                let keeper = self.keeper_of(VICTIM);
+                self.until_state("ending");
+                keeper
+            }
+            State::Dying => {
+                assert_eq!(self.next_of(VICTIM), "200");
+                let keeper = self.keeper_of(VICTIM);
+                let worker = self.worker_in(keeper).unwrap();
+                frozen = Some(Frozen::freeze(worker));
+                let client = self.client.clone();
+                // It is answered when the tree is gone, and not at all if herd is.
+                stopping = Some(std::thread::spawn(move || drop(client.stop(VICTIM))));
+                self.until_state("ending");
+                keeper
+            }
+        };
+        if state == State::Drain {
+            signal(self.herd.pid(), Signal::SIGTERM);
+            poll("newcomers are refused", || match self.next_of("newcomer") {
+                refused if refused == "503 draining" => Ok(()),
+                other => Err(other),
+            });
+        }
+        self.random.pause();
+        let tree = Watched::new(tree(keeper));
+        Session {
+            stream,
+            phase,
+            keeper,
+            tree,
+            frozen,
+            stopping,
+        }
+    }
+
+    fn request(&self, path: &str) -> TcpStream {
+        self.request_of(VICTIM, path)
+    }
+
+    pub(crate) fn request_of(&self, id: &str, path: &str) -> TcpStream {
+        let line = format!("GET {path}");
+        let stream = self.client.send(id, &line, "connection: close\r\n", "").unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// A request whose answer has come as far as this text.
+    pub(crate) fn streaming(&self, path: &str, until: &str) -> TcpStream {
+        let mut stream = self.request(path);
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(until.as_bytes()) {
+            let mut byte = [0];
+            stream
+                .read_exact(&mut byte)
+                .unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&bytes)));
+            bytes.push(byte[0]);
+        }
+        stream
+    }
+
+    /// What a request of the session is answered now.
+    pub(crate) fn next(&self) -> String {
+        self.next_of(VICTIM)
+    }
+
+    fn next_of(&self, id: &str) -> String {
+        view::to_the_end(&mut self.request_of(id, "/"), Phase::Head)
+    }
+
+    /// What the worker answers at this path.
+    pub(crate) fn ask(&self, path: &str) -> Value {
+        let answer = self.client.ask(VICTIM, &format!("POST {path}"), "").unwrap();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).unwrap_or_else(|e| panic!("{path}: {e}: {answer}"))
+    }
+
+    pub(crate) fn until_seen(&self, what: &str, count: u64) {
+        poll(&format!("the worker sees {count} {what}"), || {
+            let seen = self.ask("/seen");
+            (seen[what] == count).then_some(()).ok_or(seen.to_string())
+        });
+    }
+
+    pub(crate) fn shown(&self, id: &str) -> Value {
+        self.client
+            .look(&format!("/v1/sessions/{id}"))
+            .unwrap_or_else(|e| panic!("{id} cannot be looked at: {e}"))
+    }
+
+    pub(crate) fn until_state(&self, state: &str) -> Value {
+        poll(&format!("the session is {state}"), || {
+            let shown = self.shown(VICTIM);
+            match shown["state"] == state {
+                true => Ok(shown),
+                false => Err(shown.to_string()),
+            }
+        })
+    }
+
+    pub(crate) fn until_pool(&self, what: &str, which: &str, count: u64) {
+        poll(what, || {
+            let pools = self.client.look("/v1/workers").map_err(|e| e.to_string())?;
+            (pools["workers"][0][which] == count)
+                .then_some(())
+                .ok_or(pools.to_string())
+        });
+    }
+
+    pub(crate) fn keeper_of(&self, id: &str) -> i32 {
+        poll("the keeper is known", || {
+            let shown = self.shown(id);
+            shown["pid"]
+                .as_i64()
+                .map(|pid| pid as i32)
+                .ok_or(shown.to_string())
+        })
+    }
+
+    /// The keeper of the warm worker.
+    fn warm(&self) -> i32 {
+        let keepers = self.keepers_with_worker();
+        assert_eq!(keepers.len(), 1, "one worker is warm");
+        keepers[0]
+    }
+
+    /// But for the neighbour's.
+    fn keepers_with_worker(&self) -> Vec<i32> {
+        let neighbour = self.neighbour.watched.pids()[0];
+        let mut keepers = self.keepers();
+        keepers.retain(|keeper| *keeper != neighbour && self.worker_in(*keeper).is_some());
+        keepers
+    }
+
+    /// herd knows that the worker of this keeper is gone: a request in the moment before would be told of the crash.
+    pub(crate) fn until_noticed(&self, keeper: i32) {
+        match self.case.state {
+            State::Idle => drop(self.until_state("ended")),
+            State::Recycled => self.until_pool("the warm worker is missed", "warm", 0),
+            State::Warm => {
+                // There is only one place.
+                poll("another has its place", || {
+                    let keepers = self.keepers_with_worker();
+                    let another = !keepers.is_empty() && !keepers.contains(&keeper);
+                    another.then_some(()).ok_or(format!("{keepers:?}"))
+                });
+                self.until_pool("it is warm", "warm", 1);
+            }
+            _ => {}
+        }
+    }
+
+    /// The worker's own process: the first of its name.
+    pub(crate) fn worker_in(&self, keeper: i32) -> Option<i32> {
+        tree(keeper).into_iter().find(|pid| comm(*pid) == "faulty")
+    }
+
+    pub(crate) fn init_in(&self, keeper: i32) -> i32 {
+        let init = tree(keeper).into_iter().find(|pid| comm(*pid) == "herd-init");
+        init.expect("a sandbox has an init")
+    }
+
+    /// The neighbour has its worker, its connection and its hold, as ever.
+    pub(crate) fn assert_neighbour_lives(&mut self) {
+        self.neighbour.watched.assert_all_live();
+        if self.case.state == State::Drain {
+            // Connections end with their answer then.
+            let again = self.client.ask(NEIGHBOUR, "GET /", "").unwrap();
+            assert!(again.ends_with(&pid_text(&self.neighbour.pid)), "{again}");
+            return;
+        }
+        assert_eq!(self.neighbour.ask(), self.neighbour.pid);
+        self.neighbour.hold.set_nonblocking(true).unwrap();
+        let mut said = Vec::new();
+        let end = self.neighbour.hold.read_to_end(&mut said);
+        let said = String::from_utf8_lossy(&said);
+        assert!(
+            end.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock) && !said.contains("\"ended\""),
+            "the hold ended: {said}"
+        );
+    }
+
+    /// herd goes on: the neighbour lives, and nothing of the session is open any more. Ends herd.
+    pub(crate) fn assert_as_before(mut self) {
+        self.assert_neighbour_lives();
+        for id in [VICTIM, FIRST] {
+            // One that is gone already is no matter.
+            let _ = self.client.stop(id);
+        }
+        if self.case.state != State::Drain && self.case.state != State::Recycled {
+            self.until_at_rest();
+            let cap = Instant::now() + PATIENCE;
+            while !Own::of(self.herd.pid()).is_within(&self.own) {
+                let now = Own::of(self.herd.pid());
+                assert!(
+                    Instant::now() < cap,
+                    "herd has open: {now:?}; at first: {:?}",
+                    self.own
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        // Dropping herd ends it, and asserts that nothing is left.
+    }
+
+    /// herd has ended, or is about to, and nothing of it may be left.
+    pub(crate) fn assert_all_gone(mut self) {
+        self.herd.wait();
+        // Files and control groups of a herd that was killed are the next one's to remove.
+        self.herd.assert_the_next_sweeps(self.case.mode);
+    }
+
+    pub(crate) fn gone(&self, watched: &Watched, since: Instant) -> Gone {
+        watched.gone(since, self.baseline)
+    }
+
+}
+
+impl Session {
+    /// What the client saw until the end.
+    pub(crate) fn view(&mut self) -> Option<String> {
+        let phase = self.phase;
+        self.stream
+            .as_mut()
+            .map(|stream| view::to_the_end(stream, phase))
+    }
+
+    /// Lets a tree die that could not. When: from now on.
+    pub(crate) fn thaw(&mut self) -> Option<Instant> {
+        let frozen = self.frozen.take()?;
+        drop(frozen);
+        Some(Instant::now())
+    }
+
+    pub(crate) fn until_stopped(&mut self) {
+        if let Some(stopping) = self.stopping.take() {
+            stopping.join().unwrap();
+        }
+    }
+}
+
+impl Neighbour {
+    fn bind(client: &Client) -> Self {
+        let hold = client.hold_with(NEIGHBOUR, "?worker=n").unwrap();
+        let stream = TcpStream::connect(&client.data).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut this = Self {
+            stream: BufReader::new(stream),
+            pid: Value::Null,
+            watched: Watched::new([]),
+            hold,
+        };
+        this.pid = this.ask();
+        let shown = client.look(&format!("/v1/sessions/{NEIGHBOUR}")).unwrap();
+        this.watched = Watched::new(tree(shown["pid"].as_i64().unwrap() as i32));
+        this
+    }
+
+    /// Its worker's own pid, by the worker itself.
+    fn ask(&mut self) -> Value {
+        write!(
+            self.stream.get_mut(),
+            "GET / HTTP/1.1\r\nhost: h\r\nx-session-id: {NEIGHBOUR}\r\nx-herd-worker: n\r\n\r\n"
+        )
+        .unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let read = self.stream.read_line(&mut head);
+            assert!(matches!(read, Ok(1..)), "{read:?} after {head:?}");
+        }
+        let length = view::field(&head, "content-length").unwrap_or_else(|| panic!("{head}"));
+        let mut body = vec![0; length.parse().unwrap()];
+        self.stream.read_exact(&mut body).unwrap();
+        serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{e}: {head}"))
+    }
+}
+
+fn pid_text(pid: &Value) -> String {
+    pid.to_string()
+}
+
+impl Own {
+    fn of(pid: i32) -> Self {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        Self {
+            descriptors: leak::descriptors(pid),
+            threads,
+        }
+    }
+
+    fn is_within(&self, before: &Self) -> bool {
+        self.threads <= before.threads
+            && self
+                .descriptors
+                .iter()
+                .all(|(kind, count)| *count <= before.descriptors.get(kind).copied().unwrap_or(0))
+    }
+}
+
+/// A process that no signal ends: in a group of the freezer of version 1, whose processes do not die.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    group: PathBuf,
+}
+
+impl Frozen {
+    pub(crate) fn freeze(pid: i32) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let base = freezer().expect("only cases with it are run");
+        let group = base.join(format!("faults-{}-{number}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let this = Self { group };
+        std::fs::write(this.group.join("cgroup.procs"), pid.to_string()).unwrap();
+        std::fs::write(this.group.join("freezer.state"), "FROZEN").unwrap();
+        poll("it is frozen", || match this.state() {
+            state if state == "FROZEN" => Ok(()),
+            other => Err(other),
+        });
+        this
+    }
+
+    fn state(&self) -> String {
+        let text = std::fs::read_to_string(self.group.join("freezer.state")).unwrap();
+        text.trim().to_owned()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.group.join("freezer.state"), "THAWED");
+        let cap = Instant::now() + PATIENCE;
+        // Whoever was in it has to die first.
+        while std::fs::remove_dir(&self.group).is_err() && Instant::now() < cap {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Where this host has the freezer of version 1, if root may use it.
+pub(crate) fn freezer() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts.lines().find(|line| {
+        line.contains(" - cgroup ")
+            && line.rsplit(' ').next().is_some_and(|options| {
+                options.split(',').any(|option| option == "freezer")
+            })
+    })?;
+    let path = PathBuf::from(line.split(' ').nth(4)?);
+    nix::unistd::geteuid().is_root().then_some(path)
+}
+
+fn assert_echoed(socket: &mut TcpStream) {
+    // A masked text frame of one byte (RFC 6455 section 5.2); the worker sends back what it gets.
+    let frame = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+    socket.write_all(&frame).unwrap();
+    let mut back = [0; 7];
+    socket.read_exact(&mut back).unwrap();
+    assert_eq!(back, frame);
+}
+
+fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
+    let bind = settings.bind.as_deref().unwrap_or("127.0.0.1:0");
+    let mut keys = settings.keys.clone();
+    let mut arguments = settings.arguments.clone();
+    match case.state {
+        State::Warm => keys.push("min: 1".to_owned()),
+        State::Recycled => keys.push("reuse: true".to_owned()),
+        State::Starting if arguments.is_empty() => arguments.push_str(", health=signal"),
+        State::Stopping => {
+            keys.extend(["ttl: 50ms".to_owned(), "stop_timeout: 30s".to_owned()]);
+            arguments.push_str(", term=ignore");
+        }
+        _ => {}
+    }
+    let (program, sandbox) = match case.shape {
+        Shape::Bare => ("DIR/faulty", "sandbox: off".to_owned()),
+        Shape::Sandbox => {
+            let limits = &settings.sandbox;
+            let memory = match case.mode {
+                Mode::Own if nix::unistd::geteuid().is_root() => ", memory: 64M",
+                _ => "",
+            };
+            let mount = "mounts: [{ source: DIR/faulty, target: /faulty }]";
+            let text = format!("sandbox: {{ rootfs: host, {mount}, pids: 64, tmpfs: 8M{memory}{limits} }}");
+            ("/faulty", text)
+        }
+    };
+    let keys: String = keys.iter().map(|key| format!("    {key}\n")).collect();
+    let kind = |name: &str, arguments: &str, keys: &str| {
+        format!(
+            "  {name}:\n    cmd: [{program}, \"{{{{.Port}}}}\"{arguments}]\n    env: {{ HERD_TEST_TAG: DIR }}\n    \
+             health_path: /healthz\n    max: 1\n    {sandbox}\n{keys}"
+        )
+    };
+    let text = format!(
+        "network: {{ data_bind: \"{bind}\"{} }}\ndrain_timeout: 60s\nworkers:\n{}{}",
+        settings.network,
+        kind("w", &arguments, &keys),
+        kind("n", "", "")
+    );
+    text.replace("DIR", &dir.display().to_string())
+}
+
+/// `cargo test` builds it before any test runs; `cargo test --test faults` alone does not.
+pub(crate) fn put_program(dir: &Path) {
+    let built = Path::new(HERD).parent().unwrap().join("examples/faulty");
+    assert!(
+        built.exists(),
+        "{} does not exist: first run `cargo build --example faulty`",
+        built.display()
+    );
+    let copy = dir.join("faulty");
+    if !copy.exists() {
+        std::fs::copy(built, copy).unwrap();
+    }
+}
