@@ -1,2 +1,179 @@
-use crate::{matrix::Case, random::Random, report::Observed};
-pub(crate) fn run(case: Case, _random: Random) -> Observed { panic!("{case:?}") }
+//! What a herd that was killed leaves to the next, and control groups that cannot be removed.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::leak;
+use crate::matrix::{Case, Fault};
+use crate::random::Random;
+use crate::report::Observed;
+use crate::running::{poll, spawn};
+use crate::scene::{Scene, Settings};
+use crate::watch::{Watched, signal, tree};
+
+pub(crate) fn run(case: Case, random: Random) -> Observed {
+    match case.fault {
+        Fault::CgroupBusy => cgroup_busy(case, random),
+        Fault::ReusedPids => reused_pids(case, random),
+        _ => restart_under_load(case, random),
+    }
+}
+
+/// A group below the session's, with a process that is none of herd's: rmdir(2) says EBUSY until both are gone.
+fn cgroup_busy(case: Case, random: Random) -> Observed {
+    let mut scene = Scene::set(case, &Settings::default(), random);
+    let mut session = scene.bring();
+    let groups = groups_of(session.keeper);
+    assert!(!groups.is_empty(), "the session has no group");
+    let mut strays: Vec<Child> = groups.iter().map(|group| stray(&group.join("below"))).collect();
+    let since = session.thaw().unwrap_or_else(Instant::now);
+    let gone = scene.gone(&session.tree, since);
+    session.until_stopped();
+    // The slot is free, whatever becomes of the groups.
+    let next = format!("next: {}", scene.next());
+    poll("the groups are removed", || {
+        // Killed, they wait for their parent, and that is this test.
+        for stray in &mut strays {
+            let _ = stray.try_wait();
+        }
+        let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+        left.is_empty().then_some(()).ok_or(format!("{left:?}"))
+    });
+    for mut stray in strays {
+        stray.wait().unwrap();
+    }
+    let observed = Observed::new(case, next, &["next: 200"], "herd, the neighbour").in_time(gone);
+    drop(session);
+    scene.assert_as_before();
+    observed
+}
+
+/// Where the tree of this keeper is limited, in every hierarchy.
+fn groups_of(keeper: i32) -> Vec<PathBuf> {
+    let last = *tree(keeper).last().unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{last}/cgroup")).unwrap();
+    let groups = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let first = path.rsplit('/').nth(1)?;
+        let own = first.starts_with("herd-");
+        own.then(|| PathBuf::from(format!("/sys/fs/cgroup/{controllers}{path}")))
+    });
+    groups.filter(|group| group.is_dir()).collect()
+}
+
+fn stray(group: &PathBuf) -> Child {
+    std::fs::create_dir(group).unwrap();
+    let child = spawn(Command::new("sleep").arg("60").stdin(Stdio::null()));
+    std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+    child
+}
+
+/// herd is killed, and what it left names pids, in as far as it names any, that strangers have by now.
+fn reused_pids(case: Case, random: Random) -> Observed {
+    let mut scene = Scene::set(case, &Settings::default(), random);
+    let session = scene.bring();
+    let everybody = scene.everybody();
+    let pids = everybody.pids();
+    let since = Instant::now();
+    signal(scene.herd.pid(), Signal::SIGKILL);
+    let gone = scene.gone(&everybody, since);
+    scene.herd.wait();
+    drop(session);
+    // The kernel may have given one to somebody else by itself: all the better.
+    let strangers: Vec<Stranger> = pids.iter().filter_map(|pid| Stranger::with(*pid)).collect();
+    assert!(strangers.len() * 2 > pids.len(), "{} of {pids:?}", strangers.len());
+    let watched = Watched::new(strangers.iter().map(|stranger| stranger.0));
+    scene.herd.assert_the_next_sweeps(case.mode);
+    watched.assert_all_live();
+    drop(strangers);
+    Observed::new(case, "no client", &["no client"], "the strangers").in_time(gone)
+}
+
+/// A process with a pid of choice.
+struct Stranger(i32);
+
+impl Stranger {
+    fn with(pid: i32) -> Option<Self> {
+        #[repr(C)]
+        #[derive(Default)]
+        struct CloneArguments {
+            flags: u64,
+            pidfd: u64,
+            child_tid: u64,
+            parent_tid: u64,
+            exit_signal: u64,
+            stack: u64,
+            stack_size: u64,
+            tls: u64,
+            set_tid: u64,
+            set_tid_size: u64,
+            cgroup: u64,
+        }
+        let wanted = [pid];
+        let arguments = CloneArguments {
+            exit_signal: libc::SIGCHLD as u64,
+            set_tid: wanted.as_ptr() as u64,
+            set_tid_size: 1,
+            ..CloneArguments::default()
+        };
+        // SAFETY: as fork(2); the child calls nothing but system calls.
+        unsafe {
+            let size = std::mem::size_of::<CloneArguments>();
+            match libc::syscall(libc::SYS_clone3, &raw const arguments, size) {
+                0 => {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    loop {
+                        libc::pause();
+                    }
+                }
+                made => (made == i64::from(pid)).then_some(Self(pid)),
+            }
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // SAFETY: takes numbers; the child is not reaped yet, so the number is its own.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Clients ask all the time while herd is killed and started again, thrice.
+fn restart_under_load(case: Case, random: Random) -> Observed {
+    let mut scene = Scene::set(case, &Settings::default(), random);
+    let mut session = scene.bring();
+    let everybody = scene.everybody();
+    let client = scene.client.clone();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let since = Instant::now();
+    let gone = std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (client, over) = (client.clone(), &over);
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    // Refused, reset or served: herd comes and goes.
+                    let _ = client.ask(&format!("load{number}"), "GET /", "");
+                }
+            });
+        }
+        signal(scene.herd.pid(), Signal::SIGKILL);
+        let gone = scene.gone(&everybody, since);
+        scene.herd.wait();
+        for _ in 0..3 {
+            scene.herd.assert_the_next_sweeps(case.mode);
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        gone
+    });
+    let seen = session.view().unwrap();
+    assert!(leak::processes(scene.herd.tag()).is_empty());
+    Observed::new(case, seen, &["200, broken off"], "nobody").in_time(gone)
+}
