@@ -3,14 +3,12 @@
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use crate::matrix::{Case, Fault, State};
 use crate::random::Random;
 use crate::report::Observed;
 use crate::scene::{Scene, Settings};
-use crate::watch::signal;
 
 const EVERYBODY_LIVES: &str = "herd, the neighbour, the worker";
 const HERD_LIVES: &str = "herd, the neighbour";
@@ -33,12 +31,10 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
             session.tree.assert_all_live();
             Observed::new(case, "it left", &["it left"], EVERYBODY_LIVES)
         }
-        // What it began goes on, for the client to come back to.
+        // Nobody waits for the worker any more.
         State::Starting => {
-            signal(scene.worker_in(session.keeper).unwrap(), Signal::SIGUSR1);
-            scene.until_state("bound");
-            session.tree.assert_all_live();
-            Observed::new(case, "it left", &["it left"], EVERYBODY_LIVES)
+            let gone = scene.gone(&session.tree, since);
+            Observed::new(case, "it left", &["it left"], HERD_LIVES).in_time(gone)
         }
         // The worker's connection is closed, so that it can stop what it does; ttl counts from here.
         _ => {

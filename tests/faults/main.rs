@@ -42,10 +42,8 @@ mod floods;
 mod kills;
 mod leftovers;
 mod matrix;
-mod network;
 mod report;
 mod scene;
-mod threads;
 mod time;
 mod view;
 mod watch;
@@ -142,7 +140,6 @@ fn inject(case: Case, random: Random) -> Observed {
         Fault::KillHerd | Fault::KillLauncher | Fault::KillKeeper | Fault::KillInit | Fault::KillWorker => {
             kills::run(case, random)
         }
-        Fault::ThreadExit => threads::run(case, random),
         Fault::SetuidWorker
         | Fault::IgnoresTerm
         | Fault::DoubleForks
@@ -153,7 +150,6 @@ fn inject(case: Case, random: Random) -> Observed {
         | Fault::SendsTooLittle
         | Fault::SendsTooMuch => workers::run(case, random),
         Fault::ClientReset | Fault::ClientFin | Fault::ClientHalfClose => clients::run(case, random),
-        Fault::ClientVanishes => network::run(case, random),
         Fault::ForkBombDuringKill
         | Fault::MemoryBomb
         | Fault::DiskFlood

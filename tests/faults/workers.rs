@@ -17,7 +17,7 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
     let (arguments, keys): (&str, &[&str]) = match case.fault {
         Fault::SetuidWorker => (", user=65534", &[]),
         Fault::IgnoresTerm => (", term=ignore", &["ttl: 50ms", "stop_timeout: 200ms"]),
-        Fault::DoubleForks => (", orphans=1", &["stop_timeout: 200ms"]),
+        Fault::DoubleForks => (", orphans=1", &[]),
         Fault::NeverHealthy => (", bind=never", &["start_timeout: 1s"]),
         Fault::BindsLate => (", bind=signal", &[]),
         _ => ("", &[]),
@@ -135,9 +135,9 @@ fn closes_listener(mut scene: Scene) -> Observed {
 
 fn never_healthy(mut scene: Scene) -> Observed {
     let case = scene.case;
-    let since = Instant::now();
     let mut session = scene.bring();
     let seen = session.view().unwrap();
+    let since = Instant::now();
     let gone = scene.gone(&session.tree, since);
     let observed = Observed::new(case, seen, &["504 worker_start_timeout"], HERD_LIVES).in_time(gone);
     drop(session);

@@ -58,6 +58,7 @@ impl Client {
     }
 
     /// A hold of the session: its stream, once the session is held.
+    #[allow(dead_code, reason = "the fault suite names the worker")]
     pub(crate) fn hold(&self, id: &str) -> Result<UnixStream> {
         self.hold_with(id, "")
     }
