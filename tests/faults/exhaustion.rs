@@ -1,28 +1,18 @@
-//! herd itself has no room or no descriptors left: what begins is refused, what there is goes on, and all is well
-//! again when there is room.
+//! herd itself has no room left: what begins is refused, what there is goes on, and all is well again when there is
+//! room.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::leak;
-use crate::matrix::{Case, Fault};
+use crate::matrix::Case;
 use crate::random::Random;
 use crate::report::Observed;
-use crate::running::poll;
 use crate::scene::{Scene, Settings, VICTIM};
-use crate::view::{self, Phase};
 
 const HERD_LIVES: &str = "herd, the neighbour";
 
-pub(crate) fn run(case: Case, random: Random) -> Observed {
-    match case.fault {
-        Fault::StateDirFull => state_dir_full(case, random),
-        _ => out_of_descriptors(case, random),
-    }
-}
-
 /// The state directory is a file system of its own, in a mount namespace of herd's.
-fn state_dir_full(case: Case, random: Random) -> Observed {
+pub(crate) fn run(case: Case, random: Random) -> Observed {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     std::fs::create_dir(&state).unwrap();
@@ -34,7 +24,9 @@ fn state_dir_full(case: Case, random: Random) -> Observed {
     let settings = Settings {
         // For a directory of its own, it has to name it.
         arguments: ", \"dir={{.Dir}}\"".to_owned(),
-        through: ["unshare", "--mount", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec(),
+        through: ["unshare", "--mount", "sh", "-c", &mount, "sh"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Settings::default()
     };
     let mut scene = Scene::set_in(dir, case, &settings, random);
@@ -61,44 +53,4 @@ fn state_dir_full(case: Case, random: Random) -> Observed {
     let observed = Observed::new(case, seen, &["502 worker_start_failed", "200"], HERD_LIVES);
     scene.assert_as_before();
     observed
-}
-
-/// The limit of the running herd is put to what it has open.
-fn out_of_descriptors(case: Case, random: Random) -> Observed {
-    let settings = Settings {
-        // It becomes ready by itself.
-        arguments: ", health=ok".to_owned(),
-        ..Settings::default()
-    };
-    let mut scene = Scene::set(case, &settings, random);
-    let herd = scene.herd.pid();
-    let open: usize = leak::descriptors(herd).values().sum();
-    let before = limit(herd, open as u64);
-    let mut waiting = scene.request_of(VICTIM, "/");
-    // It is turned away, or let in and not served: never left without a word.
-    let seen = view::to_the_end(&mut waiting, Phase::Head);
-    limit(herd, before);
-    // Its answer may have needed a new connection to its worker: its worker lives all the same.
-    scene.assert_neighbour_lives();
-    poll("herd begins sessions again", || {
-        let _ = scene.client.stop(VICTIM);
-        let seen = scene.next();
-        (seen == "200").then_some(()).ok_or(seen)
-    });
-    let allowed = ["closed", "reset", "502 worker_start_failed"];
-    let observed = Observed::new(case, seen, &allowed, HERD_LIVES);
-    scene.assert_as_before();
-    observed
-}
-
-/// Sets the soft limit of open files; what it was.
-fn limit(pid: i32, soft: u64) -> u64 {
-    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both pointers are to values that live through the call, or null.
-    unsafe {
-        assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut old), 0);
-        let new = libc::rlimit { rlim_cur: soft, rlim_max: old.rlim_max };
-        assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()), 0);
-    }
-    old.rlim_cur
 }

@@ -39,7 +39,9 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
                 }
             }
             let gone = scene.gone(&watched, since);
-            let client = session.view().unwrap_or_else(|| "it left or asked nothing".to_owned());
+            let client = session
+                .view()
+                .unwrap_or_else(|| "it left or asked nothing".to_owned());
             let allowed = ["200, broken off", "it left or asked nothing"];
             Observed::new(case, client, &allowed, HERD_LIVES).in_time(gone)
         }
@@ -49,7 +51,10 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
             let gone = scene.gone(&session.tree, since);
             let ended = scene.until_state("ended");
             let detail = ended["detail"].as_str().unwrap();
-            assert!(detail.contains("it ran out of memory (sandbox.memory)"), "{ended}");
+            assert!(
+                detail.contains("it ran out of memory (sandbox.memory)"),
+                "{ended}"
+            );
             let client = crate::view::answer(answer.as_bytes());
             Observed::new(case, client, &["502 worker_crashed"], HERD_LIVES).in_time(gone)
         }
@@ -65,12 +70,18 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
         _ => {
             assert_eq!(scene.ask("/do/flood")["said"], 32 << 10);
             let kept = stdout(&scene.herd.herd(&["logs", VICTIM])).len();
-            assert!((1000..=80 << 10).contains(&kept), "{kept} bytes are kept of 32 MiB");
+            assert!(
+                (1000..=80 << 10).contains(&kept),
+                "{kept} bytes are kept of 32 MiB"
+            );
             Observed::new(case, scene.next(), &["200"], EVERYBODY_LIVES)
         }
     };
     let after = resident(scene.herd.pid());
-    assert!(after < before + 16 * MEBIBYTE, "herd grew from {before} to {after} bytes");
+    assert!(
+        after < before + 16 * MEBIBYTE,
+        "herd grew from {before} to {after} bytes"
+    );
     drop(session);
     scene.assert_as_before();
     observed
@@ -79,6 +90,9 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
 /// In bytes.
 fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }

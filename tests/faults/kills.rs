@@ -63,9 +63,13 @@ fn allowed(case: Case) -> &'static [&'static str] {
         (_, Streaming | Drain) => &["200, broken off"],
         (Fault::KillHerd, Queued | Starting | Waiting | WebSocket) => &["reset", "closed"],
         // herd has to notice, and may say so before it ends.
-        (Fault::KillLauncher, Queued | Starting | Waiting) => {
-            &["reset", "closed", "502 worker_crashed", "502 worker_connection_lost", "502 worker_start_failed"]
-        }
+        (Fault::KillLauncher, Queued | Starting | Waiting) => &[
+            "reset",
+            "closed",
+            "502 worker_crashed",
+            "502 worker_connection_lost",
+            "502 worker_start_failed",
+        ],
         (Fault::KillLauncher, WebSocket) => &["close 1011", "closed", "reset"],
         (_, WebSocket) => &["close 1011"],
         (_, Waiting) => &["502 worker_crashed"],

@@ -1,6 +1,6 @@
 //! What a herd that was killed leaves to the next, and control groups that cannot be removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -22,13 +22,13 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
     }
 }
 
-/// A group below the session's, with a process that is none of herd's: rmdir(2) says EBUSY until both are gone.
+/// A process in the session's group that is none of herd's: rmdir(2) says EBUSY until it is gone.
 fn cgroup_busy(case: Case, random: Random) -> Observed {
     let mut scene = Scene::set(case, &Settings::default(), random);
     let mut session = scene.bring();
     let groups = groups_of(session.keeper);
     assert!(!groups.is_empty(), "the session has no group");
-    let mut strays: Vec<Child> = groups.iter().map(|group| stray(&group.join("below"))).collect();
+    let mut strays: Vec<Child> = groups.iter().map(|group| stray(group)).collect();
     let since = session.thaw().unwrap_or_else(Instant::now);
     let gone = scene.gone(&session.tree, since);
     session.until_stopped();
@@ -65,8 +65,7 @@ fn groups_of(keeper: i32) -> Vec<PathBuf> {
     groups.filter(|group| group.is_dir()).collect()
 }
 
-fn stray(group: &PathBuf) -> Child {
-    std::fs::create_dir(group).unwrap();
+fn stray(group: &Path) -> Child {
     let child = spawn(Command::new("sleep").arg("60").stdin(Stdio::null()));
     std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
     child
@@ -85,7 +84,11 @@ fn reused_pids(case: Case, random: Random) -> Observed {
     drop(session);
     // The kernel may have given one to somebody else by itself: all the better.
     let strangers: Vec<Stranger> = pids.iter().filter_map(|pid| Stranger::with(*pid)).collect();
-    assert!(strangers.len() * 2 > pids.len(), "{} of {pids:?}", strangers.len());
+    assert!(
+        strangers.len() * 2 > pids.len(),
+        "{} of {pids:?}",
+        strangers.len()
+    );
     let watched = Watched::new(strangers.iter().map(|stranger| stranger.0));
     scene.herd.assert_the_next_sweeps(case.mode);
     watched.assert_all_live();

@@ -155,8 +155,8 @@ fn inject(case: Case, random: Random) -> Observed {
         | Fault::DiskFlood
         | Fault::InodeFlood
         | Fault::LogFlood => floods::run(case, random),
-        Fault::StateDirFull | Fault::OutOfDescriptors => exhaustion::run(case, random),
-        Fault::StopAndContinue | Fault::ClockJump => time::run(case, random),
+        Fault::StateDirFull => exhaustion::run(case, random),
+        Fault::StopAndContinue => time::run(case, random),
         Fault::CgroupBusy | Fault::ReusedPids | Fault::RestartUnderLoad => leftovers::run(case, random),
     }
 }

@@ -22,7 +22,12 @@ pub(crate) struct Observed {
 
 impl Observed {
     /// Fails where the client saw what it may not.
-    pub(crate) fn new(case: Case, client: impl Into<String>, allowed: &[&str], survived: &'static str) -> Self {
+    pub(crate) fn new(
+        case: Case,
+        client: impl Into<String>,
+        allowed: &[&str],
+        survived: &'static str,
+    ) -> Self {
         let client = client.into();
         assert!(
             allowed.contains(&client.as_str()),
@@ -154,11 +159,12 @@ fn matrix(rows: &[Value]) -> String {
     );
     for fault in Fault::ALL {
         for state in states(rows, fault.name()) {
-            let of: Vec<&Value> = rows
-                .iter()
-                .filter(|row| is(row, fault.name(), &state))
-                .collect();
-            let in_columns = |row: &&&Value| COLUMNS.iter().any(|(shape, who)| row["shape"] == *shape && row["who"] == *who);
+            let of: Vec<&Value> = rows.iter().filter(|row| is(row, fault.name(), &state)).collect();
+            let in_columns = |row: &&&Value| {
+                COLUMNS
+                    .iter()
+                    .any(|(shape, who)| row["shape"] == *shape && row["who"] == *who)
+            };
             let shown: Vec<&&Value> = of.iter().filter(in_columns).collect();
             if shown.is_empty() {
                 continue;
@@ -224,7 +230,8 @@ fn further(rows: &[Value]) -> String {
                 .push(row["ratio"].as_f64().unwrap_or(0.0));
         }
     }
-    let mut page = String::from("| Set-up | Cases, all passed | Slowest, beside a bare kill |\n|---|---|---|\n");
+    let mut page =
+        String::from("| Set-up | Cases, all passed | Slowest, beside a bare kill |\n|---|---|---|\n");
     for (name, ratios) in of {
         let most = ratios.iter().copied().fold(0.0, f64::max);
         writeln!(page, "| {name} | {} | {most:.1}× |", ratios.len()).unwrap();

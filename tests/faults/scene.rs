@@ -183,7 +183,11 @@ impl Scene {
                 let keeper = self.keeper_of("earlier");
                 self.client.stop("earlier").unwrap();
                 self.until_pool("it is warm again", "warm", 1);
-                assert_eq!(self.warm(), keeper, "the worker that served is the one that is warm");
+                assert_eq!(
+                    self.warm(),
+                    keeper,
+                    "the worker that served is the one that is warm"
+                );
                 keeper
             }
             State::Queued => {
@@ -197,7 +201,9 @@ impl Scene {
                 self.until_state("starting");
                 // herd names the keeper of a session when it is bound.
                 let keepers = || self.keepers_with_worker();
-                poll("its program runs", || keepers().first().copied().ok_or(String::new()))
+                poll("its program runs", || {
+                    keepers().first().copied().ok_or(String::new())
+                })
             }
             State::Idle => {
                 assert_eq!(self.next_of(VICTIM), "200");
@@ -442,16 +448,13 @@ impl Scene {
     pub(crate) fn gone(&self, watched: &Watched, since: Instant) -> Gone {
         watched.gone(since, self.baseline)
     }
-
 }
 
 impl Session {
     /// What the client saw until the end.
     pub(crate) fn view(&mut self) -> Option<String> {
         let phase = self.phase;
-        self.stream
-            .as_mut()
-            .map(|stream| view::to_the_end(stream, phase))
+        self.stream.as_mut().map(|stream| view::to_the_end(stream, phase))
     }
 
     /// Lets a tree die that could not. When: from now on.
@@ -572,9 +575,10 @@ pub(crate) fn freezer() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let line = mounts.lines().find(|line| {
         line.contains(" - cgroup ")
-            && line.rsplit(' ').next().is_some_and(|options| {
-                options.split(',').any(|option| option == "freezer")
-            })
+            && line
+                .rsplit(' ')
+                .next()
+                .is_some_and(|options| options.split(',').any(|option| option == "freezer"))
     })?;
     let path = PathBuf::from(line.split(' ').nth(4)?);
     nix::unistd::geteuid().is_root().then_some(path)

@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// More than this beside the baseline is a failure, once it is more than [`NOTICEABLE`], too: the clock alone must
 /// not decide a test on a loaded machine.
 const ABSURD: f64 = 100.0;
-const NOTICEABLE: Duration = Duration::from_secs(1);
+const NOTICEABLE: Duration = Duration::from_secs(5);
 
 /// Processes by descriptors, so that no other can be meant.
 #[derive(Debug)]

@@ -166,12 +166,7 @@ impl Request {
     }
 }
 
-fn answer(
-    request: &Request,
-    mut to: &TcpStream,
-    from: &mut impl BufRead,
-    listener: RawFd,
-) -> io::Result<()> {
+fn answer(request: &Request, mut to: &TcpStream, from: &mut impl BufRead, listener: RawFd) -> io::Result<()> {
     match request.path.as_str() {
         "/healthz" => {
             let status = match HEALTHY.load(Ordering::SeqCst) {

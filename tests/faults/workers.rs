@@ -84,7 +84,10 @@ fn assert_user(scene: &Scene, keeper: i32) {
     match scene.case.shape {
         Shape::Bare => {
             assert!(logs.contains("setresuid: changed"), "{logs}");
-            assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
+            assert!(
+                status.contains("\nUid:\t65534\t65534\t65534\t65534\n"),
+                "{status}"
+            );
         }
         // There is no other user in there.
         Shape::Sandbox => assert!(logs.contains("setresuid: refused"), "{logs}"),
@@ -127,7 +130,12 @@ fn closes_listener(mut scene: Scene) -> Observed {
     let mut waiting: Vec<_> = (0..8).map(|_| scene.request_of(VICTIM, "/silent")).collect();
     let seen = view::to_the_end(waiting.last_mut().unwrap(), Phase::Head);
     session.tree.assert_all_live();
-    let observed = Observed::new(case, seen, &["502 worker_connection_lost"], "herd, the neighbour, the worker");
+    let observed = Observed::new(
+        case,
+        seen,
+        &["502 worker_connection_lost"],
+        "herd, the neighbour, the worker",
+    );
     drop((waiting, session));
     scene.assert_as_before();
     observed
