@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
-        println!("results: {}", results.write().display());
+        println!("results: {}", results.write(conclusion.num_failed).display());
     }
     conclusion.exit_code()
 }

@@ -87,7 +87,7 @@ impl Results {
     }
 
     /// Returns where to.
-    pub(crate) fn write(&self) -> PathBuf {
+    pub(crate) fn write(&self, failed: u64) -> PathBuf {
         let path = file();
         let rows = self.rows.lock().unwrap();
         let whole = json!({
@@ -97,6 +97,7 @@ impl Results {
             "load": first_line("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
             "seed": self.seed,
             "form": self.form,
+            "failed": failed,
             "rows": *rows,
         });
         std::fs::write(&path, format!("{whole:#}\n")).unwrap();
@@ -138,13 +139,14 @@ pub(crate) fn render() -> String {
 fn run_line(results: &Value, count: usize) -> String {
     let text = |name: &str| results[name].as_str().unwrap_or("?").to_owned();
     format!(
-        "herd {}, Linux {}, {} processors, load average at the end {}; seed {}, form `{}`: {count} cases, all passed.",
+        "herd {}, Linux {}, {} processors, load average at the end {}; seed {}, form `{}`: {count} cases passed, {} failed.",
         text("herd"),
         text("kernel"),
         results["processors"],
         text("load"),
         results["seed"],
         text("form"),
+        results["failed"],
     )
 }
 
@@ -231,7 +233,7 @@ fn further(rows: &[Value]) -> String {
         }
     }
     let mut page =
-        String::from("| Set-up | Cases, all passed | Slowest, beside a bare kill |\n|---|---|---|\n");
+        String::from("| Set-up | Cases that passed | Slowest, beside a bare kill |\n|---|---|---|\n");
     for (name, ratios) in of {
         let most = ratios.iter().copied().fold(0.0, f64::max);
         writeln!(page, "| {name} | {} | {most:.1}× |", ratios.len()).unwrap();

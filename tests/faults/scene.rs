@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::leak;
-use crate::matrix::{Case, Shape, State};
+use crate::matrix::{Case, Fault, Shape, State};
 use crate::random::Random;
 use crate::running::{HERD, Running, poll};
 use crate::supervised::Mode;
@@ -201,8 +201,15 @@ impl Scene {
                 self.until_state("starting");
                 // herd names the keeper of a session when it is bound.
                 let keepers = || self.keepers_with_worker();
+                let binds = !matches!(self.case.fault, Fault::NeverHealthy | Fault::BindsLate);
                 poll("its program runs", || {
-                    keepers().first().copied().ok_or(String::new())
+                    let keeper = *keepers().first().ok_or("no keeper")?;
+                    let worker = self.worker_in(keeper).ok_or("no worker")?;
+                    // Before it listens, another herd's worker may take the port, and herd starts it anew.
+                    match !binds || leak::descriptors(worker).contains_key("socket:") {
+                        true => Ok(keeper),
+                        false => Err("it does not listen".to_owned()),
+                    }
                 })
             }
             State::Idle => {

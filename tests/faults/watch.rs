@@ -10,13 +10,8 @@ use nix::unistd::Pid;
 
 use crate::running::{poll, spawn};
 
-/// A tree that is not gone by then counts as a survivor.
+/// A tree that is not gone by then counts as a survivor. Nothing else about time decides a test: machines are loaded.
 const LONGEST: Duration = Duration::from_secs(10);
-/// More than this beside the baseline is a failure, once it is more than [`NOTICEABLE`], too: the clock alone must
-/// not decide a test on a loaded machine.
-const ABSURD: f64 = 100.0;
-const NOTICEABLE: Duration = Duration::from_secs(5);
-
 /// Processes by descriptors, so that no other can be meant.
 #[derive(Debug)]
 pub(crate) struct Watched(Vec<(i32, OwnedFd)>);
@@ -53,10 +48,6 @@ impl Watched {
         }
         let after = since.elapsed();
         let ratio = after.as_secs_f64() / baseline.as_secs_f64();
-        assert!(
-            ratio < ABSURD || after < NOTICEABLE,
-            "it took {after:?}, {ratio:.0} times a bare kill"
-        );
         Gone { after, ratio }
     }
 
