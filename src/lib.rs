@@ -33,6 +33,8 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod driver;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod launcher;
 pub mod proxy;
 pub mod runner;

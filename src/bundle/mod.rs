@@ -14,6 +14,8 @@
 pub mod closure;
 mod config;
 mod content;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod image;
 mod index;
 mod open;

@@ -1,5 +1,7 @@
 //! herd.yaml: raw text → every mistake in one run, or a validated [`Config`].
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod load;
 mod model;
 mod overrides;

@@ -14,6 +14,8 @@
 //! peer's credentials. Deliberately not here: TCP, keys, and anything that a session's client needs.
 
 mod answer;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod hold;
 mod logs;
 mod router;

@@ -190,7 +190,7 @@ impl Router {
     }
 }
 
-fn session_id(id: &str) -> Result<SessionId, Problem> {
+pub(super) fn session_id(id: &str) -> Result<SessionId, Problem> {
     SessionId::parse(id.as_bytes())
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "session_id_invalid", error.to_string()))
 }
@@ -205,10 +205,10 @@ fn unknown(id: &SessionId) -> Problem {
 
 /// `name=value&…`; no value that is taken here ever needs percent-encoding.
 #[derive(Debug)]
-struct Query<'a>(Vec<(&'a str, &'a str)>);
+pub(super) struct Query<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Query<'a> {
-    fn parse(text: &'a str) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
@@ -221,7 +221,7 @@ impl<'a> Query<'a> {
         Ok(Self(pairs))
     }
 
-    fn knows(&self, names: &[&str]) -> Result<(), Problem> {
+    pub(super) fn knows(&self, names: &[&str]) -> Result<(), Problem> {
         match self.0.iter().find(|(name, _)| !names.contains(name)) {
             None => Ok(()),
             Some((name, _)) => {
@@ -237,14 +237,14 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn value(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn value(&self, name: &str) -> Option<&'a str> {
         self.0
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| *value)
     }
 
-    fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.value(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -257,7 +257,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn number(&self, name: &str) -> Result<Option<usize>, Problem> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Problem> {
         let Some(value) = self.value(name) else {
             return Ok(None);
         };

@@ -11,10 +11,10 @@
 //! The sequence counts acquisitions (it wraps): a deadline that was armed at sequence *n* can tell
 //! whether anybody came since. A closed word never opens again; the next incarnation has its own.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Moment;
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const CLOSED: u64 = 1 << 63;
 const NOTIFY: u64 = 1 << 62;
@@ -46,6 +46,16 @@ pub enum Release {
     Quiet,
     /// The owner has to look at this session now.
     Notify,
+}
+
+/// What [`Holders::close_if_idle`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Idle {
+    /// Nothing held it for long enough. Closed now, and no one can acquire any more.
+    Closed,
+    /// Not before this moment.
+    LookAgain(Moment),
 }
 
 /// One consistent reading.
@@ -107,25 +117,39 @@ impl Holders {
     /// Gives a hold back. Every successful [`acquire`](Self::acquire) is released exactly once, with
     /// the same kind.
     pub fn release(&self, kind: HolderKind, now: Moment) -> Release {
-        // Before the count falls: whoever sees zero also sees this moment.
+        let one = self.leaving(kind, now);
+        let before = self.word.fetch_sub(one, Ordering::AcqRel);
+        notice(kind, before, before.wrapping_sub(one))
+    }
+
+    /// Gives a hold back whose client has left before its answer. If nothing else holds the session, that
+    /// counts as a stream that closed; otherwise the others have the say. One step, so that of several who
+    /// leave together the last knows that it is.
+    pub fn release_unanswered(&self, kind: HolderKind, now: Moment) -> Release {
+        let one = self.leaving(kind, now);
+        let without = |word: u64| {
+            let word = word.wrapping_sub(one);
+            match word & COUNT_MASK {
+                0 => word | NOTIFY | EVER_STREAM,
+                _ => word,
+            }
+        };
+        let (Ok(before) | Err(before)) =
+            self.word
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some(without(word)));
+        notice(kind, before, without(before))
+    }
+
+    /// What the word falls by. The moment is stored before it does: whoever sees zero also sees the moment.
+    fn leaving(&self, kind: HolderKind, now: Moment) -> u64 {
         self.last_release.fetch_max(micros(now), Ordering::Release);
-        let (one, is_hold) = match kind {
-            HolderKind::Hold => (1 + HOLD_ONE, true),
+        match kind {
+            HolderKind::Hold => 1 + HOLD_ONE,
             HolderKind::Stream | HolderKind::Connection => {
                 self.streams.fetch_sub(1, Ordering::Relaxed);
-                (1, false)
+                1
             }
-            HolderKind::Request => (1, false),
-        };
-        let before = self.word.fetch_sub(one, Ordering::AcqRel);
-        debug_assert!(before & COUNT_MASK != 0, "released more often than acquired");
-        let after = before - one;
-        let last = after & COUNT_MASK == 0 && after & (NOTIFY | CLOSED) != 0;
-        let last_hold = is_hold && after & HOLD_MASK == 0;
-        if last || last_hold {
-            Release::Notify
-        } else {
-            Release::Quiet
+            HolderKind::Request => 1,
         }
     }
 
@@ -143,16 +167,28 @@ impl Holders {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Closes if nothing holds it. `true`: closed now, and no one can acquire any more.
-    #[must_use]
-    pub fn close_if_idle(&self) -> bool {
-        self.close_if(|s| s.holders == 0)
+    /// Closes if nothing has held it for `ttl`.
+    pub fn close_if_idle(&self, ttl: Duration, now: Moment) -> Idle {
+        let seen = self.snapshot();
+        if seen.holders > 0 {
+            return Idle::LookAgain(now + ttl);
+        }
+        // Read after the zero that it belongs to; read before, it could be older than a holder that left
+        // in between, and end a session that was in use a moment ago.
+        let ends = self.last_release() + ttl;
+        if ends > now {
+            Idle::LookAgain(ends)
+        } else if self.close_if_unchanged(seen.sequence) {
+            Idle::Closed
+        } else {
+            Idle::LookAgain(now + ttl)
+        }
     }
 
     /// Closes if nobody acquired since `sequence` was read.
     #[must_use]
     pub fn close_if_unchanged(&self, sequence: u16) -> bool {
-        self.close_if(|s| s.sequence == sequence)
+        self.change_if(|s| !s.closed && s.sequence == sequence, |word| word | CLOSED)
     }
 
     /// Closes whatever holds it; present holders still release.
@@ -160,18 +196,30 @@ impl Holders {
         self.word.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
-    /// Plain requests stop notifying the owner until the next stream or hold.
-    pub fn quieten(&self) {
-        self.word.fetch_and(!NOTIFY, Ordering::AcqRel);
+    /// Plain requests stop notifying the owner until the next stream or hold. Not if somebody acquired since
+    /// `sequence` was read: it may be that next one, and its leaving has to be heard.
+    pub fn quieten_if_unchanged(&self, sequence: u16) {
+        self.change_if(|s| s.sequence == sequence, |word| word & !NOTIFY);
     }
 
-    fn close_if(&self, condition: impl Fn(Snapshot) -> bool) -> bool {
+    fn change_if(&self, condition: impl Fn(Snapshot) -> bool, change: impl Fn(u64) -> u64) -> bool {
         self.word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                let now = decode(word);
-                (!now.closed && condition(now)).then_some(word | CLOSED)
+                condition(decode(word)).then(|| change(word))
             })
             .is_ok()
+    }
+}
+
+/// Whether a release that took the word from `before` to `after` concerns the owner.
+fn notice(kind: HolderKind, before: u64, after: u64) -> Release {
+    debug_assert!(before & COUNT_MASK != 0, "released more often than acquired");
+    let last = after & COUNT_MASK == 0 && after & (NOTIFY | CLOSED) != 0;
+    let last_hold = kind == HolderKind::Hold && after & HOLD_MASK == 0;
+    if last || last_hold {
+        Release::Notify
+    } else {
+        Release::Quiet
     }
 }
 
@@ -213,7 +261,7 @@ mod tests {
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release(HolderKind::Stream, at(1)), Release::Quiet);
         assert_eq!(h.release(HolderKind::Request, at(2)), Release::Notify);
-        h.quieten();
+        h.quieten_if_unchanged(h.snapshot().sequence);
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release(HolderKind::Request, at(3)), Release::Quiet);
         assert!(h.snapshot().ever_stream);
@@ -233,7 +281,8 @@ mod tests {
     fn a_closed_session_admits_nobody() {
         let h = Holders::new(at(0));
         assert!(h.acquire(HolderKind::Request));
-        assert!(!h.close_if_idle());
+        let ttl = Duration::from_millis(1);
+        assert_eq!(h.close_if_idle(ttl, at(7)), Idle::LookAgain(at(8)));
         h.close();
         assert!(!h.acquire(HolderKind::Request));
         assert_eq!(
@@ -251,6 +300,36 @@ mod tests {
         let _ = h.release(HolderKind::Request, at(1));
         assert!(!h.close_if_unchanged(armed));
         assert!(h.close_if_unchanged(h.snapshot().sequence));
+    }
+
+    #[test]
+    fn a_session_is_idle_from_its_last_release_on() {
+        let (h, ttl) = (Holders::new(at(0)), Duration::from_millis(10));
+        assert!(h.acquire(HolderKind::Request));
+        assert_eq!(h.release(HolderKind::Request, at(5)), Release::Quiet);
+        assert_eq!(h.close_if_idle(ttl, at(14)), Idle::LookAgain(at(15)));
+        assert_eq!(h.close_if_idle(ttl, at(15)), Idle::Closed);
+        assert!(!h.acquire(HolderKind::Request));
+    }
+
+    #[test]
+    fn who_came_after_the_look_is_not_quietened() {
+        let h = Holders::new(at(0));
+        let seen = h.snapshot().sequence;
+        assert!(h.acquire(HolderKind::Stream));
+        h.quieten_if_unchanged(seen);
+        assert_eq!(h.release(HolderKind::Stream, at(1)), Release::Notify);
+    }
+
+    #[test]
+    fn the_last_client_that_leaves_unanswered_counts_as_a_stream() {
+        let h = Holders::new(at(0));
+        assert!(h.acquire(HolderKind::Request));
+        assert!(h.acquire(HolderKind::Request));
+        assert_eq!(h.release_unanswered(HolderKind::Request, at(1)), Release::Quiet);
+        assert!(!h.snapshot().ever_stream, "another client is there");
+        assert_eq!(h.release_unanswered(HolderKind::Request, at(2)), Release::Notify);
+        assert!(h.snapshot().ever_stream);
     }
 
     #[test]

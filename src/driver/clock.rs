@@ -1,6 +1,7 @@
-//! The one place that turns the system's monotonic clock into the core's [`Moment`].
+//! The one place that turns the system's monotonic clock into the core's [`Moment`]. Through tokio, so that a
+//! simulation can pause it.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use crate::core::Moment;
 

@@ -1,12 +1,12 @@
 //! The cheap, cloneable side of the driver: what the proxy and the control plane talk to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::session::{ExpectedClient, Hold, Session};
+use super::departures::Departures;
+use super::session::{Hold, Session};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
 pub use crate::core::{KindChoice, Origin, Remains, Wait};
 use crate::worker::{Death, Logs, Sandboxing};
@@ -40,23 +40,20 @@ impl Attached {
 /// A grant on its way. If the client has left before it arrives, a session that was created for it ends
 /// like one whose client disconnected.
 #[derive(Debug)]
-pub(super) struct Granted {
-    attached: Attached,
-    client: Option<ExpectedClient>,
-}
+pub(super) struct Granted(Attached);
 
 impl Granted {
-    pub(super) fn new(attached: Attached) -> Self {
-        let created = attached.origin == Origin::Created;
-        let client = created.then(|| attached.session().expect_client());
-        Self { attached, client }
+    pub(super) fn new(mut attached: Attached) -> Self {
+        if attached.origin == Origin::Created {
+            attached.hold.expect_client();
+        }
+        Self(attached)
     }
 
     fn arrived(self) -> Attached {
-        if let Some(client) = self.client {
-            client.answered();
-        }
-        self.attached
+        let Self(mut attached) = self;
+        attached.hold.answered();
+        attached
     }
 }
 
@@ -159,8 +156,7 @@ pub(super) enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
-    /// Somebody left while waiting: set before the wake-up, so that a full mailbox loses nothing.
-    pub(super) left: Arc<AtomicBool>,
+    pub(super) departures: Arc<Departures>,
     pub(super) endings: broadcast::Sender<SessionRef>,
 }
 
@@ -240,7 +236,7 @@ impl Leave<'_> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.handle.left.store(true, Ordering::Release);
+            self.handle.departures.announce();
             // Only a wake-up: where the mailbox is full, the driver is awake and will see the flag.
             let _ = self.handle.commands.try_send(Command::Abandon);
         }

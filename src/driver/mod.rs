@@ -8,13 +8,14 @@
 mod attention;
 mod clock;
 mod crew;
+mod departures;
 mod handle;
 mod records;
 mod session;
+mod sync;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -26,9 +27,10 @@ pub use handle::{
     Attach, Attached, DriverGone, Handle, KindChoice, Origin, PoolView, Remains, SessionState, SessionView,
     Stopped, Wait,
 };
-pub use session::{ExpectedClient, Hold, Session};
+pub use session::{Hold, Session};
 
-use self::attention::Attention;
+use self::attention::{Attention, Listed};
+use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::config::{Config, Kind, Reuse};
@@ -74,9 +76,9 @@ pub struct Driver<C> {
     crew: C,
     config: Arc<Config>,
     clock: Clock,
-    attention: Arc<Attention>,
+    attention: Arc<Attention<Arc<Session>>>,
     commands: mpsc::Receiver<Command>,
-    left: Arc<AtomicBool>,
+    departures: Arc<Departures>,
     endings: broadcast::Sender<SessionRef>,
     waiters: HashMap<TicketId, Waiter>,
     last_ticket: u64,
@@ -92,10 +94,10 @@ impl<C: Crew> Driver<C> {
     pub fn new(config: Arc<Config>, crew: C) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(MAILBOX);
         let endings = broadcast::Sender::new(ENDINGS);
-        let left = Arc::new(AtomicBool::new(false));
+        let departures = Arc::new(Departures::new());
         let handle = Handle {
             commands: sender,
-            left: Arc::clone(&left),
+            departures: Arc::clone(&departures),
             endings: endings.clone(),
         };
         let clock = Clock::start();
@@ -110,9 +112,9 @@ impl<C: Crew> Driver<C> {
             crew,
             config,
             clock,
-            attention: Arc::default(),
+            attention: Arc::new(Attention::new()),
             commands,
-            left,
+            departures,
             endings,
             waiters: HashMap::new(),
             last_ticket: 0,
@@ -142,10 +144,13 @@ impl<C: Crew> Driver<C> {
                 Some(command) = self.commands.recv() => self.command(command),
                 () = sleep_until(deadline) => self.core.advance(self.clock.now()),
             }
-            if self.left.swap(false, Ordering::AcqRel) {
-                self.abandon_left();
-            }
             self.carry_out();
+            // After the grants that were decided just now: one to a client that has left comes back from its
+            // reply and is undone. Without a reply to go to, the hold that the core took for it would stay.
+            if self.departures.take() {
+                self.abandon_left();
+                self.carry_out();
+            }
         }
         // Who still asks is told that the driver is gone, instead of waiting for it.
         self.commands.close();
@@ -221,12 +226,12 @@ impl<C: Crew> Driver<C> {
     }
 
     fn attend(&mut self) {
-        for session in self.attention.take() {
-            // Before the core reads the holders: a release after this lists the session anew. Also for a
-            // session that has ended, whose worker may wait for its last holder.
-            session.listed.store(false, Ordering::Release);
-            self.core.attention(&session.name, self.clock.now());
-        }
+        let attention = Arc::clone(&self.attention);
+        // Also for a session that has ended, whose worker may wait for its last holder.
+        attention.attend(
+            |session| &session.listed,
+            |session| self.core.attention(&session.name, self.clock.now()),
+        );
     }
 
     fn command(&mut self, command: Command) {
@@ -421,7 +426,7 @@ impl<C: Crew> Driver<C> {
             holders,
             end: watch::Sender::new(None),
             attention: Arc::clone(&self.attention),
-            listed: AtomicBool::new(false),
+            listed: Listed::new(),
             clock: self.clock,
         };
         self.live.insert(name, Arc::new(session));
@@ -516,9 +521,9 @@ impl<C: Crew> Driver<C> {
 }
 
 /// Never, without a deadline.
-async fn sleep_until(deadline: Option<std::time::Instant>) {
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,6 @@
 //! the driver.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +10,7 @@ use crate::config::Kind;
 use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, Release, SessionRef, WorkerId};
 use crate::worker::Endpoint;
 
-use super::attention::Attention;
+use super::attention::{Attention, Listed};
 use super::clock::Clock;
 
 /// One incarnation of a session, bound to one worker. Shared by all data-plane threads.
@@ -24,9 +23,8 @@ pub struct Session {
     pub endpoint: Endpoint,
     pub(super) holders: Arc<Holders>,
     pub(super) end: watch::Sender<Option<EndReason>>,
-    pub(super) attention: Arc<Attention>,
-    /// On the attention list already; keeps that list bounded by the number of sessions.
-    pub(super) listed: AtomicBool,
+    pub(super) attention: Arc<Attention<Arc<Session>>>,
+    pub(super) listed: Listed,
     pub(super) clock: Clock,
 }
 
@@ -36,6 +34,7 @@ impl Session {
         self.holders.acquire(kind).then(|| Hold {
             session: Arc::clone(self),
             kind,
+            client: Client::Answered,
         })
     }
 
@@ -69,42 +68,16 @@ impl Session {
         tokio::time::timeout(limit, self.wait_end()).await.ok()
     }
 
-    /// For a client that is about to get a stream: should it leave before it is answered, that counts as a
-    /// stream that closed. Otherwise a client that dies while it connects would leave its worker behind
-    /// until the ttl.
-    pub fn expect_client(self: &Arc<Self>) -> ExpectedClient {
-        ExpectedClient {
-            session: Some(Arc::clone(self)),
-        }
-    }
-
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
     }
 }
 
-/// A client that has no answer yet; see [`Session::expect_client`].
-#[derive(Debug)]
-pub struct ExpectedClient {
-    session: Option<Arc<Session>>,
-}
-
-impl ExpectedClient {
-    /// It has its answer, whatever that is.
-    pub fn answered(mut self) {
-        self.session = None;
-    }
-}
-
-impl Drop for ExpectedClient {
-    fn drop(&mut self) {
-        // One holder may be this client's own request, on its way out. Others have the say themselves.
-        if let Some(session) = self.session.take()
-            && session.holders.snapshot().holders <= 1
-        {
-            drop(session.hold(HolderKind::Stream));
-        }
-    }
+/// Whether a holder's client has its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Expected,
+    Answered,
 }
 
 /// A holder; dropping it releases the session.
@@ -112,12 +85,29 @@ impl Drop for ExpectedClient {
 pub struct Hold {
     session: Arc<Session>,
     kind: HolderKind,
+    client: Client,
 }
 
 impl Hold {
     /// Wraps a hold that the core has already taken for this request.
     pub(super) fn granted(session: Arc<Session>, kind: HolderKind) -> Self {
-        Self { session, kind }
+        Self {
+            session,
+            kind,
+            client: Client::Answered,
+        }
+    }
+
+    /// Its client is about to get a stream, or a session of its own. Should it leave before it is answered,
+    /// that counts as a stream that closed, unless somebody else holds the session. Otherwise a client that
+    /// dies while it connects would leave its worker behind until the ttl.
+    pub fn expect_client(&mut self) {
+        self.client = Client::Expected;
+    }
+
+    /// The client has its answer, whatever that is.
+    pub fn answered(&mut self) {
+        self.client = Client::Answered;
     }
 
     pub fn session(&self) -> &Arc<Session> {
@@ -127,10 +117,13 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if self.session.holders.release(self.kind, self.session.now()) == Release::Notify
-            && !self.session.listed.swap(true, Ordering::AcqRel)
-        {
-            self.session.attention.push(Arc::clone(&self.session));
+        let session = &self.session;
+        let release = match self.client {
+            Client::Answered => session.holders.release(self.kind, session.now()),
+            Client::Expected => session.holders.release_unanswered(self.kind, session.now()),
+        };
+        if release == Release::Notify {
+            session.attention.list(&session.listed, || Arc::clone(session));
         }
     }
 }

@@ -19,6 +19,8 @@
 mod client;
 mod exec;
 mod fork;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod keeper;
 mod run;
 pub mod sandbox;

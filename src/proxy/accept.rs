@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Stage;
 use super::code::{Code, Problem};
 use super::fields::Trust;
-use super::forward::{self, Client};
+use super::forward::{self, Client, Upgrade};
 use super::framing::Limits;
 use super::gate::{Gate, Line, Phase};
 use super::thread::Thread;
@@ -32,6 +33,10 @@ use super::upstream::LocalTasks;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two attempts to accept when the process or the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without a request a connection gives its buffers back.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+/// Enough for most requests' first bytes; more comes with the next read.
+const FIRST_READ: usize = 2048;
 /// How long input is still read after a refusal, so that a reset does not overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_H2_STREAMS: u32 = 256;
@@ -159,12 +164,13 @@ async fn connection(
         _ = stage.wait_for(|s| *s != Stage::Serving) => return,
     };
     match preface {
-        Ok(Ok(Preface::Http2)) => http2(thread, stream, first, peer, trust, stage).await,
-        Ok(Ok(Preface::Http1)) => http1(thread, stream, first, peer, trust, stage).await,
+        // Boxed apart, so that neither takes the room of the other.
+        Ok(Ok(Preface::Http2)) => Box::pin(http2(thread, stream, first, peer, trust, stage)).await,
+        Ok(Ok(Preface::Http1)) => Box::pin(http1(thread, stream, first, peer, trust, stage)).await,
         Ok(Err(_)) => {}
         // A connection that never said anything is closed without a word.
         Err(_) if first.is_empty() => {}
-        Err(_) => refuse(stream, late(network.header_timeout)).await,
+        Err(_) => Box::pin(refuse(stream, late(network.header_timeout))).await,
     }
     drop(place);
 }
@@ -176,13 +182,11 @@ enum Preface {
 
 /// Reads until it is plain whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.3).
 async fn preface(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Preface> {
-    let mut chunk = [0; 4096];
     loop {
-        let n = stream.read(&mut chunk).await?;
-        if n == 0 {
+        first.reserve(FIRST_READ);
+        if stream.read_buf(first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        first.extend_from_slice(&chunk[..n]);
         let common = first.len().min(H2_PREFACE.len());
         if first[..common] != H2_PREFACE[..common] {
             return Ok(Preface::Http1);
@@ -219,26 +223,95 @@ async fn refuse(mut stream: TcpStream, problem: Problem) {
     let _ = timeout(LINGER, said).await;
 }
 
+/// A connection's requests. Between them, what it takes to serve one is given back.
 async fn http1(
     thread: Rc<Thread>,
-    stream: TcpStream,
-    first: Vec<u8>,
+    mut stream: TcpStream,
+    mut first: Vec<u8>,
     peer: SocketAddr,
     trust: Trust,
     mut stage: watch::Receiver<Stage>,
 ) {
     let network = &thread.config.network;
+    let line = Line::new();
+    let client = Client::new(peer, trust, Some(Rc::clone(&line)));
+    loop {
+        let served = Box::pin(serve(
+            &thread,
+            &client,
+            &line,
+            stream,
+            std::mem::take(&mut first),
+            &mut stage,
+        ));
+        stream = match served.await {
+            Some(Served::Parked(stream, early)) => {
+                first = early.into();
+                stream
+            }
+            Some(Served::Upgraded(stream, early, upgrade)) => {
+                let Ok((worker, first)) = upgrade.worker.await else {
+                    tunnel::ClientStream::reset(stream);
+                    return;
+                };
+                let Upgrade { talk, hold, .. } = upgrade;
+                let tunnel = tunnel::run(stream, early.freeze(), worker, first, talk, hold);
+                let end = Box::pin(tunnel).await;
+                tracing::debug!(%peer, ?end, "tunnel closed");
+                return;
+            }
+            Some(Served::Late(stream)) => {
+                return Box::pin(refuse(stream, late(network.header_timeout))).await;
+            }
+            Some(Served::Refused(stream, problem)) => return Box::pin(refuse(stream, problem)).await,
+            Some(Served::Done(stream)) => return Box::pin(linger(stream)).await,
+            None => return,
+        };
+        if !first.is_empty() {
+            continue;
+        }
+        let (_, since) = line.phase();
+        tokio::select! {
+            biased;
+            // News, or the client's end: hyper finds out which.
+            _ = stream.readable() => {}
+            _ = stage.wait_for(|s| *s != Stage::Serving) => return Box::pin(linger(stream)).await,
+            () = sleep_until(since + network.idle_timeout) => return Box::pin(linger(stream)).await,
+        }
+    }
+}
+
+/// What a connection has come to.
+enum Served {
+    /// Nothing is under way, and nothing has been for a while.
+    Parked(TcpStream, BytesMut),
+    /// The client's bytes after its request, and the worker's side of the tunnel.
+    Upgraded(TcpStream, BytesMut, Upgrade),
+    /// A head that did not come in time.
+    Late(TcpStream),
+    Refused(TcpStream, Problem),
+    Done(TcpStream),
+}
+
+/// Serves requests until there are none for a while; `None` if the connection broke.
+async fn serve(
+    thread: &Rc<Thread>,
+    client: &Rc<Client>,
+    line: &Rc<Line>,
+    stream: TcpStream,
+    first: Vec<u8>,
+    stage: &mut watch::Receiver<Stage>,
+) -> Option<Served> {
+    let network = &thread.config.network;
     let limits = Limits {
         size: network.max_header_size,
         fields: network.max_headers,
     };
-    let line = Line::new();
-    let gate = Gate::new(stream, &first, limits, Rc::clone(&line));
+    let gate = Gate::new(stream, &first, limits, Rc::clone(line));
     drop(first);
     let watch = gate.watch();
-    let client = Client::new(peer, trust, Some(Rc::clone(&line)));
     let service = service_fn(|request| {
-        let answer = forward::serve(Rc::clone(&thread), Rc::clone(&client), request);
+        let answer = forward::serve(Rc::clone(thread), Rc::clone(client), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http1::Builder::new();
@@ -252,8 +325,8 @@ async fn http1(
     if closing {
         Pin::new(&mut connection).graceful_shutdown();
     }
-    let mut alarm = pin!(sleep_until(Instant::now() + network.header_timeout));
-    let mut late_head = false;
+    let mut alarm = pin!(sleep_until(Instant::now() + PARK_AFTER));
+    let mut over = None;
     loop {
         let served = tokio::select! {
             biased;
@@ -269,24 +342,22 @@ async fn http1(
                 polled.map_err(io::Error::other).map(Some)
             }) => served,
             _ = stage.wait_for(|s| *s != Stage::Serving), if !closing => None,
-            () = alarm.as_mut() => match ripe(&line, network) {
-                Ok(next) => {
-                    alarm.as_mut().reset(next);
+            () = alarm.as_mut() => match Look::at(line, network) {
+                Look::Again(at) => {
+                    alarm.as_mut().reset(at);
                     continue;
                 }
-                Err(phase) => {
-                    if phase == Phase::Head {
-                        late_head = true;
-                        break;
-                    }
-                    None
+                Look::Close => None,
+                done => {
+                    over = Some(done);
+                    break;
                 }
             },
         };
         match served {
             Some(Err(e)) => {
-                tracing::trace!(%peer, error = %e, "connection broke");
-                return;
+                tracing::trace!(peer = %client.peer, error = %e, "connection broke");
+                return None;
             }
             Some(Ok(())) => break,
             None => {
@@ -299,27 +370,16 @@ async fn http1(
             }
         }
     }
-    let parts = connection.into_parts();
-    let Ok((stream, early)) = parts.io.into_parts() else {
-        return;
-    };
-    let upgrade = client.upgrade.borrow_mut().take();
-    if let Some(upgrade) = upgrade {
-        let Ok((worker, first)) = upgrade.worker.await else {
-            tunnel::ClientStream::reset(stream);
-            return;
-        };
-        // hyper's buffers are given back before a tunnel that may idle for hours.
-        drop(parts.read_buf);
-        let end = tunnel::run(stream, early.freeze(), worker, first, upgrade.talk, upgrade.hold).await;
-        tracing::debug!(%peer, ?end, "tunnel closed");
-    } else if late_head {
-        refuse(stream, late(network.header_timeout)).await;
-    } else if let Some(problem) = line.take_refusal() {
-        refuse(stream, problem).await;
-    } else {
-        linger(stream).await;
-    }
+    let (stream, early) = connection.into_parts().io.into_parts().ok()?;
+    Some(match over {
+        Some(Look::Park) => Served::Parked(stream, early),
+        Some(_) => Served::Late(stream),
+        None => match (client.upgrade.borrow_mut().take(), line.take_refusal()) {
+            (Some(upgrade), _) => Served::Upgraded(stream, early, upgrade),
+            (None, Some(problem)) => Served::Refused(stream, problem),
+            (None, None) => Served::Done(stream),
+        },
+    })
 }
 
 /// Closes so that the last answer is read even if input is left unread.
@@ -333,20 +393,30 @@ async fn linger(mut stream: TcpStream) {
     let _ = timeout(LINGER, gone).await;
 }
 
-/// When to look again, or what has lasted too long.
-fn ripe(line: &Line, network: &crate::config::Network) -> Result<Instant, Phase> {
-    let (phase, since) = line.phase();
-    let limit = match phase {
-        Phase::Idle => network.idle_timeout,
-        Phase::Head => network.header_timeout,
-        // Requests have no limit; look again when the next one may have begun and stalled.
-        Phase::Serving => return Ok(Instant::now() + network.header_timeout.min(network.idle_timeout)),
-    };
-    let due = since + limit;
-    if due <= Instant::now() {
-        return Err(phase);
+/// What to do with a connection that has been left alone for a moment.
+enum Look {
+    Again(Instant),
+    /// It has idled a while.
+    Park,
+    /// It has idled too long.
+    Close,
+    /// Its head has been incomplete too long.
+    Late,
+}
+
+impl Look {
+    fn at(line: &Line, network: &crate::config::Network) -> Self {
+        let now = Instant::now();
+        let (phase, since) = line.phase();
+        match phase {
+            Phase::Idle if since + network.idle_timeout <= now => Self::Close,
+            Phase::Idle if since + PARK_AFTER <= now && line.is_flushed() => Self::Park,
+            Phase::Head if since + network.header_timeout <= now => Self::Late,
+            Phase::Head => Self::Again((since + network.header_timeout).min(now + PARK_AFTER)),
+            // Requests have no limit; look again when the next one may have begun and stalled.
+            Phase::Idle | Phase::Serving => Self::Again(now + PARK_AFTER),
+        }
     }
-    Ok(due.min(Instant::now() + network.header_timeout))
 }
 
 async fn http2(

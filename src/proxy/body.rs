@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::gate::Line;
-use super::upstream::{Bound, Http1Sender};
+use super::upstream::{Bound, Http1, quiet};
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
 
@@ -266,8 +266,8 @@ type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
 /// An answer on its way to the client.
 pub(crate) struct WorkerBody {
     inner: Incoming,
-    /// Goes back to the pool at the end.
-    connection: Option<(Http1Sender, Rc<Bound>)>,
+    /// Drives the body, and goes back to the pool at the end.
+    connection: Option<(Http1, Rc<Bound>)>,
     session: Arc<Session>,
     delimited: Delimited,
     /// Resolves when the session ends, for workers that outlive it.
@@ -288,7 +288,7 @@ impl fmt::Debug for WorkerBody {
 impl WorkerBody {
     pub(crate) fn new(
         inner: Incoming,
-        connection: Option<(Http1Sender, Rc<Bound>)>,
+        connection: Option<(Http1, Rc<Bound>)>,
         delimited: Delimited,
         hold: Hold,
         served: Served,
@@ -315,9 +315,22 @@ impl WorkerBody {
         body
     }
 
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some((connection, _)) = &mut self.connection else {
+            return Pin::new(&mut self.inner).poll_frame(cx);
+        };
+        let ready = Pin::new(&mut self.inner).poll_frame(&mut quiet());
+        if ready.is_ready() {
+            return ready;
+        }
+        // Its end is the body's too.
+        let _ = connection.poll(cx);
+        Pin::new(&mut self.inner).poll_frame(&mut quiet())
+    }
+
     fn complete(&mut self) {
-        if let Some((sender, bound)) = self.connection.take() {
-            bound.give_back(sender);
+        if let Some((connection, bound)) = self.connection.take() {
+            bound.give_back(connection);
         }
         self.served.now();
         self.hold = None;
@@ -337,7 +350,7 @@ impl HttpBody for WorkerBody {
             return Poll::Ready(Some(Err(Cut::SessionEnded(reason))));
         }
         if self.news.is_none() {
-            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            match ready!(self.poll_inner(cx)) {
                 Some(Ok(frame)) => {
                     if self.inner.is_end_stream() && self.delimited == Delimited::ByMessage {
                         self.complete();

@@ -7,8 +7,8 @@ use http::header::{
     TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -22,50 +22,63 @@ pub(crate) enum Trust {
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    // One pass over the few fields there are is cheaper than a look-up of each that may not pass.
     let mut named: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|b| *b == b',') {
-            let token = token.trim_ascii();
-            // These two are handled by name below and would only cost a look-up.
-            if !token.eq_ignore_ascii_case(b"close")
-                && !token.eq_ignore_ascii_case(b"keep-alive")
-                && let Ok(name) = HeaderName::from_bytes(token)
+    let mut trailers = false;
+    for (name, value) in &*headers {
+        if *name == CONNECTION {
+            named.extend(value.as_bytes().split(|b| *b == b',').filter_map(|token| {
+                let token = token.trim_ascii();
+                // These two are among the fields below, and naming them would only cost a look-up.
+                let known = token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive");
                 // `TE: trailers` is re-issued, and needs to be named by whoever sends it.
-                && name != TE
-            {
-                named.push(name);
-            }
+                HeaderName::from_bytes(token)
+                    .ok()
+                    .filter(|name| !known && *name != TE)
+            }));
         }
-    }
-    for name in headers.keys() {
-        if name.as_str().starts_with("x-herd-") {
+        if *name == TE {
+            trailers |= names(value, b"trailers");
+        }
+        if concerns_one_connection(name) || name.as_str().starts_with("x-herd-") {
             named.push(name.clone());
         }
     }
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        &CONNECTION,
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHENTICATE,
-        &PROXY_AUTHORIZATION,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    if let Some(te) = headers.remove(TE)
-        && names(&te, b"trailers")
-    {
+    if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Says who the client is. `host` is what it asked for.
-pub(crate) fn forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<&HeaderValue>, trust: Trust) {
-    let peer = peer.to_canonical().to_string();
+fn concerns_one_connection(name: &HeaderName) -> bool {
+    [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]
+    .contains(name)
+}
+
+/// A client's address as `X-Forwarded-For` names it.
+pub(crate) fn address(peer: IpAddr) -> HeaderValue {
+    // Addresses are plain ASCII.
+    HeaderValue::try_from(peer.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Says who the client is. `peer` is its [`address`], `host` is what it asked for.
+pub(crate) fn forwarded(
+    headers: &mut HeaderMap,
+    peer: &HeaderValue,
+    host: Option<&HeaderValue>,
+    trust: Trust,
+) {
     let chain = match (trust, headers.get(&X_FORWARDED_FOR)) {
         (Trust::TrustedProxy, Some(_)) => {
             let mut chain = Vec::new();
@@ -78,9 +91,7 @@ pub(crate) fn forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<&Hea
         }
         _ => None,
     };
-    if let Some(value) = chain.or_else(|| HeaderValue::try_from(peer).ok()) {
-        headers.insert(&X_FORWARDED_FOR, value);
-    }
+    headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.clone()));
     if trust == Trust::Untrusted {
         headers.remove(FORWARDED);
     }
@@ -162,9 +173,9 @@ mod tests {
             ("x-forwarded-host", "a"),
         ];
         let host = HeaderValue::from_static("b");
-        let peer: IpAddr = [127, 0, 0, 1].into();
+        let peer = address([127, 0, 0, 1].into());
         let mut headers = map(&sent);
-        forwarded(&mut headers, peer, Some(&host), Trust::Untrusted);
+        forwarded(&mut headers, &peer, Some(&host), Trust::Untrusted);
         let own = [
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-proto", "http"),
@@ -172,7 +183,7 @@ mod tests {
         ];
         assert_eq!(headers, map(&own));
         let mut headers = map(&sent);
-        forwarded(&mut headers, peer, Some(&host), Trust::TrustedProxy);
+        forwarded(&mut headers, &peer, Some(&host), Trust::TrustedProxy);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 127.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a");

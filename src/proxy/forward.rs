@@ -27,10 +27,10 @@ use super::code::{Code, Problem};
 use super::fields::{self, Trust};
 use super::gate::Line;
 use super::identity;
-use super::send::{BROKEN_BODY, send_http1, send_http2};
+use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Thread, ended};
 use super::tunnel::Talk;
-use super::upstream::{Bound, Http1Sender, WorkerIo};
+use super::upstream::{Bound, Http1, WorkerIo};
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, Origin};
@@ -44,6 +44,8 @@ const MAX_REWRITE: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
+    /// As workers are told of it.
+    address: HeaderValue,
     pub(crate) trust: Trust,
     /// HTTP/1 only.
     pub(crate) line: Option<Rc<Line>>,
@@ -65,6 +67,7 @@ impl Client {
     pub(crate) fn new(peer: SocketAddr, trust: Trust, line: Option<Rc<Line>>) -> Rc<Self> {
         Rc::new(Self {
             peer,
+            address: fields::address(peer.ip()),
             trust,
             line,
             upgrade: RefCell::new(None),
@@ -182,22 +185,27 @@ async fn forward(
     }
     check!(one_host(&request));
     let sources = &thread.config.session;
-    let id = check!(identity::session_id(sources, request.headers(), request.uri())).into_owned();
-    story.session.push_str(&id);
+    story.session = check!(identity::session_id(sources, request.headers(), request.uri())).into_owned();
+    let id = story.session.as_str();
     let kind = check!(identity::kind(&thread.config, request.headers(), request.uri()));
     let manner = identity::manner(request.headers());
     let mode = check!(Mode::of(&request));
     let expects = expects_continue(&request);
     let upload = Rc::clone(&story.upload);
     let mut request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
-    let claimed = {
-        let claim = std::pin::pin!(thread.claim(&id, kind, manner));
-        tokio::select! {
-            biased;
-            claimed = claim => claimed,
-            () = request.body_mut().read_ahead(), if !expects => {
-                let problem = Problem::new(Code::BadRequest, BROKEN_BODY);
-                return Err(Failure { problem, served });
+    let claimed = match thread.claim_known(id, kind) {
+        Some(claimed) => claimed,
+        // Boxed, like everything that few requests need: what every request moves and keeps should be small.
+        None => {
+            let claim = Box::pin(thread.claim(id, kind, manner));
+            let broken = Box::pin(request.body_mut().read_ahead());
+            tokio::select! {
+                biased;
+                claimed = claim => claimed,
+                () = broken, if !expects => {
+                    let problem = Problem::new(Code::BadRequest, BROKEN_BODY);
+                    return Err(Failure { problem, served });
+                }
             }
         }
     };
@@ -212,7 +220,7 @@ async fn forward(
         client.hold_connection(&claim);
     }
     let host = fields::client_host(request.headers(), request.uri());
-    let label = Label::of(thread, &id, &claim);
+    let label = Label::of(thread, &claim);
     let exchange = Exchange {
         thread,
         client,
@@ -221,8 +229,8 @@ async fn forward(
     };
     match mode {
         Mode::Plain => exchange.plain(request, claim, upload, served).await,
-        Mode::Upgrade(protocol) => exchange.upgrade(request, claim, protocol, served).await,
-        Mode::WebSocketOverHttp2 => exchange.websocket_over_h2(request, claim, served).await,
+        Mode::Upgrade(protocol) => Box::pin(exchange.upgrade(request, claim, protocol, served)).await,
+        Mode::WebSocketOverHttp2 => Box::pin(exchange.websocket_over_h2(request, claim, served)).await,
     }
 }
 
@@ -289,7 +297,7 @@ struct Label {
 }
 
 impl Label {
-    fn of(thread: &Thread, id: &str, claim: &Claim) -> Self {
+    fn of(thread: &Thread, claim: &Claim) -> Self {
         let name = thread.config.session.headers.first();
         let timing = if claim.queued.is_zero() && claim.starting.is_zero() {
             HeaderValue::from_static("queue;dur=0, start;dur=0")
@@ -304,8 +312,7 @@ impl Label {
         };
         Self {
             name: name.cloned().unwrap_or(HeaderName::from_static("x-session-id")),
-            // A session id is plain ASCII.
-            id: HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("")),
+            id: claim.bound.id.clone(),
             origin: claim.origin,
             timing,
         }
@@ -339,7 +346,7 @@ impl Exchange<'_> {
         fields::strip(&mut parts.headers);
         fields::forwarded(
             &mut parts.headers,
-            self.client.peer.ip(),
+            &self.client.address,
             self.host.as_ref(),
             self.client.trust,
         );
@@ -392,21 +399,15 @@ impl Exchange<'_> {
                 }
             });
         }
-        let sent = async {
-            match bound.session.kind.protocol {
-                Protocol::Http1 => send_http1(&bound, request).await,
-                Protocol::H2 => send_http2(&bound, request).await,
-            }
-        };
         let result = if bound.session.kind.reuse == Reuse::AfterSession {
             tokio::select! {
-                result = sent => result,
-                reason = bound.session.wait_end() => {
+                result = Box::pin(send(&bound, request)) => result,
+                reason = Box::pin(bound.session.wait_end()) => {
                     return Err(Failure { problem: ended(&reason), served });
                 }
             }
         } else {
-            sent.await
+            send(&bound, request).await
         };
         match result {
             Ok((response, connection)) => {
@@ -416,7 +417,7 @@ impl Exchange<'_> {
                     .await)
             }
             Err(lost) => Err(Failure {
-                problem: lost.problem(&bound, &upload).await,
+                problem: Box::pin(lost.problem(&bound, &upload)).await,
                 served,
             }),
         }
@@ -425,7 +426,7 @@ impl Exchange<'_> {
     async fn answer(
         &self,
         response: Response<Incoming>,
-        connection: Option<(Http1Sender, Rc<Bound>)>,
+        connection: Option<(Http1, Rc<Bound>)>,
         bound: &Rc<Bound>,
         hold: Hold,
         served: Served,
@@ -447,9 +448,7 @@ impl Exchange<'_> {
         self.label.put(&mut parts.headers);
         parts.version = Version::HTTP_11;
         if let Some(from) = self.debugger_rewrite(bound, &parts, &incoming, is_head) {
-            return self
-                .rewrite(parts, incoming, connection, hold, served, &from)
-                .await;
+            return Box::pin(self.rewrite(parts, incoming, connection, hold, served, &from)).await;
         }
         let body = WorkerBody::new(incoming, connection, delimited, hold, served);
         Response::from_parts(parts, Body::Worker(body))
@@ -479,20 +478,24 @@ impl Exchange<'_> {
         &self,
         mut parts: http::response::Parts,
         incoming: Incoming,
-        connection: Option<(Http1Sender, Rc<Bound>)>,
+        connection: Option<(Http1, Rc<Bound>)>,
         hold: Hold,
         served: Served,
         own: &str,
     ) -> Response<Body> {
-        let Ok(whole) = Limited::new(incoming, MAX_REWRITE).collect().await else {
+        let mut body = WorkerBody::new(
+            incoming,
+            connection,
+            Delimited::ByMessage,
+            hold,
+            Served::default(),
+        );
+        let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
             let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
             return problem
                 .into_response(&HeaderMap::new())
                 .map(|bytes| Body::own(bytes, served));
         };
-        if let Some((sender, bound)) = connection {
-            bound.give_back(sender);
-        }
         let whole = whole.to_bytes();
         let bytes = match (
             std::str::from_utf8(&whole),
@@ -506,7 +509,6 @@ impl Exchange<'_> {
         parts
             .headers
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        drop(hold);
         Response::from_parts(parts, Body::own(bytes, served))
     }
 }

@@ -50,6 +50,11 @@ enum Version {
 }
 
 impl Head {
+    /// Nothing was judged yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.scanned == 0
+    }
+
     /// `Some((bytes, framing))` once `input`, which only grows between calls, holds the whole head.
     pub(crate) fn judge(
         &mut self,
@@ -96,7 +101,7 @@ impl Head {
         let Some(colon) = line.iter().position(|b| *b == b':') else {
             return Err(bad("a header field has no colon"));
         };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let (name, value) = (&line[..colon], unpadded(&line[colon + 1..]));
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(bad(
                 "a header field's name has a character that is not allowed there",
@@ -182,6 +187,14 @@ fn too_large(limits: Limits) -> Problem {
         Code::HeaderTooLarge,
         format!("the request head is larger than {} bytes", limits.size),
     )
+}
+
+/// Without the white space that may stand around a value (RFC 9110 section 5.6.3): a stray carriage return is none.
+fn unpadded(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// RFC 9110 section 5.6.2.
@@ -346,6 +359,8 @@ mod tests {
             "Host: a\r\nX: 1\r\n folded\r\n",
             "Host: a\nX: 1\r\n",
             "Host: a\r\nX: 1\rY: 2\r\n",
+            "Host: a\r\nContent-Length: 2\r\r\n",
+            "Host: a\r\nContent-Length: \x0c2\r\n",
             "Host: a\r\nno colon\r\n",
             "Host: a\r\n: empty\r\n",
         ] {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::code::Problem;
 use super::framing::{BodyFraming, Chunks, Head, Limits};
+use super::gather::{self, Gathered};
 use crate::sys::fd::retry;
 
 const SCRATCH: usize = 64 * 1024;
@@ -50,6 +51,8 @@ pub(crate) struct Line {
     refused: RefCell<Option<Problem>>,
     /// Woken when the next request may be judged.
     next: RefCell<Option<Waker>>,
+    /// Every byte of an answer that was begun has gone to the socket.
+    flushed: Cell<bool>,
     /// Input lies in the socket that readiness no longer tells of.
     unread: Cell<bool>,
 }
@@ -60,6 +63,7 @@ impl Line {
             phase: Cell::new((Phase::Idle, Instant::now())),
             refused: RefCell::new(None),
             next: RefCell::new(None),
+            flushed: Cell::new(true),
             unread: Cell::new(false),
         })
     }
@@ -75,6 +79,10 @@ impl Line {
         if let Some(waker) = self.next.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.get()
     }
 
     /// The request that could not be let through, if there was one.
@@ -100,6 +108,14 @@ enum Expect {
     Chunks(Chunks),
     /// A request was refused; nothing more is read.
     Nothing,
+}
+
+/// What a read has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    Pending,
+    Passed,
+    End,
 }
 
 /// Notices that the client has left while a request is served and nobody reads.
@@ -186,28 +202,53 @@ impl Gate {
         Ok((io, self.pending))
     }
 
-    /// Reads once into `pending`; 0 means the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+    /// Reads once into `pending`, or straight through to hyper if that is all there is to it.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        to: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<Filled>> {
         READ.with_borrow_mut(|scratch| {
             let most = most.min(scratch.len());
-            let mut io = self.io.borrow_mut();
-            if self.line.unread.get() {
-                let read = retry(|| recv(io.as_raw_fd(), &mut scratch[..most], MsgFlags::empty()));
-                self.line.unread.set(read == Ok(most));
-                match read {
-                    Err(nix::Error::EAGAIN) => {}
-                    Err(e) => return Poll::Ready(Err(e.into())),
-                    Ok(n) => {
-                        self.pending.extend_from_slice(&scratch[..n]);
-                        return Poll::Ready(Ok(n));
-                    }
-                }
+            let n = ready!(self.poll_recv(cx, &mut scratch[..most]))?;
+            let read = &scratch[..n];
+            if read.is_empty() {
+                return Poll::Ready(Ok(Filled::End));
             }
-            let mut buf = ReadBuf::new(&mut scratch[..most]);
-            ready!(Pin::new(&mut *io).poll_read(cx, &mut buf))?;
-            self.pending.extend_from_slice(buf.filled());
-            Poll::Ready(Ok(buf.filled().len()))
+            if self.pending.is_empty() && self.is_plain_request(read) && read.len() <= to.remaining() {
+                self.line.enter(Phase::Serving);
+                to.put_slice(read);
+                return Poll::Ready(Ok(Filled::Passed));
+            }
+            self.pending.extend_from_slice(read);
+            Poll::Ready(Ok(Filled::Pending))
         })
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut io = self.io.borrow_mut();
+        if self.line.unread.get() {
+            let read = retry(|| recv(io.as_raw_fd(), into, MsgFlags::empty()));
+            self.line.unread.set(read == Ok(into.len()));
+            match read {
+                Err(nix::Error::EAGAIN) => {}
+                read => return Poll::Ready(Ok(read?)),
+            }
+        }
+        let mut buf = ReadBuf::new(into);
+        ready!(Pin::new(&mut *io).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Whether the input is one whole request without a body, the next to be served: most are.
+    fn is_plain_request(&self, input: &[u8]) -> bool {
+        matches!(&self.expect, Expect::Head(head) if head.is_new())
+            && self.line.phase().0 != Phase::Serving
+            && matches!(
+                Head::default().judge(input, self.limits),
+                Ok(Some((len, BodyFraming::Length(0)))) if len == input.len()
+            )
     }
 
     /// Moves as much from `pending` to `passed` as may pass. Whether anything did.
@@ -294,8 +335,9 @@ impl Read for Gate {
             if most == 0 {
                 return Poll::Pending;
             }
-            if ready!(self.poll_fill(cx, most))? == 0 {
-                return Poll::Ready(Ok(()));
+            match ready!(self.poll_fill(cx, most, &mut buf))? {
+                Filled::Pending => {}
+                Filled::Passed | Filled::End => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -303,10 +345,13 @@ impl Read for Gate {
 
 impl Write for Gate {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.line.flushed.set(false);
         Pin::new(&mut *self.io.borrow_mut()).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written everything.
+        self.line.flushed.set(true);
         Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx)
     }
 
@@ -324,6 +369,12 @@ impl Write for Gate {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.io.borrow_mut()).poll_write_vectored(cx, bufs)
+        self.line.flushed.set(false);
+        let mut io = self.io.borrow_mut();
+        let io = Pin::new(&mut *io);
+        gather::write(bufs, |gathered| match gathered {
+            Gathered::One(bytes) => io.poll_write(cx, bytes),
+            Gathered::Many(bufs) => io.poll_write_vectored(cx, bufs),
+        })
     }
 }

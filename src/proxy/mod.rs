@@ -13,7 +13,7 @@
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
-//! | `fields`, `body`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
+//! | `fields`, `body`, `gather`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
 //! | `code` | every error that herd makes |
 //!
 //! It never starts, stops or counts workers: it asks the driver for a session once, and from then on only
@@ -25,7 +25,10 @@ mod code;
 mod fields;
 mod forward;
 mod framing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod gate;
+mod gather;
 mod identity;
 mod send;
 mod splice;
@@ -41,11 +44,11 @@ mod tests;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -129,13 +132,14 @@ impl Server {
                 stages: stages.clone(),
                 running: running.clone(),
             };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let (built, outcome) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new()
                 .name(format!("data-{index}"))
-                .spawn(move || share.run(runtime, listener))?;
+                .spawn(move || share.run(listener, &built))?;
             proxy.threads.push(thread);
+            outcome
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("a data-plane thread ended at once")))?;
         }
         Ok(proxy)
     }
@@ -151,7 +155,7 @@ struct Share {
 }
 
 impl Share {
-    fn run(self, runtime: tokio::runtime::Runtime, listener: TcpListener) {
+    fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             config,
             driver,
@@ -159,8 +163,20 @@ impl Share {
             stages,
             running,
         } = self;
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
+        // Made on the thread that it stays on.
+        let runtime = match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+        {
+            Ok(runtime) => runtime,
+            Err(e) => {
+                // Whoever started this thread waits for it.
+                let _ = built.send(Err(e));
+                return;
+            }
+        };
+        let _ = built.send(Ok(()));
+        runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
                     accept::run(thread::Thread::new(config, driver), listener, places, stages).await
@@ -169,7 +185,6 @@ impl Share {
             }
         });
         // The tasks go first, and with them every hold; only then is this thread done.
-        drop(local);
         drop(runtime);
         drop(running);
     }

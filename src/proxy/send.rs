@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use super::body::{ClientBody, Fate, Upload};
 use super::code::{Code, Problem};
 use super::thread::ended;
-use super::upstream::{Bound, Http1Sender, WorkerIo};
+use super::upstream::{Bound, Http1, WorkerIo};
+use crate::config::Protocol;
 
 /// How long a broken worker connection may wait for the news that the worker crashed.
 const NEWS: Duration = Duration::from_millis(250);
@@ -49,17 +50,27 @@ impl Lost {
     }
 }
 
-pub(crate) async fn send_http1(
+pub(crate) async fn send(
+    bound: &Rc<Bound>,
+    request: Request<ClientBody>,
+) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
+    match bound.session.kind.protocol {
+        Protocol::Http1 => send_http1(bound, request).await,
+        Protocol::H2 => Box::pin(send_http2(bound, request)).await,
+    }
+}
+
+async fn send_http1(
     bound: &Rc<Bound>,
     mut request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
+) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
     loop {
-        let (mut sender, fresh) = match bound.pooled() {
-            Some(sender) => (sender, false),
-            None => (bound.connect().await.map_err(Lost::Connect)?, true),
+        let (mut connection, fresh) = match bound.pooled() {
+            Some(connection) => (connection, false),
+            None => (Box::pin(bound.connect()).await.map_err(Lost::Connect)?, true),
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, Some(sender))),
+        match connection.exchange(request).await {
+            Ok(response) => return Ok((response, Some(connection))),
             Err(mut e) => match e.take_message() {
                 // Not a byte of it was written: the pooled connection had been closed meanwhile.
                 Some(unsent) if !fresh => request = unsent,
@@ -69,10 +80,10 @@ pub(crate) async fn send_http1(
     }
 }
 
-pub(crate) async fn send_http2(
+async fn send_http2(
     bound: &Bound,
     request: Request<ClientBody>,
-) -> Result<(Response<Incoming>, Option<Http1Sender>), Lost> {
+) -> Result<(Response<Incoming>, Option<Http1>), Lost> {
     let mut sender = bound.http2().await.map_err(Lost::Connect)?;
     sender.ready().await.map_err(Lost::Exchange)?;
     let response = sender.send_request(request).await.map_err(Lost::Exchange)?;

@@ -45,34 +45,33 @@ impl Thread {
         })
     }
 
-    /// The session of this id, bound to a worker. Visits the driver only if this thread does not know
-    /// the session yet, or it has ended.
+    /// A hold on the session of this id, if this thread knows it and it has not ended. Never visits the driver.
+    pub(crate) fn claim_known(&self, id: &str, kind: KindChoice) -> Option<Result<Claim, Refused>> {
+        let bound = Rc::clone(self.sessions.borrow().get(id)?);
+        let hold = bound.session.hold(HolderKind::Request)?;
+        if let KindChoice::Named(kind) = kind
+            && kind != bound.session.kind_id
+        {
+            return Some(Err(Refused::Refusal(Refusal::WorkerMismatch {
+                bound_to: bound.session.kind_id,
+            })));
+        }
+        Some(Ok(Claim {
+            bound,
+            hold,
+            origin: Origin::Reused,
+            queued: Duration::ZERO,
+            starting: Duration::ZERO,
+        }))
+    }
+
+    /// The session of this id, bound to a worker, which is started if need be.
     pub(crate) async fn claim(
         &self,
         id: &str,
         kind: KindChoice,
         (wait, remains): (Wait, Remains),
     ) -> Result<Claim, Refused> {
-        let known = self.sessions.borrow().get(id).cloned();
-        if let Some(bound) = known
-            && let Some(hold) = bound.session.hold(HolderKind::Request)
-        {
-            if let KindChoice::Named(kind) = kind
-                && kind != bound.session.kind_id
-            {
-                return Err(Refused::Refusal(Refusal::WorkerMismatch {
-                    bound_to: bound.session.kind_id,
-                }));
-            }
-            let zero = Duration::ZERO;
-            return Ok(Claim {
-                bound,
-                hold,
-                origin: Origin::Reused,
-                queued: zero,
-                starting: zero,
-            });
-        }
         let id = SessionId::parse(id.as_bytes())
             .map_err(|e| Refused::Problem(Problem::new(Code::IdInvalid, e.to_string())))?;
         let attach = Attach {

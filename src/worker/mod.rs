@@ -3,6 +3,8 @@
 mod endpoint;
 mod environment;
 mod escape;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod logs;
 mod output;
 mod ports;

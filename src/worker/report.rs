@@ -2,17 +2,22 @@
 
 use std::os::fd::OwnedFd;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
 use crate::core::{Exit, Limit, Status};
 use crate::launcher::Report;
 use crate::sandbox::cgroup::Outcome;
 
+/// No report comes near this, in bytes; what is longer is not one.
+const LINE_MAX: usize = 64 * 1024;
+
 /// Reads the status pipe.
 #[derive(Debug)]
 pub(super) struct ReportReader {
-    lines: Lines<BufReader<pipe::Receiver>>,
+    pipe: BufReader<pipe::Receiver>,
+    /// What has come of the present line, up to its limit.
+    line: Vec<u8>,
     created: bool,
     exec_failure: Option<String>,
     status: Option<Status>,
@@ -21,9 +26,9 @@ pub(super) struct ReportReader {
 
 impl ReportReader {
     pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
-        let lines = BufReader::new(pipe::Receiver::from_owned_fd(fd)?).lines();
         Ok(Self {
-            lines,
+            pipe: BufReader::new(pipe::Receiver::from_owned_fd(fd)?),
+            line: Vec::new(),
             created: false,
             exec_failure: None,
             status: None,
@@ -84,11 +89,32 @@ impl ReportReader {
         })
     }
 
+    /// Takes in one line. Cancel-safe: nothing is lost between two awaits.
     async fn next(&mut self) -> bool {
-        let Ok(Some(line)) = self.lines.next_line().await else {
-            return false;
-        };
-        match serde_json::from_str(&line) {
+        loop {
+            let Ok(some) = self.pipe.fill_buf().await else {
+                return false;
+            };
+            let end = some.iter().position(|b| *b == b'\n');
+            let here = end.unwrap_or(some.len());
+            // One byte over the limit is kept: it tells a long line from one that just fits.
+            let room = (LINE_MAX + 1).saturating_sub(self.line.len());
+            self.line.extend_from_slice(&some[..here.min(room)]);
+            let over = some.is_empty();
+            self.pipe.consume(here + usize::from(end.is_some()));
+            if end.is_some() || (over && !self.line.is_empty()) {
+                break;
+            }
+            if over {
+                return false;
+            }
+        }
+        let line = std::mem::take(&mut self.line);
+        if line.len() > LINE_MAX {
+            tracing::warn!("a keeper is not understood: a line of more than {LINE_MAX} bytes");
+            return true;
+        }
+        match serde_json::from_slice(&line) {
             Ok(Report::ExecFailed { message }) => self.exec_failure = Some(message),
             Ok(Report::Created) => self.created = true,
             // The first word counts: the program's own end, before what follows from it.

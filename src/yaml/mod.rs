@@ -10,6 +10,8 @@
 //! What a file may say is not known here: herd.yaml is `config`'s, a recipe is `bundle`'s.
 
 mod deserialize;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 pub(crate) mod problem;
 mod tree;
 

@@ -42,7 +42,18 @@ impl Problem {
             ..
         } = self;
         let separator = if path.is_empty() { "" } else { ": " };
-        format!("{line}:{column}: {path}{separator}{message}")
+        let mut shown = format!("{line}:{column}: ");
+        // Keys and values of the file are in both, and a terminal may be where this goes.
+        for char in [path.as_str(), separator, message]
+            .into_iter()
+            .flat_map(str::chars)
+        {
+            match char.is_control() {
+                true => shown.extend(char.escape_default()),
+                false => shown.push(char),
+            }
+        }
+        shown
     }
 }
 

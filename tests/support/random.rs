@@ -21,7 +21,7 @@ pub(crate) fn rounds(test: &str, usual: u64, mut round: impl FnMut(Random)) {
     for seed in seeds {
         // The harness shows it with the failure, and with no success.
         eprintln!("HERD_FUZZ_SEED={seed} cargo test --test integration {test}");
-        round(Random(seed));
+        round(Random::seeded(seed));
     }
 }
 

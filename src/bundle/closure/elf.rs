@@ -71,7 +71,12 @@ impl Abi {
 impl Elf {
     /// Reads the file at `path`; `None` if it is something other than an ELF executable or library.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let cache = ReadCache::new(std::fs::File::open(path)?);
+        Self::parse(std::fs::File::open(path)?)
+    }
+
+    /// As [`Elf::read`], from an open file or anything like one.
+    pub(super) fn parse(file: impl io::Read + io::Seek) -> io::Result<Option<Self>> {
+        let cache = ReadCache::new(file);
         let Ok(ident) = (&cache).read_bytes_at(0, 20) else {
             return Ok(None);
         };
@@ -137,7 +142,9 @@ fn token(text: &str, name: &str, value: &str) -> String {
         .replace(&format!("${name}"), value)
 }
 
-fn parse<H: FileHeader<Endian = Endianness>>(cache: &ReadCache<std::fs::File>) -> object::read::Result<Elf> {
+fn parse<H: FileHeader<Endian = Endianness>>(
+    cache: &ReadCache<impl io::Read + io::Seek>,
+) -> object::read::Result<Elf> {
     let header = H::parse(cache)?;
     let endian = header.endian()?;
     let segments = header.program_headers(endian, cache)?;

@@ -80,7 +80,7 @@ impl Opened {
 }
 
 /// The loader's order (`_dl_cache_libcmp`): digits as numbers, and after everything that is none.
-fn compare(a: &[u8], b: &[u8]) -> Ordering {
+pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
         match (a.first(), b.first()) {

@@ -8,6 +8,8 @@
 
 mod companions;
 mod elf;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod gather;
 mod libraries;
 mod loader_cache;

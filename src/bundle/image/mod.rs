@@ -9,6 +9,8 @@ mod archive;
 mod blobs;
 mod compression;
 mod document;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod layer;
 mod source;
 mod stream;

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use build::{BuildError, Network, Progress, build};
+#[cfg(any(fuzzing, test))]
+pub(super) use read::parse;
 pub use read::{FILE, RecipeError, read};
 
 use super::User;

@@ -54,7 +54,7 @@ pub fn read(directory: &Path) -> Result<Recipe, RecipeError> {
 }
 
 /// Validates `text`; `file` only appears in messages, relative paths start in `directory`.
-pub(super) fn parse(text: &str, file: &str, directory: &Path) -> Result<Recipe, Problems> {
+pub(in crate::bundle) fn parse(text: &str, file: &str, directory: &Path) -> Result<Recipe, Problems> {
     let mut problems = Collector::default();
     let (tree, mistakes) = yaml::read(text);
     let in_yaml = !mistakes.is_empty();

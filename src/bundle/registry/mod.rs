@@ -8,6 +8,8 @@ mod cache;
 mod challenge;
 mod client;
 mod credentials;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod reference;
 
 use std::io;

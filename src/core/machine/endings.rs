@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{EndReason, OnCrash, OnDisconnect, Reuse};
+use super::super::{EndReason, Idle, OnCrash, OnDisconnect, Reuse};
 use super::{
     Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerState, earliest,
     reference,
@@ -40,7 +40,7 @@ impl Core {
             return;
         }
         if !hold_gone && rules.on_disconnect == OnDisconnect::Ttl {
-            holders.quieten();
+            holders.quieten_if_unchanged(seen.sequence);
             return;
         }
         match grace {
@@ -99,15 +99,9 @@ impl Core {
                 if let (Some(at), Some(ttl), None) = (*idle_check, self.rules[kind.0].ttl, &ended)
                     && at <= now
                 {
-                    let idle_since = holders.last_release();
-                    if holders.snapshot().holders > 0 {
-                        *idle_check = Some(now + ttl);
-                    } else if idle_since + ttl > now {
-                        *idle_check = Some(idle_since + ttl);
-                    } else if holders.close_if_idle() {
-                        ended = Some(EndReason::Ttl);
-                    } else {
-                        *idle_check = Some(now + ttl);
+                    match holders.close_if_idle(ttl, now) {
+                        Idle::Closed => ended = Some(EndReason::Ttl),
+                        Idle::LookAgain(at) => *idle_check = Some(at),
                     }
                 }
                 match ended {

@@ -19,7 +19,7 @@ impl Exchange<'_> {
     pub(super) async fn upgrade(
         self,
         request: Request<ClientBody>,
-        claim: Claim,
+        mut claim: Claim,
         protocol: HeaderValue,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
@@ -33,7 +33,7 @@ impl Exchange<'_> {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
-        let (mut response, worker) = match ask(&claim, head).await {
+        let (mut response, worker) = match ask(&mut claim, head).await {
             Ok(shaken) => shaken,
             Err(problem) => return Err(Failure { problem, served }),
         };
@@ -63,14 +63,14 @@ impl Exchange<'_> {
     pub(super) async fn websocket_over_h2(
         self,
         mut request: Request<ClientBody>,
-        claim: Claim,
+        mut claim: Claim,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
         let stream = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let mut head = self.head(parts, &claim.bound);
         let key = websocket_over_h2::ask(&mut head);
-        let (mut response, worker) = match ask(&claim, head).await {
+        let (mut response, worker) = match ask(&mut claim, head).await {
             Ok(shaken) => shaken,
             Err(problem) => return Err(Failure { problem, served }),
         };
@@ -109,11 +109,11 @@ impl Exchange<'_> {
 }
 
 /// The worker's answer to the upgrade. A client that dies meanwhile counts as a stream that closed.
-async fn ask(claim: &Claim, head: http::request::Parts) -> Result<Shaken, Problem> {
+async fn ask(claim: &mut Claim, head: http::request::Parts) -> Result<Shaken, Problem> {
     let request = Request::from_parts(head, ClientBody::empty());
-    let client = claim.bound.session.expect_client();
+    claim.hold.expect_client();
     let shaken = shake_hands(&claim.bound, request).await;
-    client.answered();
+    claim.hold.answered();
     match shaken {
         Ok(shaken) => Ok(shaken),
         Err(lost) => Err(lost.problem(&claim.bound, &Upload::default()).await),

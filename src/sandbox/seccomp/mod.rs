@@ -294,6 +294,10 @@ impl Rule {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
+#[cfg(any(fuzzing, test))]
+mod reference;
 #[cfg(test)]
 mod shaken;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Random profiles, compared with a reading of the rules that has nothing to do with BPF; and damaged files.
 
-use super::tests::run;
+use super::reference::{meant, run, strictness};
 use super::*;
 
 /// xorshift64*: enough to shake things, and the same every time.
@@ -86,55 +86,6 @@ impl Random {
     }
 }
 
-fn holds(condition: &Condition, arguments: &[u64; 6]) -> bool {
-    let (argument, value) = (arguments[usize::from(condition.index)], condition.value);
-    match condition.op {
-        Op::Ne => argument != value,
-        Op::Lt => argument < value,
-        Op::Le => argument <= value,
-        Op::Eq => argument == value,
-        Op::Ge => argument >= value,
-        Op::Gt => argument > value,
-        Op::MaskedEq { mask } => argument & mask == value & mask,
-    }
-}
-
-/// The documented meaning: the strictness of the answer, which rules of equal strictness share.
-fn meant(profile: &Profile, name: &str, arguments: &[u64; 6]) -> Action {
-    let about = profile
-        .rules
-        .iter()
-        .filter(|rule| rule.names.iter().any(|named| named == name));
-    let matching = about.filter(|rule| {
-        let twice = |index| rule.conditions.iter().filter(|c| c.index == index).count() > 1;
-        match rule.conditions.iter().any(|c| twice(c.index)) {
-            true => rule
-                .conditions
-                .iter()
-                .any(|condition| holds(condition, arguments)),
-            false => rule
-                .conditions
-                .iter()
-                .all(|condition| holds(condition, arguments)),
-        }
-    });
-    matching
-        .map(|rule| rule.action)
-        .max_by_key(|action| action.strictness())
-        .unwrap_or(profile.default)
-}
-
-fn strictness(answer: u32) -> u8 {
-    match answer & libc::SECCOMP_RET_ACTION_FULL {
-        libc::SECCOMP_RET_ALLOW => 0,
-        libc::SECCOMP_RET_LOG => 1,
-        libc::SECCOMP_RET_ERRNO => 2,
-        libc::SECCOMP_RET_TRAP => 3,
-        libc::SECCOMP_RET_KILL_THREAD => 4,
-        other => panic!("{other:#x}"),
-    }
-}
-
 #[test]
 fn programs_mean_what_the_rules_say() {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
@@ -167,7 +118,7 @@ fn programs_mean_what_the_rules_say() {
                 let unknown = newest.is_none_or(|newest| number > newest) && !profile.default.permits();
                 let expected = match unknown {
                     true => Action::Errno(libc::ENOSYS as u16),
-                    false => meant(&profile, name, &arguments),
+                    false => meant(&profile, Arch::X86_64, (6, 1), name, &arguments),
                 };
                 assert_eq!(
                     strictness(answer),
@@ -175,7 +126,7 @@ fn programs_mean_what_the_rules_say() {
                     "{name} {arguments:x?} of {profile:#?}"
                 );
                 compared += 1;
-                conditional += usize::from(expected != meant(&profile, name, &[7; 6]));
+                conditional += usize::from(expected != meant(&profile, Arch::X86_64, (6, 1), name, &[7; 6]));
             }
         }
     }

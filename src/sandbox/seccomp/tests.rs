@@ -1,5 +1,6 @@
 //! Profiles and programs as such. That a kernel agrees is shown by `tests/seccomp.rs`.
 
+use super::reference::run;
 use super::*;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -9,41 +10,6 @@ const BOTH: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 
 const fn errno(number: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | number as u32
-}
-
-/// Runs a program as the kernel would, with the instructions that herd's programs have.
-pub(super) fn run(program: &[libc::sock_filter], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
-    let mut data = Vec::from(number.to_ne_bytes());
-    data.extend(audit.to_ne_bytes());
-    data.extend([0; 8]);
-    data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
-    let (mut at, mut accumulator) = (0, 0);
-    loop {
-        let instruction = program[at];
-        let (code, k) = (u32::from(instruction.code), instruction.k);
-        at += 1;
-        let holds = match code & !libc::BPF_K {
-            c if c == libc::BPF_RET => return k,
-            c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
-                let from = k as usize;
-                accumulator = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
-                continue;
-            }
-            c if c == libc::BPF_ALU | libc::BPF_AND => {
-                accumulator &= k;
-                continue;
-            }
-            c if c == libc::BPF_JMP | libc::BPF_JA => {
-                at += k as usize;
-                continue;
-            }
-            c if c == libc::BPF_JMP | libc::BPF_JEQ => accumulator == k,
-            c if c == libc::BPF_JMP | libc::BPF_JGE => accumulator >= k,
-            c if c == libc::BPF_JMP | libc::BPF_JGT => accumulator > k,
-            other => panic!("instruction {other:#x}"),
-        };
-        at += usize::from(if holds { instruction.jt } else { instruction.jf });
-    }
 }
 
 /// What `profile` answers to `name` on `arch`.

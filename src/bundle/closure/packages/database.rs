@@ -48,14 +48,19 @@ impl Database {
         let bytes = machine
             .read(Path::new("/var/lib/dpkg/status"))
             .map_err(PackageError::NoDatabase)?;
+        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// From the text of dpkg's status file.
+    pub(super) fn parse(status: &str) -> Self {
         let mut database = Self::default();
-        for stanza in String::from_utf8_lossy(&bytes).split("\n\n") {
+        for stanza in status.split("\n\n") {
             let fields = fields(stanza);
             if fields.get("Status").is_some_and(|s| s.ends_with(" installed")) {
                 database.insert(&fields);
             }
         }
-        Ok(database)
+        database
     }
 
     /// Adds a package that was unpacked: its control file, and its files' paths.

@@ -1,6 +1,8 @@
 //! The files of Debian packages installed on this machine, read from dpkg's own database: no dpkg runs.
 
 mod database;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod unpack;
 
 use std::path::Path;
