@@ -205,7 +205,6 @@ impl Scene {
                 poll("its program runs", || {
                     let keeper = *keepers().first().ok_or("no keeper")?;
                     let worker = self.worker_in(keeper).ok_or("no worker")?;
-                    // Before it listens, another herd's worker may take the port, and herd starts it anew.
                     match !binds || leak::descriptors(worker).contains_key("socket:") {
                         true => Ok(keeper),
                         false => Err("it does not listen".to_owned()),
@@ -371,15 +370,17 @@ impl Scene {
     }
 
     /// herd knows that the worker of this keeper is gone: a request in the moment before would be told of the crash.
-    pub(crate) fn until_noticed(&self, keeper: i32) {
+    pub(crate) fn until_noticed(&self, tree: &Watched) {
+        let dead = tree.pids();
         match self.case.state {
             State::Idle => drop(self.until_state("ended")),
             State::Recycled => self.until_pool("the warm worker is missed", "warm", 0),
             State::Warm => {
-                // There is only one place.
+                // There is only one place. Nobody of the dead tree counts: with the weak guard a worker whose keeper
+                // was killed is the launcher's child until it is reaped, and herd knows of nothing before that.
                 poll("another has its place", || {
                     let keepers = self.keepers_with_worker();
-                    let another = !keepers.is_empty() && !keepers.contains(&keeper);
+                    let another = !keepers.is_empty() && keepers.iter().all(|keeper| !dead.contains(keeper));
                     another.then_some(()).ok_or(format!("{keepers:?}"))
                 });
                 self.until_pool("it is warm", "warm", 1);
@@ -510,7 +511,9 @@ impl Neighbour {
         let length = view::field(&head, "content-length").unwrap_or_else(|| panic!("{head}"));
         let mut body = vec![0; length.parse().unwrap()];
         self.stream.read_exact(&mut body).unwrap();
-        serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{e}: {head}"))
+        let said = String::from_utf8_lossy(&body);
+        assert!(head.starts_with("HTTP/1.1 200 "), "the neighbour got {head}{said}");
+        serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {head}{said}"))
     }
 }
 
@@ -614,8 +617,9 @@ fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
         }
         _ => {}
     }
-    let (program, sandbox) = match case.shape {
-        Shape::Bare => ("DIR/faulty", "sandbox: off".to_owned()),
+    let (program, place, sandbox) = match case.shape {
+        // Herds that run side by side share a range of ports; of paths each has its own.
+        Shape::Bare => ("DIR/faulty", "{{.Socket}}", "sandbox: off".to_owned()),
         Shape::Sandbox => {
             let limits = &settings.sandbox;
             let memory = match case.mode {
@@ -624,13 +628,13 @@ fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
             };
             let mount = "mounts: [{ source: DIR/faulty, target: /faulty }]";
             let text = format!("sandbox: {{ rootfs: host, {mount}, pids: 64, tmpfs: 8M{memory}{limits} }}");
-            ("/faulty", text)
+            ("/faulty", "{{.Port}}", text)
         }
     };
     let keys: String = keys.iter().map(|key| format!("    {key}\n")).collect();
     let kind = |name: &str, arguments: &str, keys: &str| {
         format!(
-            "  {name}:\n    cmd: [{program}, \"{{{{.Port}}}}\"{arguments}]\n    env: {{ HERD_TEST_TAG: DIR }}\n    \
+            "  {name}:\n    cmd: [{program}, \"{place}\"{arguments}]\n    env: {{ HERD_TEST_TAG: DIR }}\n    \
              health_path: /healthz\n    max: 1\n    {sandbox}\n{keys}"
         )
     };

@@ -32,7 +32,7 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
     let client = match session.view() {
         Some(seen) => seen,
         None => {
-            scene.until_noticed(session.keeper);
+            scene.until_noticed(&session.tree);
             format!("next: {}", scene.next())
         }
     };

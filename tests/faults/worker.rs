@@ -1,7 +1,7 @@
 //! A worker that goes wrong on request, for the fault suite: a server with a thread per connection.
 //!
 //! ```text
-//! faulty PORT [bind=signal|never] [health=signal] [term=ignore] [orphans=1] [user=UID]
+//! faulty PORT|SOCKET [bind=signal|never] [health=signal] [term=ignore] [orphans=1] [user=UID]
 //! ```
 //!
 //! `signal` means after SIGUSR1, by which a test outside of the sandbox decides when. Whatever it takes, it takes in
@@ -16,12 +16,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Since this process began.
@@ -35,10 +36,7 @@ const FORKERS_END: u32 = 10;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let port: u16 = arguments
-        .next()
-        .and_then(|port| port.parse().ok())
-        .expect("a port");
+    let place = arguments.next().expect("a port or the path of a socket");
     let settings: BTreeMap<String, String> = arguments
         .filter_map(|pair| pair.split_once('=').map(|(k, v)| (k.into(), v.into())))
         .collect();
@@ -47,11 +45,6 @@ fn main() {
     if set("term", "ignore") {
         // SAFETY: ignoring needs no handler.
         unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-    }
-    if let Some(user) = settings.get("user").and_then(|user| user.parse().ok()) {
-        // SAFETY: takes a number; there is one thread.
-        let changed = unsafe { libc::setresuid(user, user, user) };
-        println!("setresuid: {}", if changed == 0 { "changed" } else { "refused" });
     }
     if settings.contains_key("orphans") {
         orphans();
@@ -69,7 +62,13 @@ fn main() {
             HEALTHY.store(true, Ordering::SeqCst);
         });
     }
-    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    let listener = listen(&place).expect("the place is free");
+    // As servers do: with the listener in hand.
+    if let Some(user) = settings.get("user").and_then(|user| user.parse().ok()) {
+        // SAFETY: takes a number; every thread changes with it only if libc's wrapper is called, as here.
+        let changed = unsafe { libc::setresuid(user, user, user) };
+        println!("setresuid: {}", if changed == 0 { "changed" } else { "refused" });
+    }
     let number = listener.as_raw_fd();
     // Ends when the listener was shut down.
     while let Ok((stream, _)) = listener.accept() {
@@ -79,6 +78,21 @@ fn main() {
     loop {
         thread::park();
     }
+}
+
+/// A port of the loopback, or a UNIX socket at this path.
+fn listen(place: &str) -> io::Result<Socket> {
+    let (domain, address) = match place.parse() {
+        Ok(port) => (Domain::IPV4, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => (Domain::UNIX, SockAddr::unix(place)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if domain == Domain::IPV4 {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address)?;
+    socket.listen(128)?;
+    Ok(socket)
 }
 
 fn block_signal() {
@@ -128,7 +142,7 @@ fn orphans() {
     }
 }
 
-fn serve(stream: &TcpStream, listener: RawFd) {
+fn serve(stream: &Socket, listener: RawFd) {
     let mut reader = BufReader::new(stream);
     // Whoever asked may go at any moment: then the connection is over.
     while let Ok(Some(request)) = Request::read(&mut reader) {
@@ -170,7 +184,7 @@ impl Request {
     }
 }
 
-fn answer(request: &Request, mut to: &TcpStream, from: &mut impl BufRead, listener: RawFd) -> io::Result<()> {
+fn answer(request: &Request, mut to: &Socket, from: &mut impl BufRead, listener: RawFd) -> io::Result<()> {
     match request.path.as_str() {
         "/healthz" => {
             let status = match HEALTHY.load(Ordering::SeqCst) {
@@ -234,7 +248,7 @@ fn answer(request: &Request, mut to: &TcpStream, from: &mut impl BufRead, listen
     }
 }
 
-fn respond(mut to: &TcpStream, value: &Value) -> io::Result<()> {
+fn respond(mut to: &Socket, value: &Value) -> io::Result<()> {
     let body = value.to_string();
     write!(
         to,
