@@ -36,8 +36,16 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Waiting {
-    spawned: Option<oneshot::Sender<Result<PidFd, String>>>,
+    spawned: Option<oneshot::Sender<Result<PidFd, NotSpawned>>>,
     reaped: oneshot::Sender<()>,
+}
+
+/// Why there is no pidfd.
+#[derive(Debug)]
+enum NotSpawned {
+    Refused(String),
+    /// The keeper runs, and herd had no descriptor free to hold it by.
+    Unheld,
 }
 
 /// The launcher is gone, and every worker with it.
@@ -265,7 +273,8 @@ impl Client {
         drop(pipes);
         let pidfd = match answer.await {
             Ok(Ok(pidfd)) => pidfd,
-            Ok(Err(message)) => return Err(SpawnError::Refused { message }),
+            Ok(Err(NotSpawned::Refused(message))) => return Err(SpawnError::Refused { message }),
+            Ok(Err(NotSpawned::Unheld)) => return Err(self.give_up(keeper, told).await),
             Err(_) => return Err(SpawnError::Lost),
         };
         let pid = pidfd.pid().ok().flatten();
@@ -282,6 +291,19 @@ impl Client {
             },
             told,
         ))
+    }
+
+    /// Has the launcher kill a keeper that herd has no hold of; over when its whole tree is gone.
+    async fn give_up(&self, keeper: KeeperId, told: oneshot::Receiver<()>) -> SpawnError {
+        let Ok(kill) = wire::encode(&Request::Kill { keeper }) else {
+            return SpawnError::Lost;
+        };
+        if self.send(&kill, &[]).await.is_err() || told.await.is_err() {
+            return SpawnError::Lost;
+        }
+        SpawnError::Refused {
+            message: "herd is out of file descriptors; raise LimitNOFILE".to_owned(),
+        }
     }
 
     /// Hears the launcher until it is gone. Everyone who waits for it is told then.
@@ -308,17 +330,14 @@ impl Client {
         let mut waiting = self.waiting.borrow_mut();
         match reply {
             Reply::Spawned { keeper } => {
-                let result = fds
-                    .pop()
-                    .map(PidFd::from)
-                    .ok_or_else(|| "its pidfd is missing".to_owned());
+                let result = fds.pop().map(PidFd::from).ok_or(NotSpawned::Unheld);
                 if let Some(spawned) = waiting.get_mut(&keeper).and_then(|w| w.spawned.take()) {
                     let _ = spawned.send(result);
                 }
             }
             Reply::SpawnFailed { keeper, message } => {
                 if let Some(spawned) = waiting.remove(&keeper).and_then(|w| w.spawned) {
-                    let _ = spawned.send(Err(message));
+                    let _ = spawned.send(Err(NotSpawned::Refused(message)));
                 }
             }
             Reply::Reaped { keeper } => {

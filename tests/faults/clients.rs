@@ -8,7 +8,8 @@ use socket2::SockRef;
 use crate::matrix::{Case, Fault, State};
 use crate::random::Random;
 use crate::report::Observed;
-use crate::scene::{Scene, Settings};
+use crate::scene::Scene;
+use crate::settings::Settings;
 
 const EVERYBODY_LIVES: &str = "herd, the neighbour, the worker";
 const HERD_LIVES: &str = "herd, the neighbour";

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::matrix::Case;
 use crate::random::Random;
 use crate::report::Observed;
-use crate::scene::{Scene, Settings, VICTIM};
+use crate::scene::{Scene, VICTIM};
+use crate::settings::Settings;
 
 const HERD_LIVES: &str = "herd, the neighbour";
 

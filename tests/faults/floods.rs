@@ -6,7 +6,8 @@ use crate::matrix::{Case, Fault, Shape, State};
 use crate::random::Random;
 use crate::report::Observed;
 use crate::running::stdout;
-use crate::scene::{Scene, Settings, VICTIM};
+use crate::scene::{Scene, VICTIM};
+use crate::settings::Settings;
 use crate::watch::{Watched, tree};
 
 const MEBIBYTE: u64 = 1 << 20;

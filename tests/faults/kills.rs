@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 use crate::matrix::{Case, Fault, State};
 use crate::random::Random;
 use crate::report::Observed;
-use crate::scene::{Scene, Settings};
+use crate::scene::Scene;
+use crate::settings::Settings;
 use crate::watch::{Watched, signal};
 
 pub(crate) fn run(case: Case, random: Random) -> Observed {

@@ -11,7 +11,8 @@ use crate::matrix::{Case, Fault};
 use crate::random::Random;
 use crate::report::Observed;
 use crate::running::{poll, spawn};
-use crate::scene::{Scene, Settings};
+use crate::scene::Scene;
+use crate::settings::Settings;
 use crate::watch::{Watched, signal, tree};
 
 pub(crate) fn run(case: Case, random: Random) -> Observed {

@@ -36,14 +36,17 @@ mod skip;
 #[allow(dead_code, reason = "other tests use more of it")]
 mod supervised;
 
+mod beside;
 mod clients;
 mod exhaustion;
 mod floods;
+mod frozen;
 mod kills;
 mod leftovers;
 mod matrix;
 mod report;
 mod scene;
+mod settings;
 mod time;
 mod view;
 mod watch;
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
 /// Who names a case gets it, whatever chance says.
 fn cases(form: &str, named: bool, random: &mut Random) -> Vec<Case> {
     let mut all = Case::all();
-    if scene::freezer().is_none() {
+    if frozen::freezer().is_none() {
         skip::skipped("not root, or no freezer of control groups version 1, so no dying session is tested");
         all.retain(|case| case.state != State::Dying);
     }

@@ -1,49 +1,29 @@
 //! One herd with a session that is to suffer and a neighbour that is not. States are reached by what is observed:
 //! nothing here waits for time to pass.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::beside::{Neighbour, Own};
 use crate::client::Client;
+use crate::frozen::Frozen;
 use crate::leak;
 use crate::matrix::{Case, Fault, Shape, State};
 use crate::random::Random;
-use crate::running::{HERD, Running, poll};
-use crate::supervised::Mode;
+use crate::running::{Running, poll};
+use crate::settings::{Settings, put_program, yaml};
 use crate::view::{self, Phase};
 use crate::watch::{Gone, Watched, baseline, comm, signal, tree};
 
 pub(crate) const VICTIM: &str = "victim";
 const FIRST: &str = "first";
-const NEIGHBOUR: &str = "neighbour";
 /// A client waits no longer for anything to happen to it.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What a case adds to what all have.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Settings {
-    /// Further arguments of the victim's worker: `, term=ignore`.
-    pub(crate) arguments: String,
-    /// Further lines of the victim's kind.
-    pub(crate) keys: Vec<String>,
-    /// Further members of both kinds' `sandbox`: `, memory: 64M`.
-    pub(crate) sandbox: String,
-    /// Further members of `network`.
-    pub(crate) network: String,
-    /// IP:PORT.
-    pub(crate) bind: Option<String>,
-    /// A command that becomes herd.
-    pub(crate) through: Vec<String>,
-}
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Scene {
     pub(crate) case: Case,
@@ -53,21 +33,6 @@ pub(crate) struct Scene {
     pub(crate) baseline: Duration,
     neighbour: Neighbour,
     own: Own,
-}
-
-/// A session beside it, on one connection, held.
-struct Neighbour {
-    stream: BufReader<TcpStream>,
-    pid: Value,
-    watched: Watched,
-    hold: UnixStream,
-}
-
-/// What herd itself has open.
-#[derive(Debug, PartialEq, Eq)]
-struct Own {
-    descriptors: BTreeMap<String, usize>,
-    threads: usize,
 }
 
 /// The session in its state.
@@ -108,10 +73,7 @@ impl Scene {
             random,
             baseline: baseline(),
             neighbour,
-            own: Own {
-                descriptors: BTreeMap::new(),
-                threads: 0,
-            },
+            own: Own::default(),
         };
         scene.until_at_rest();
         scene.own = Own::of(scene.herd.pid());
@@ -363,7 +325,7 @@ impl Scene {
 
     /// But for the neighbour's.
     fn keepers_with_worker(&self) -> Vec<i32> {
-        let neighbour = self.neighbour.watched.pids()[0];
+        let neighbour = self.neighbour.keeper();
         let mut keepers = self.keepers();
         keepers.retain(|keeper| *keeper != neighbour && self.worker_in(*keeper).is_some());
         keepers
@@ -401,22 +363,10 @@ impl Scene {
 
     /// The neighbour has its worker, its connection and its hold, as ever.
     pub(crate) fn assert_neighbour_lives(&mut self) {
-        self.neighbour.watched.assert_all_live();
-        if self.case.state == State::Drain {
-            // Connections end with their answer then.
-            let again = self.client.ask(NEIGHBOUR, "GET /", "").unwrap();
-            assert!(again.ends_with(&pid_text(&self.neighbour.pid)), "{again}");
-            return;
+        match self.case.state {
+            State::Drain => self.neighbour.assert_served_to_the_end(&self.client),
+            _ => self.neighbour.assert_lives(),
         }
-        assert_eq!(self.neighbour.ask(), self.neighbour.pid);
-        self.neighbour.hold.set_nonblocking(true).unwrap();
-        let mut said = Vec::new();
-        let end = self.neighbour.hold.read_to_end(&mut said);
-        let said = String::from_utf8_lossy(&said);
-        assert!(
-            end.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock) && !said.contains("\"ended\""),
-            "the hold ended: {said}"
-        );
     }
 
     /// herd goes on: the neighbour lives, and nothing of the session is open any more. Ends herd.
@@ -479,121 +429,6 @@ impl Session {
     }
 }
 
-impl Neighbour {
-    fn bind(client: &Client) -> Self {
-        let hold = client.hold_with(NEIGHBOUR, "?worker=n").unwrap();
-        let stream = TcpStream::connect(&client.data).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut this = Self {
-            stream: BufReader::new(stream),
-            pid: Value::Null,
-            watched: Watched::new([]),
-            hold,
-        };
-        this.pid = this.ask();
-        let shown = client.look(&format!("/v1/sessions/{NEIGHBOUR}")).unwrap();
-        this.watched = Watched::new(tree(shown["pid"].as_i64().unwrap() as i32));
-        this
-    }
-
-    /// Its worker's own pid, by the worker itself.
-    fn ask(&mut self) -> Value {
-        write!(
-            self.stream.get_mut(),
-            "GET / HTTP/1.1\r\nhost: h\r\nx-session-id: {NEIGHBOUR}\r\nx-herd-worker: n\r\n\r\n"
-        )
-        .unwrap();
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let read = self.stream.read_line(&mut head);
-            assert!(matches!(read, Ok(1..)), "{read:?} after {head:?}");
-        }
-        let length = view::field(&head, "content-length").unwrap_or_else(|| panic!("{head}"));
-        let mut body = vec![0; length.parse().unwrap()];
-        self.stream.read_exact(&mut body).unwrap();
-        let said = String::from_utf8_lossy(&body);
-        assert!(head.starts_with("HTTP/1.1 200 "), "the neighbour got {head}{said}");
-        serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {head}{said}"))
-    }
-}
-
-fn pid_text(pid: &Value) -> String {
-    pid.to_string()
-}
-
-impl Own {
-    fn of(pid: i32) -> Self {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        Self {
-            descriptors: leak::descriptors(pid),
-            threads,
-        }
-    }
-
-    fn is_within(&self, before: &Self) -> bool {
-        // tokio keeps a thread that has removed a directory for ten seconds.
-        self.threads <= before.threads + 1
-            && self
-                .descriptors
-                .iter()
-                .all(|(kind, count)| *count <= before.descriptors.get(kind).copied().unwrap_or(0))
-    }
-}
-
-/// A process that no signal ends: in a group of the freezer of version 1, whose processes do not die.
-#[derive(Debug)]
-pub(crate) struct Frozen {
-    group: PathBuf,
-}
-
-impl Frozen {
-    pub(crate) fn freeze(pid: i32) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let base = freezer().expect("only cases with it are run");
-        let group = base.join(format!("faults-{}-{number}", std::process::id()));
-        std::fs::create_dir(&group).unwrap();
-        let this = Self { group };
-        std::fs::write(this.group.join("cgroup.procs"), pid.to_string()).unwrap();
-        std::fs::write(this.group.join("freezer.state"), "FROZEN").unwrap();
-        poll("it is frozen", || match this.state() {
-            state if state == "FROZEN" => Ok(()),
-            other => Err(other),
-        });
-        this
-    }
-
-    fn state(&self) -> String {
-        let text = std::fs::read_to_string(self.group.join("freezer.state")).unwrap();
-        text.trim().to_owned()
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = std::fs::write(self.group.join("freezer.state"), "THAWED");
-        let cap = Instant::now() + PATIENCE;
-        // Whoever was in it has to die first.
-        while std::fs::remove_dir(&self.group).is_err() && Instant::now() < cap {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// Where this host has the freezer of version 1, if root may use it.
-pub(crate) fn freezer() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = mounts.lines().find(|line| {
-        line.contains(" - cgroup ")
-            && line
-                .rsplit(' ')
-                .next()
-                .is_some_and(|options| options.split(',').any(|option| option == "freezer"))
-    })?;
-    let path = PathBuf::from(line.split(' ').nth(4)?);
-    nix::unistd::geteuid().is_root().then_some(path)
-}
-
 fn assert_echoed(socket: &mut TcpStream) {
     // A masked text frame of one byte (RFC 6455 section 5.2); the worker sends back what it gets.
     let frame = [0x81, 0x81, 0, 0, 0, 0, b'x'];
@@ -603,60 +438,3 @@ fn assert_echoed(socket: &mut TcpStream) {
     assert_eq!(back, frame);
 }
 
-fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
-    let bind = settings.bind.as_deref().unwrap_or("127.0.0.1:0");
-    let mut keys = settings.keys.clone();
-    let mut arguments = settings.arguments.clone();
-    match case.state {
-        State::Warm => keys.push("min: 1".to_owned()),
-        State::Recycled => keys.push("reuse: true".to_owned()),
-        State::Starting if arguments.is_empty() => arguments.push_str(", health=signal"),
-        State::Stopping => {
-            keys.extend(["ttl: 50ms".to_owned(), "stop_timeout: 30s".to_owned()]);
-            arguments.push_str(", term=ignore");
-        }
-        _ => {}
-    }
-    let (program, place, sandbox) = match case.shape {
-        // Herds that run side by side share a range of ports; of paths each has its own.
-        Shape::Bare => ("DIR/faulty", "{{.Socket}}", "sandbox: off".to_owned()),
-        Shape::Sandbox => {
-            let limits = &settings.sandbox;
-            let memory = match case.mode {
-                Mode::Own if nix::unistd::geteuid().is_root() => ", memory: 64M",
-                _ => "",
-            };
-            let mount = "mounts: [{ source: DIR/faulty, target: /faulty }]";
-            let text = format!("sandbox: {{ rootfs: host, {mount}, pids: 64, tmpfs: 8M{memory}{limits} }}");
-            ("/faulty", "{{.Port}}", text)
-        }
-    };
-    let keys: String = keys.iter().map(|key| format!("    {key}\n")).collect();
-    let kind = |name: &str, arguments: &str, keys: &str| {
-        format!(
-            "  {name}:\n    cmd: [{program}, \"{place}\"{arguments}]\n    env: {{ HERD_TEST_TAG: DIR }}\n    \
-             health_path: /healthz\n    max: 1\n    {sandbox}\n{keys}"
-        )
-    };
-    let text = format!(
-        "network: {{ data_bind: \"{bind}\"{} }}\ndrain_timeout: 60s\nworkers:\n{}{}",
-        settings.network,
-        kind("w", &arguments, &keys),
-        kind("n", "", "")
-    );
-    text.replace("DIR", &dir.display().to_string())
-}
-
-/// `cargo test` builds it before any test runs; `cargo test --test faults` alone does not.
-pub(crate) fn put_program(dir: &Path) {
-    let built = Path::new(HERD).parent().unwrap().join("examples/faulty");
-    assert!(
-        built.exists(),
-        "{} does not exist: first run `cargo build --example faulty`",
-        built.display()
-    );
-    let copy = dir.join("faulty");
-    if !copy.exists() {
-        std::fs::copy(built, copy).unwrap();
-    }
-}

@@ -8,7 +8,8 @@ use crate::matrix::{Case, State};
 use crate::random::Random;
 use crate::report::Observed;
 use crate::running::poll;
-use crate::scene::{Scene, Settings};
+use crate::scene::Scene;
+use crate::settings::Settings;
 use crate::watch::signal;
 
 const HERD_LIVES: &str = "herd, the neighbour";

@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 use crate::matrix::{Case, Fault, Shape, State};
 use crate::random::Random;
 use crate::report::Observed;
-use crate::scene::{Scene, Session, Settings, VICTIM};
+use crate::scene::{Scene, Session, VICTIM};
+use crate::settings::Settings;
 use crate::view::{self, Phase};
 use crate::watch::{Watched, signal, tree};
 
