@@ -89,7 +89,10 @@ impl Neighbour {
         let mut body = vec![0; length.parse().unwrap()];
         self.stream.read_exact(&mut body).unwrap();
         let said = String::from_utf8_lossy(&body);
-        assert!(head.starts_with("HTTP/1.1 200 "), "the neighbour got {head}{said}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 "),
+            "the neighbour got {head}{said}"
+        );
         serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {head}{said}"))
     }
 }

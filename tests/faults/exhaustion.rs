@@ -1,19 +1,42 @@
 //! herd itself has no room left: what begins is refused, what there is goes on, and all is well again when there is
 //! room.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::matrix::Case;
+use crate::matrix::{Case, Fault, Shape};
 use crate::random::Random;
 use crate::report::Observed;
+use crate::running::{Running, spawn};
 use crate::scene::{Scene, VICTIM};
 use crate::settings::Settings;
+use crate::supervised::Mode;
+use crate::view;
 
 const HERD_LIVES: &str = "herd, the neighbour";
+/// More than it takes to accept a connection and to start a worker.
+const ENOUGH: u64 = 14;
+/// So few that herd does not think the worker broken (`worker_backoff`).
+const ROUNDS: usize = 3;
+const TURNED_AWAY: [&str; 2] = ["closed", "reset"];
+const SHORT: [&str; 5] = [
+    TURNED_AWAY[0],
+    TURNED_AWAY[1],
+    "200",
+    "502 worker_start_failed",
+    "502 worker_connection_lost",
+];
+
+pub(crate) fn run(case: Case, random: Random) -> Observed {
+    match case.fault {
+        Fault::StateDirFull => state_dir_full(case, random),
+        _ => out_of_descriptors(case, random),
+    }
+}
 
 /// The state directory is a file system of its own, in a mount namespace of herd's.
-pub(crate) fn run(case: Case, random: Random) -> Observed {
+fn state_dir_full(case: Case, random: Random) -> Observed {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     std::fs::create_dir(&state).unwrap();
@@ -23,11 +46,10 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
         state.display()
     );
     let settings = Settings {
-        // For a directory of its own, it has to name it.
-        arguments: ", \"dir={{.Dir}}\"".to_owned(),
         through: ["unshare", "--mount", "sh", "-c", &mount, "sh"]
             .map(str::to_owned)
             .to_vec(),
+        starts: true,
         ..Settings::default()
     };
     let mut scene = Scene::set_in(dir, case, &settings, random);
@@ -44,14 +66,105 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
             }
         }
     }
-    let seen = scene.next();
+    let expected: &[&str] = match case.shape {
+        // No room for the worker's own directory.
+        Shape::Bare => &["502 worker_start_failed"],
+        // All of a sandbox's files are inside: there may have been one made ahead, but not two.
+        Shape::Sandbox => &["200"],
+    };
+    let mut seen = String::new();
+    for _ in 0..2 {
+        seen = scene.next();
+        assert_eq!([seen.as_str()], expected, "while the directory is full");
+        let _ = scene.client.stop(VICTIM);
+        scene.until_at_rest();
+    }
     scene.assert_neighbour_lives();
     for filler in fillers {
         std::fs::remove_file(filler).unwrap();
     }
-    let _ = scene.client.stop(VICTIM);
     assert_eq!(scene.next(), "200", "there is room again");
-    let observed = Observed::new(case, seen, &["502 worker_start_failed", "200"], HERD_LIVES);
+    let observed = Observed::new(case, seen, expected, HERD_LIVES);
     scene.assert_as_before();
     observed
+}
+
+/// herd's limit is lowered to what it has open, and to a few more, by chance: the shortage comes at any step of a
+/// start. No client waits for the start's time limit because of it.
+fn out_of_descriptors(case: Case, random: Random) -> Observed {
+    let settings = Settings {
+        keys: vec!["start_timeout: 1m".to_owned()],
+        starts: true,
+        ..Settings::default()
+    };
+    let mut scene = Scene::set(case, &settings, random);
+    let mut seen = BTreeSet::new();
+    let few: Vec<u64> = (0..ROUNDS).map(|_| 1 + scene.random.below(ENOUGH)).collect();
+    for free in std::iter::once(0).chain(few) {
+        scene.until_nothing_is_open();
+        let limit = Limit::leave(&scene.herd, case.mode, free as usize);
+        let view = view::of(&scene.client, VICTIM);
+        scene.neighbour.assert_lives();
+        drop(limit);
+        if free == 0 {
+            assert!(TURNED_AWAY.contains(&view.as_str()), "none is free: {view}");
+        }
+        seen.insert(view);
+        let _ = scene.client.stop(VICTIM);
+        scene.until_pool("its worker is gone", "dying", 0);
+    }
+    assert_eq!(scene.next(), "200", "there are descriptors again");
+    let observed = Observed::of_all(case, &seen, &SHORT, HERD_LIVES);
+    scene.assert_as_before();
+    observed
+}
+
+/// A lower limit of herd's descriptors, while this lives.
+struct Limit<'a> {
+    herd: &'a Running,
+    mode: Mode,
+    before: String,
+}
+
+impl<'a> Limit<'a> {
+    /// So low that only so many are free.
+    fn leave(herd: &'a Running, mode: Mode, free: usize) -> Self {
+        let pid = herd.pid();
+        let open: BTreeSet<u64> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        let mut unused = (0..).filter(|number| !open.contains(number));
+        let limit = unused.nth(free).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let before = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+        let this = Self {
+            herd,
+            mode,
+            before: before.unwrap().to_owned(),
+        };
+        this.set(&limit.to_string());
+        this
+    }
+
+    /// By a process of herd's user: root of a container may have no right to.
+    fn set(&self, soft: &str) {
+        let mut command = self.mode.command(Path::new("prlimit"));
+        command.args([
+            "--pid",
+            &self.herd.pid().to_string(),
+            &format!("--nofile={soft}:"),
+        ]);
+        let status = spawn(&mut command).wait().unwrap();
+        assert!(status.success(), "prlimit: {status}");
+    }
+}
+
+impl Drop for Limit<'_> {
+    fn drop(&mut self) {
+        self.set(&self.before);
+    }
 }

@@ -1,7 +1,9 @@
 //! What a herd that was killed leaves to the next, and control groups that cannot be removed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -13,6 +15,7 @@ use crate::report::Observed;
 use crate::running::{poll, spawn};
 use crate::scene::Scene;
 use crate::settings::Settings;
+use crate::view;
 use crate::watch::{Watched, signal, tree};
 
 pub(crate) fn run(case: Case, random: Random) -> Observed {
@@ -149,34 +152,73 @@ impl Drop for Stranger {
     }
 }
 
-/// Clients ask all the time while herd is killed and started again, thrice.
+/// Clients ask all the time while herd is killed and started again, thrice, at the same address.
 fn restart_under_load(case: Case, random: Random) -> Observed {
-    let mut scene = Scene::set(case, &Settings::default(), random);
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let settings = Settings {
+        // No other has this address of the loopback, so that nobody takes its port while herd is away.
+        bind: Some(format!("127.{}.{low}.{number}:7070", 128 | high & 63)),
+        // They would go on asking for as long as it takes.
+        drain: Some("200ms"),
+        ..Settings::default()
+    };
+    let mut scene = Scene::set(case, &settings, random);
     let mut session = scene.bring();
     let everybody = scene.everybody();
     let client = scene.client.clone();
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
+    // Odd while a herd is known to serve.
+    let epoch = AtomicU64::new(0);
     let since = Instant::now();
-    let gone = std::thread::scope(|scope| {
-        for number in 0..4 {
-            let (client, over) = (client.clone(), &over);
-            scope.spawn(move || {
-                while !over.load(std::sync::atomic::Ordering::SeqCst) {
-                    // Refused, reset or served: herd comes and goes.
-                    let _ = client.ask(&format!("load{number}"), "GET /", "");
+    let (gone, seen) = std::thread::scope(|scope| {
+        let load = || {
+            let mut seen = BTreeSet::new();
+            while !over.load(Ordering::SeqCst) {
+                let before = epoch.load(Ordering::SeqCst);
+                let view = view::of(&client, "load");
+                if before == epoch.load(Ordering::SeqCst) && before % 2 == 1 {
+                    assert_eq!(view, "200", "herd is there");
                 }
-            });
-        }
+                seen.insert(view);
+            }
+            seen
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
         signal(scene.herd.pid(), Signal::SIGKILL);
         let gone = scene.gone(&everybody, since);
         scene.herd.wait();
         for _ in 0..3 {
-            scene.herd.assert_the_next_sweeps(case.mode);
+            scene.herd.assert_the_next_sweeps_and(case.mode, || {
+                epoch.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..4 {
+                    assert_eq!(view::of(&client, "load"), "200", "herd is back");
+                }
+                epoch.fetch_add(1, Ordering::SeqCst);
+            });
         }
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
-        gone
+        over.store(true, Ordering::SeqCst);
+        let seen: BTreeSet<String> = clients
+            .into_iter()
+            .flat_map(|client| {
+                client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect();
+        (gone, seen)
     });
-    let seen = session.view().unwrap();
+    assert_eq!(session.view().as_deref(), Some("200, broken off"));
     assert!(leak::processes(scene.herd.tag()).is_empty());
-    Observed::new(case, seen, &["200, broken off"], "nobody").in_time(gone)
+    // With the herd that drains its session ends, and requests that came before that with it.
+    let allowed = [
+        "200",
+        "closed",
+        "refused",
+        "reset",
+        "503 draining",
+        "503 session_ended",
+    ];
+    Observed::of_all(case, &seen, &allowed, "nobody").in_time(gone)
 }

@@ -23,12 +23,14 @@ pub(crate) enum Fault {
     ClientReset,
     ClientFin,
     ClientHalfClose,
+    ClientVanishes,
     ForkBombDuringKill,
     MemoryBomb,
     DiskFlood,
     InodeFlood,
     LogFlood,
     StateDirFull,
+    OutOfDescriptors,
     StopAndContinue,
     CgroupBusy,
     ReusedPids,
@@ -82,13 +84,14 @@ pub(crate) const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     (
         "a thread of herd that exits alone",
-        "not injected yet; a panic ends the whole of herd (`panic = abort`), and that is a kill of herd",
+        "no signal ends one thread of a process, herd's threads end by themselves only when herd does, and a panic in \
+         one ends all of herd (`panic = \"abort\"` in the release build), which is a kill of herd",
     ),
     (
-        "a client that vanishes without a packet",
-        "not injected yet; `network.dead_peer_timeout` is what finds it",
+        "a jump of the clock",
+        "herd reckons with the monotonic clock, which nobody can set; one of another namespace would need a time \
+         namespace",
     ),
-    ("herd out of descriptors, a jump of the clock", "not injected yet"),
     (
         "the moment in which a worker is recycled",
         "nothing tells a client of it; random moments, this one among them, are hit by `random_kills`",
@@ -114,12 +117,14 @@ impl Fault {
         Self::ClientReset,
         Self::ClientFin,
         Self::ClientHalfClose,
+        Self::ClientVanishes,
         Self::ForkBombDuringKill,
         Self::MemoryBomb,
         Self::DiskFlood,
         Self::InodeFlood,
         Self::LogFlood,
         Self::StateDirFull,
+        Self::OutOfDescriptors,
         Self::StopAndContinue,
         Self::CgroupBusy,
         Self::ReusedPids,
@@ -145,12 +150,14 @@ impl Fault {
             Self::ClientReset => "the client resets",
             Self::ClientFin => "the client closes",
             Self::ClientHalfClose => "the client closes its sending side",
+            Self::ClientVanishes => "the client vanishes without a packet",
             Self::ForkBombDuringKill => "a fork bomb while it is killed",
             Self::MemoryBomb => "a memory bomb",
             Self::DiskFlood => "the disk is filled",
             Self::InodeFlood => "all inodes are taken",
             Self::LogFlood => "the log is flooded",
             Self::StateDirFull => "the state directory is full",
+            Self::OutOfDescriptors => "herd is out of descriptors",
             Self::StopAndContinue => "SIGSTOP and SIGCONT of herd",
             Self::CgroupBusy => "the control group stays busy",
             Self::ReusedPids => "leftovers whose pids are strangers' now",
@@ -181,9 +188,10 @@ impl Fault {
             Self::ClientReset | Self::ClientFin | Self::ClientHalfClose => {
                 &[Queued, Starting, Waiting, Streaming, WebSocket]
             }
+            Self::ClientVanishes => &[Waiting, Streaming, WebSocket],
             Self::ForkBombDuringKill => &[Idle, Streaming, WebSocket],
             Self::MemoryBomb | Self::DiskFlood | Self::InodeFlood | Self::LogFlood => &[Idle],
-            Self::StateDirFull => &[Starting],
+            Self::StateDirFull | Self::OutOfDescriptors => &[Starting],
             Self::StopAndContinue => &[Starting, Idle, Waiting, Streaming, WebSocket],
             Self::CgroupBusy => &[Dying],
             Self::ReusedPids => &[Idle, Starting],
@@ -290,8 +298,8 @@ impl Case {
     /// Why this one cannot be, or would test nothing.
     fn unreachable(&self) -> Option<&'static str> {
         use Fault::{
-            CgroupBusy, DiskFlood, DoubleForks, IgnoresTerm, InodeFlood, KillInit, KillKeeper, MemoryBomb,
-            SetuidWorker,
+            CgroupBusy, ClientVanishes, DiskFlood, DoubleForks, IgnoresTerm, InodeFlood, KillInit,
+            KillKeeper, MemoryBomb, SetuidWorker,
         };
         let bare = self.shape == Shape::Bare;
         let weak = self.mode.is_weak();
@@ -309,6 +317,10 @@ impl Case {
             KillKeeper | KillInit if self.state == State::Dying => Some("it was killed already"),
             SetuidWorker if bare && self.mode.is_unprivileged() => {
                 Some("a user cannot become another; in a sandbox the attempt is made all the same")
+            }
+            ClientVanishes if self.mode != Mode::Own => Some("the kernel finds it for every user alike"),
+            ClientVanishes if !nix::unistd::geteuid().is_root() => {
+                Some("only root can give the client a network of its own")
             }
             MemoryBomb if bare => Some("a bare worker has no limit of memory"),
             MemoryBomb if self.mode.is_unprivileged() => Some(

@@ -42,6 +42,31 @@ impl Observed {
         }
     }
 
+    /// Of several clients, or of one at several times.
+    pub(crate) fn of_all(
+        case: Case,
+        seen: &BTreeSet<String>,
+        allowed: &[&str],
+        survived: &'static str,
+    ) -> Self {
+        let wrong: Vec<_> = seen
+            .iter()
+            .filter(|one| !allowed.contains(&one.as_str()))
+            .collect();
+        assert!(
+            wrong.is_empty() && !seen.is_empty(),
+            "{}: clients saw {seen:?}; {wrong:?} are not of {allowed:?}",
+            case.name()
+        );
+        let client = seen.iter().map(String::as_str).collect::<Vec<_>>().join(" / ");
+        Self {
+            case,
+            client,
+            survived,
+            gone: None,
+        }
+    }
+
     pub(crate) fn in_time(mut self, gone: Gone) -> Self {
         self.gone = Some(gone);
         self

@@ -31,7 +31,7 @@ pub(crate) struct Scene {
     pub(crate) client: Client,
     pub(crate) random: Random,
     pub(crate) baseline: Duration,
-    neighbour: Neighbour,
+    pub(crate) neighbour: Neighbour,
     own: Own,
 }
 
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     /// Sandboxes made ahead and warm workers are there.
-    fn until_at_rest(&self) {
+    pub(crate) fn until_at_rest(&self) {
         let (warm, ahead) = (usize::from(self.is_warm()), self.made_ahead());
         poll("herd is at rest", || {
             let pools = self.client.look("/v1/workers").map_err(|e| e.to_string())?;
@@ -369,6 +369,17 @@ impl Scene {
         }
     }
 
+    /// herd has no more descriptors and threads than at first.
+    pub(crate) fn until_nothing_is_open(&self) {
+        poll("what is not herd's own is closed", || {
+            let now = Own::of(self.herd.pid());
+            match now.is_within(&self.own) {
+                true => Ok(()),
+                false => Err(format!("{now:?}; at first: {:?}", self.own)),
+            }
+        });
+    }
+
     /// herd goes on: the neighbour lives, and nothing of the session is open any more. Ends herd.
     pub(crate) fn assert_as_before(mut self) {
         self.assert_neighbour_lives();
@@ -378,16 +389,7 @@ impl Scene {
         }
         if self.case.state != State::Drain && self.case.state != State::Recycled {
             self.until_at_rest();
-            let cap = Instant::now() + PATIENCE;
-            while !Own::of(self.herd.pid()).is_within(&self.own) {
-                let now = Own::of(self.herd.pid());
-                assert!(
-                    Instant::now() < cap,
-                    "herd has open: {now:?}; at first: {:?}",
-                    self.own
-                );
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.until_nothing_is_open();
         }
         // herd waits for clients that are there when it ends.
         drop(self.neighbour);
@@ -437,4 +439,3 @@ fn assert_echoed(socket: &mut TcpStream) {
     socket.read_exact(&mut back).unwrap();
     assert_eq!(back, frame);
 }
-

@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     pub(crate) network: String,
     /// IP:PORT.
     pub(crate) bind: Option<String>,
+    /// How long herd drains; a minute if it is not said.
+    pub(crate) drain: Option<&'static str>,
+    /// The worker is ready at once, though the case's state is the start.
+    pub(crate) starts: bool,
     /// A command that becomes herd.
     pub(crate) through: Vec<String>,
 }
@@ -31,7 +35,7 @@ pub(crate) fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
     match case.state {
         State::Warm => keys.push("min: 1".to_owned()),
         State::Recycled => keys.push("reuse: true".to_owned()),
-        State::Starting if arguments.is_empty() => arguments.push_str(", health=signal"),
+        State::Starting if arguments.is_empty() && !settings.starts => arguments.push_str(", health=signal"),
         State::Stopping => {
             keys.extend(["ttl: 50ms".to_owned(), "stop_timeout: 30s".to_owned()]);
             arguments.push_str(", term=ignore");
@@ -60,8 +64,9 @@ pub(crate) fn yaml(case: Case, settings: &Settings, dir: &Path) -> String {
         )
     };
     let text = format!(
-        "network: {{ data_bind: \"{bind}\"{} }}\ndrain_timeout: 60s\nworkers:\n{}{}",
+        "network: {{ data_bind: \"{bind}\"{} }}\ndrain_timeout: {}\nworkers:\n{}{}",
         settings.network,
+        settings.drain.unwrap_or("60s"),
         kind("w", &arguments, &keys),
         kind("n", "", "")
     );

@@ -2,6 +2,9 @@
 
 use std::io::{ErrorKind, Read};
 
+use crate::client::Client;
+use crate::scene::PATIENCE;
+
 /// How far the client had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -11,6 +14,22 @@ pub(crate) enum Phase {
     Body,
     /// In a WebSocket.
     Frames,
+}
+
+/// What a client of this session gets, connection and all.
+pub(crate) fn of(client: &Client, id: &str) -> String {
+    let answer = client.send(id, "GET /", "connection: close\r\n", "");
+    match answer {
+        Ok(mut stream) => {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            to_the_end(&mut stream, Phase::Head)
+        }
+        Err(e) => match e.kind() {
+            ErrorKind::ConnectionRefused => "refused".to_owned(),
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "reset".to_owned(),
+            other => panic!("{other}: {e}"),
+        },
+    }
 }
 
 /// Reads to the end: `502 worker_crashed`, `200`, `200, broken off`, `close 1011`, `closed`, `reset`. The stream has

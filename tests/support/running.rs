@@ -206,6 +206,11 @@ impl Running {
 
     /// A next herd in the same place has to clear away, before it is ready, what this one could not: it was killed.
     pub(crate) fn assert_the_next_sweeps(&self, mode: Mode) {
+        self.assert_the_next_sweeps_and(mode, || ());
+    }
+
+    /// The same, and does that before the next herd is told to end.
+    pub(crate) fn assert_the_next_sweeps_and(&self, mode: Mode, serve: impl FnOnce()) {
         let left = leak::cgroups(&self.scope.state_dir);
         let mut command = start_command_as(mode, self.dir.path(), "state");
         let mut child = spawn(command.stderr(Stdio::piped()));
@@ -214,6 +219,9 @@ impl Running {
         std::thread::spawn(move || writer.fill(lines));
         let said = log.until("herd is ready");
         let now = leak::cgroups(&self.scope.state_dir);
+        if said.contains("herd is ready") {
+            serve();
+        }
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
         let status = child.wait().unwrap();
         assert!(status.success(), "{status}:\n{}", log.until("\0"));
