@@ -358,3 +358,51 @@ impl Client {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launcher::run::Sandboxes;
+
+    /// As when herd's table is full: recvmsg(2) cuts the pidfd off.
+    #[tokio::test]
+    async fn a_keeper_without_a_pidfd_is_killed_and_only_its_start_fails() {
+        let (ours, theirs) = fd::packet_pair().unwrap();
+        let client = Client::new(Forked {
+            socket: ours,
+            pidfd: Arc::new(PidFd::open(std::process::id() as i32).unwrap()),
+            guard: Guard::PidNamespace,
+            sandboxes: Sandboxes::default(),
+            ids: None,
+        })
+        .unwrap();
+        let launcher = std::thread::spawn(move || {
+            let (socket, mut buffer) = (theirs.as_fd(), Vec::new());
+            let Some((Request::Spawn { keeper, .. }, pipes)) = wire::receive(socket, &mut buffer).unwrap()
+            else {
+                panic!("no start is asked for");
+            };
+            assert_eq!(pipes.len(), 3);
+            wire::send(socket, &Reply::Spawned { keeper }, &[]).unwrap();
+            let Some((Request::Kill { keeper: killed }, _)) = wire::receive(socket, &mut buffer).unwrap()
+            else {
+                panic!("no kill is asked for");
+            };
+            assert_eq!(killed, keeper);
+            wire::send(socket, &Reply::Reaped { keeper }, &[]).unwrap();
+        });
+        let program = Program {
+            argv: vec!["true".to_owned()],
+            env: Vec::new(),
+            cwd: None,
+        };
+        let pipes = [(); 3].map(|()| nix::unistd::pipe().unwrap().1);
+        let (spawned, lost) = tokio::join!(client.spawn(program, pipes), client.listen());
+        assert_eq!(
+            spawned.err().unwrap().to_string(),
+            "cannot start a worker: herd is out of file descriptors; raise LimitNOFILE"
+        );
+        assert_eq!(lost.why, "it has ended", "nothing before that ended the connection");
+        launcher.join().unwrap();
+    }
+}

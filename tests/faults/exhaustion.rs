@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::matrix::{Case, Fault, Shape};
 use crate::random::Random;
 use crate::report::Observed;
-use crate::running::{Running, spawn};
+use crate::running::{Running, poll, spawn};
 use crate::scene::{Scene, VICTIM};
 use crate::settings::Settings;
 use crate::supervised::Mode;
@@ -100,18 +100,15 @@ fn out_of_descriptors(case: Case, random: Random) -> Observed {
     let mut scene = Scene::set(case, &settings, random);
     let mut seen = BTreeSet::new();
     let few: Vec<u64> = (0..ROUNDS).map(|_| 1 + scene.random.below(ENOUGH)).collect();
-    for free in std::iter::once(0).chain(few) {
-        scene.until_nothing_is_open();
-        let limit = Limit::leave(&scene.herd, case.mode, free as usize);
-        let view = view::of(&scene.client, VICTIM);
-        scene.neighbour.assert_lives();
-        drop(limit);
-        if free == 0 {
-            assert!(TURNED_AWAY.contains(&view.as_str()), "none is free: {view}");
-        }
-        seen.insert(view);
-        let _ = scene.client.stop(VICTIM);
-        scene.until_pool("its worker is gone", "dying", 0);
+    let turned_away = poll("a client comes while none is free", || {
+        let (view, free) = ask_with(&mut scene, 0);
+        // Something that herd was about to close left room.
+        (free == 0).then_some(view).ok_or(format!("{free} were free"))
+    });
+    assert!(TURNED_AWAY.contains(&turned_away.as_str()), "{turned_away}");
+    seen.insert(turned_away);
+    for free in few {
+        seen.insert(ask_with(&mut scene, free as usize).0);
     }
     assert_eq!(scene.next(), "200", "there are descriptors again");
     let observed = Observed::of_all(case, &seen, &SHORT, HERD_LIVES);
@@ -119,10 +116,24 @@ fn out_of_descriptors(case: Case, random: Random) -> Observed {
     observed
 }
 
+/// What a client sees while only so many are free, and how many were afterwards.
+fn ask_with(scene: &mut Scene, free: usize) -> (String, usize) {
+    scene.until_nothing_is_open();
+    let limit = Limit::leave(&scene.herd, scene.case.mode, free);
+    let view = view::of(&scene.client, VICTIM);
+    scene.neighbour.assert_lives();
+    let left = limit.free();
+    drop(limit);
+    let _ = scene.client.stop(VICTIM);
+    scene.until_pool("its worker is gone", "dying", 0);
+    (view, left)
+}
+
 /// A lower limit of herd's descriptors, while this lives.
 struct Limit<'a> {
     herd: &'a Running,
     mode: Mode,
+    limit: u64,
     before: String,
 }
 
@@ -130,11 +141,7 @@ impl<'a> Limit<'a> {
     /// So low that only so many are free.
     fn leave(herd: &'a Running, mode: Mode, free: usize) -> Self {
         let pid = herd.pid();
-        let open: BTreeSet<u64> = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
+        let open = open(pid);
         let mut unused = (0..).filter(|number| !open.contains(number));
         let limit = unused.nth(free).unwrap();
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -144,10 +151,16 @@ impl<'a> Limit<'a> {
         let this = Self {
             herd,
             mode,
+            limit,
             before: before.unwrap().to_owned(),
         };
         this.set(&limit.to_string());
         this
+    }
+
+    fn free(&self) -> usize {
+        let open = open(self.herd.pid());
+        (0..self.limit).filter(|number| !open.contains(number)).count()
     }
 
     /// By a process of herd's user: root of a container may have no right to.
@@ -167,4 +180,13 @@ impl Drop for Limit<'_> {
     fn drop(&mut self) {
         self.set(&self.before);
     }
+}
+
+/// The numbers of its descriptors.
+fn open(pid: i32) -> BTreeSet<u64> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }

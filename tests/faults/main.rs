@@ -65,7 +65,7 @@ use random::Random;
 use report::{Observed, Results};
 
 /// Further cases of the short form, by chance.
-const SAMPLE: usize = 30;
+const SAMPLE: usize = 40;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -84,13 +84,13 @@ pub(crate) const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     (
         "a thread of herd that exits alone",
-        "no signal ends one thread of a process, herd's threads end by themselves only when herd does, and a panic in \
-         one ends all of herd (`panic = \"abort\"` in the release build), which is a kill of herd",
+        "not to be had from outside: a signal ends all threads of a process, a data-plane thread's loop ends only with \
+         herd, and a panic ends all of herd (`panic = \"abort\"` in the release build), which is a kill of herd",
     ),
     (
         "a jump of the clock",
-        "herd reckons with the monotonic clock, which nobody can set; one of another namespace would need a time \
-         namespace",
+        "nothing to inject it into: herd reckons with the monotonic clock, which nobody can set; the other one only \
+         stamps logs and records",
     ),
     (
         "the moment in which a worker is recycled",
