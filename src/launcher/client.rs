@@ -402,7 +402,10 @@ mod tests {
             spawned.err().unwrap().to_string(),
             "cannot start a worker: herd is out of file descriptors; raise LimitNOFILE"
         );
-        assert_eq!(lost.why, "it has ended", "nothing before that ended the connection");
+        assert_eq!(
+            lost.why, "it has ended",
+            "nothing before that ended the connection"
+        );
         launcher.join().unwrap();
     }
 }

@@ -56,6 +56,23 @@ impl Neighbour {
     pub(crate) fn assert_lives(&mut self) {
         self.watched.assert_all_live();
         assert_eq!(self.ask(), self.pid);
+        self.assert_held();
+    }
+
+    /// The same where herd can open nothing: the connection to the worker may have been closed in a quiet moment, and
+    /// then that request fails, but never the session.
+    pub(crate) fn assert_lives_in_need(&mut self) {
+        self.watched.assert_all_live();
+        let (head, body) = self.exchange();
+        let view = view::answer(format!("{head}{body}").as_bytes());
+        assert!(
+            ["200", "502 worker_connection_lost"].contains(&view.as_str()),
+            "{head}{body}"
+        );
+        self.assert_held();
+    }
+
+    fn assert_held(&mut self) {
         self.hold.set_nonblocking(true).unwrap();
         let mut said = Vec::new();
         let end = self.hold.read_to_end(&mut said);
@@ -75,6 +92,16 @@ impl Neighbour {
 
     /// Its worker's own pid, by the worker itself.
     fn ask(&mut self) -> Value {
+        let (head, body) = self.exchange();
+        assert!(
+            head.starts_with("HTTP/1.1 200 "),
+            "the neighbour got {head}{body}"
+        );
+        serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {head}{body}"))
+    }
+
+    /// The head and the body of an answer.
+    fn exchange(&mut self) -> (String, String) {
         write!(
             self.stream.get_mut(),
             "GET / HTTP/1.1\r\nhost: h\r\nx-session-id: {NEIGHBOUR}\r\nx-herd-worker: n\r\n\r\n"
@@ -88,12 +115,7 @@ impl Neighbour {
         let length = view::field(&head, "content-length").unwrap_or_else(|| panic!("{head}"));
         let mut body = vec![0; length.parse().unwrap()];
         self.stream.read_exact(&mut body).unwrap();
-        let said = String::from_utf8_lossy(&body);
-        assert!(
-            head.starts_with("HTTP/1.1 200 "),
-            "the neighbour got {head}{said}"
-        );
-        serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {head}{said}"))
+        (head, String::from_utf8(body).unwrap())
     }
 }
 
@@ -113,5 +135,10 @@ impl Own {
                 .descriptors
                 .iter()
                 .all(|(kind, count)| *count <= before.descriptors.get(kind).copied().unwrap_or(0))
+    }
+
+    /// What herd gives up to turn clients away when it has no descriptor left, it has again.
+    pub(crate) fn has_its_reserve(&self, before: &Self) -> bool {
+        self.descriptors.get("/dev/null") == before.descriptors.get("/dev/null")
     }
 }

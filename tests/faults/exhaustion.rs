@@ -118,12 +118,21 @@ fn out_of_descriptors(case: Case, random: Random) -> Observed {
 
 /// What a client sees while only so many are free, and how many were afterwards.
 fn ask_with(scene: &mut Scene, free: usize) -> (String, usize) {
+    // With a connection to its worker, if that is not closed in between.
+    scene.neighbour.assert_lives();
     scene.until_nothing_is_open();
     let limit = Limit::leave(&scene.herd, scene.case.mode, free);
     let view = view::of(&scene.client, VICTIM);
-    scene.neighbour.assert_lives();
+    scene.neighbour.assert_lives_in_need();
     let left = limit.free();
     drop(limit);
+    assert_ne!(
+        view,
+        "nothing",
+        "{free} free; {:?}; herd said:\n{}",
+        scene.client.look("/v1/workers"),
+        scene.herd.said()
+    );
     let _ = scene.client.stop(VICTIM);
     scene.until_pool("its worker is gone", "dying", 0);
     (view, left)

@@ -373,7 +373,7 @@ impl Scene {
     pub(crate) fn until_nothing_is_open(&self) {
         poll("what is not herd's own is closed", || {
             let now = Own::of(self.herd.pid());
-            match now.is_within(&self.own) {
+            match now.is_within(&self.own) && now.has_its_reserve(&self.own) {
                 true => Ok(()),
                 false => Err(format!("{now:?}; at first: {:?}", self.own)),
             }

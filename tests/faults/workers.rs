@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::matrix::{Case, Fault, Shape, State};
 use crate::random::Random;
 use crate::report::Observed;
+use crate::running::poll;
 use crate::scene::{Scene, Session, VICTIM};
 use crate::settings::Settings;
 use crate::view::{self, Phase};
@@ -157,7 +158,17 @@ fn never_healthy(mut scene: Scene) -> Observed {
 fn binds_late(mut scene: Scene) -> Observed {
     let case = scene.case;
     let mut session = scene.bring();
-    signal(scene.worker_in(session.keeper).unwrap(), Signal::SIGUSR1);
+    let worker = scene.worker_in(session.keeper).unwrap();
+    // Before it waits for it, the signal would end it.
+    poll("the worker blocks the signal", || {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).map_err(|e| e.to_string())?;
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let blocked = u64::from_str_radix(blocked.unwrap_or_default().trim(), 16).unwrap_or(0);
+        (blocked >> (libc::SIGUSR1 - 1) & 1 == 1)
+            .then_some(())
+            .ok_or(status)
+    });
+    signal(worker, Signal::SIGUSR1);
     let seen = session.view().unwrap();
     session.tree.assert_all_live();
     let observed = Observed::new(case, seen, &["200"], "herd, the neighbour, the worker");

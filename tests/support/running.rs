@@ -117,6 +117,11 @@ impl Running {
         self.log.until(text)
     }
 
+    /// What herd has logged so far.
+    pub(crate) fn said(&self) -> String {
+        self.log.text.lock().unwrap().0.clone()
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
