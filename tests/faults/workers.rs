@@ -160,11 +160,11 @@ fn binds_late(mut scene: Scene) -> Observed {
     let mut session = scene.bring();
     let worker = scene.worker_in(session.keeper).unwrap();
     // Before it waits for it, the signal would end it.
-    poll("the worker blocks the signal", || {
+    poll("the worker expects the signal", || {
         let status = std::fs::read_to_string(format!("/proc/{worker}/status")).map_err(|e| e.to_string())?;
-        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        let blocked = u64::from_str_radix(blocked.unwrap_or_default().trim(), 16).unwrap_or(0);
-        (blocked >> (libc::SIGUSR1 - 1) & 1 == 1)
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap_or_default().trim(), 16).unwrap_or(0);
+        (caught >> (libc::SIGUSR1 - 1) & 1 == 1)
             .then_some(())
             .ok_or(status)
     });
