@@ -197,7 +197,8 @@ fn matrix(rows: &[Value]) -> String {
                 continue;
             }
             let every = |name: &str| {
-                let all: BTreeSet<&str> = shown.iter().filter_map(|row| row[name].as_str()).collect();
+                let texts = shown.iter().filter_map(|row| row[name].as_str());
+                let all: BTreeSet<&str> = texts.flat_map(|text| text.split(" / ")).collect();
                 all.into_iter().collect::<Vec<_>>().join(" / ")
             };
             write!(
