@@ -36,8 +36,16 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Waiting {
-    spawned: Option<oneshot::Sender<Result<PidFd, String>>>,
+    spawned: Option<oneshot::Sender<Result<PidFd, NotSpawned>>>,
     reaped: oneshot::Sender<()>,
+}
+
+/// Why there is no pidfd.
+#[derive(Debug)]
+enum NotSpawned {
+    Refused(String),
+    /// The keeper runs, and herd had no descriptor free to hold it by.
+    Unheld,
 }
 
 /// The launcher is gone, and every worker with it.
@@ -265,7 +273,8 @@ impl Client {
         drop(pipes);
         let pidfd = match answer.await {
             Ok(Ok(pidfd)) => pidfd,
-            Ok(Err(message)) => return Err(SpawnError::Refused { message }),
+            Ok(Err(NotSpawned::Refused(message))) => return Err(SpawnError::Refused { message }),
+            Ok(Err(NotSpawned::Unheld)) => return Err(self.give_up(keeper, told).await),
             Err(_) => return Err(SpawnError::Lost),
         };
         let pid = pidfd.pid().ok().flatten();
@@ -282,6 +291,19 @@ impl Client {
             },
             told,
         ))
+    }
+
+    /// Has the launcher kill a keeper that herd has no hold of; over when its whole tree is gone.
+    async fn give_up(&self, keeper: KeeperId, told: oneshot::Receiver<()>) -> SpawnError {
+        let Ok(kill) = wire::encode(&Request::Kill { keeper }) else {
+            return SpawnError::Lost;
+        };
+        if self.send(&kill, &[]).await.is_err() || told.await.is_err() {
+            return SpawnError::Lost;
+        }
+        SpawnError::Refused {
+            message: "herd is out of file descriptors; raise LimitNOFILE".to_owned(),
+        }
     }
 
     /// Hears the launcher until it is gone. Everyone who waits for it is told then.
@@ -308,17 +330,14 @@ impl Client {
         let mut waiting = self.waiting.borrow_mut();
         match reply {
             Reply::Spawned { keeper } => {
-                let result = fds
-                    .pop()
-                    .map(PidFd::from)
-                    .ok_or_else(|| "its pidfd is missing".to_owned());
+                let result = fds.pop().map(PidFd::from).ok_or(NotSpawned::Unheld);
                 if let Some(spawned) = waiting.get_mut(&keeper).and_then(|w| w.spawned.take()) {
                     let _ = spawned.send(result);
                 }
             }
             Reply::SpawnFailed { keeper, message } => {
                 if let Some(spawned) = waiting.remove(&keeper).and_then(|w| w.spawned) {
-                    let _ = spawned.send(Err(message));
+                    let _ = spawned.send(Err(NotSpawned::Refused(message)));
                 }
             }
             Reply::Reaped { keeper } => {
@@ -337,5 +356,56 @@ impl Client {
                 fd::send_packet(socket.as_fd(), body, fds)
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launcher::run::Sandboxes;
+
+    /// As when herd's table is full: recvmsg(2) cuts the pidfd off.
+    #[tokio::test]
+    async fn a_keeper_without_a_pidfd_is_killed_and_only_its_start_fails() {
+        let (ours, theirs) = fd::packet_pair().unwrap();
+        let client = Client::new(Forked {
+            socket: ours,
+            pidfd: Arc::new(PidFd::open(std::process::id() as i32).unwrap()),
+            guard: Guard::PidNamespace,
+            sandboxes: Sandboxes::default(),
+            ids: None,
+        })
+        .unwrap();
+        let launcher = std::thread::spawn(move || {
+            let (socket, mut buffer) = (theirs.as_fd(), Vec::new());
+            let Some((Request::Spawn { keeper, .. }, pipes)) = wire::receive(socket, &mut buffer).unwrap()
+            else {
+                panic!("no start is asked for");
+            };
+            assert_eq!(pipes.len(), 3);
+            wire::send(socket, &Reply::Spawned { keeper }, &[]).unwrap();
+            let Some((Request::Kill { keeper: killed }, _)) = wire::receive(socket, &mut buffer).unwrap()
+            else {
+                panic!("no kill is asked for");
+            };
+            assert_eq!(killed, keeper);
+            wire::send(socket, &Reply::Reaped { keeper }, &[]).unwrap();
+        });
+        let program = Program {
+            argv: vec!["true".to_owned()],
+            env: Vec::new(),
+            cwd: None,
+        };
+        let pipes = [(); 3].map(|()| nix::unistd::pipe().unwrap().1);
+        let (spawned, lost) = tokio::join!(client.spawn(program, pipes), client.listen());
+        assert_eq!(
+            spawned.err().unwrap().to_string(),
+            "cannot start a worker: herd is out of file descriptors; raise LimitNOFILE"
+        );
+        assert_eq!(
+            lost.why, "it has ended",
+            "nothing before that ended the connection"
+        );
+        launcher.join().unwrap();
     }
 }

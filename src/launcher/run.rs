@@ -217,6 +217,7 @@ impl Launcher<'_> {
                 match wire::receive(self.socket.as_fd(), &mut buffer)? {
                     None => return self.end(),
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
+                    Some((Request::Kill { keeper }, _)) => self.kill(keeper),
                 }
             }
         }
@@ -259,6 +260,15 @@ impl Launcher<'_> {
                 let message = format!("the kernel refuses another process: {e}");
                 self.say(&Reply::SpawnFailed { keeper, message }, &[])
             }
+        }
+    }
+
+    /// One that herd has no hold of. Its end is told as any other's.
+    fn kill(&self, keeper: KeeperId) {
+        let signal = if self.weak { KILL_TREE } else { Signal::SIGKILL };
+        for (pid, _) in self.keepers.iter().filter(|(_, kept)| kept.keeper == keeper) {
+            // Our own child and not reaped yet: the number cannot have been reused.
+            let _ = kill(Pid::from_raw(*pid), signal);
         }
     }
 

@@ -4,7 +4,8 @@
 //! herd      Spawn{keeper, …} + [stdout, stderr, status]      to the launcher; + [control] for a sandbox
 //! launcher  Ready | Refused                                  once, at its own start
 //!           Spawned{keeper} + [pidfd]  or  SpawnFailed       one answer to each Spawn
-//!           Reaped{keeper}                                   once after Spawned: the whole tree is gone
+//! herd      Kill{keeper}                                     after a Spawned whose pidfd found no room
+//! launcher  Reaped{keeper}                                   once after Spawned: the whole tree is gone
 //! keeper    Report lines on the status pipe                  exec failure, notes, the worker's exit
 //! herd      Run{program}, Open{door} + [reply]               on a sandbox's control socket, to its keeper
 //! keeper    Here + [socket]  or  Refused                     on the reply socket of that one question
@@ -31,6 +32,8 @@ pub struct KeeperId(pub u64);
 pub(crate) enum Request {
     /// Carries the write ends of stdout, stderr and the status pipe, in this order.
     Spawn { keeper: KeeperId, task: Task },
+    /// herd cannot hold a keeper that was spawned: it had no descriptor free for the pidfd.
+    Kill { keeper: KeeperId },
 }
 
 /// What a keeper is for.

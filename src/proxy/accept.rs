@@ -90,6 +90,16 @@ impl Reserve {
     fn new() -> Self {
         Self(File::open("/dev/null").ok())
     }
+
+    /// Until it is there again: another thread may have been faster, or who gave it up was cancelled since.
+    async fn restored(&mut self) {
+        while self.0.is_none() {
+            *self = Self::new();
+            if self.0.is_none() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 async fn accept(
@@ -99,6 +109,8 @@ async fn accept(
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     // At the limit this thread keeps nobody but leaves them in the kernel's queue.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
+    // Without it a client would be left hanging when there is none free.
+    reserve.restored().await;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, place)),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {

@@ -270,6 +270,8 @@ pub(crate) struct WorkerBody {
     connection: Option<(Http1, Rc<Bound>)>,
     session: Arc<Session>,
     delimited: Delimited,
+    /// Why it ends here, when what came before has been sent on.
+    cut: Option<Cut>,
     /// Resolves when the session ends, for workers that outlive it.
     ended: Option<Ending>,
     news: Option<Ending>,
@@ -304,6 +306,7 @@ impl WorkerBody {
             connection,
             session,
             delimited,
+            cut: None,
             ended,
             news: None,
             hold: Some(hold),
@@ -342,6 +345,9 @@ impl HttpBody for WorkerBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         if let Some(ended) = &mut self.ended
             && let Poll::Ready(Some(reason)) = ended.as_mut().poll(cx)
         {
@@ -359,7 +365,11 @@ impl HttpBody for WorkerBody {
                 }
                 Some(Err(e)) => {
                     self.connection = None;
-                    return Poll::Ready(Some(Err(Cut::Worker(e))));
+                    // hyper drops what it has not sent yet at an error: the head, too, if all came at once. It sends
+                    // before it asks again.
+                    self.cut = Some(Cut::Worker(e));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None if self.delimited == Delimited::ByMessage => {
                     self.complete();

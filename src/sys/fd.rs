@@ -41,7 +41,8 @@ pub fn send_packet(socket: BorrowedFd<'_>, body: &[u8], fds: &[BorrowedFd<'_>]) 
 }
 
 /// Receives one packet into `buffer`; its length (0: the peer is gone) and the descriptors it carried,
-/// close-on-exec. A packet that does not fit is an error, not a shorter packet.
+/// close-on-exec. A packet that does not fit is an error, not a shorter packet. One whose descriptors do not fit
+/// comes without any: this process has none free (recvmsg(2), `MSG_CTRUNC`), and whom the packet was for can be told.
 pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut slices = [IoSliceMut::new(buffer)];
@@ -55,7 +56,9 @@ pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
         match result {
             Ok(message) => {
                 let mut fds = Vec::new();
-                for control in message.cmsgs()? {
+                // An error is `MSG_CTRUNC`. A part that was let in stays open, so nobody whose table may be full is
+                // sent more than one.
+                for control in message.cmsgs().into_iter().flatten() {
                     if let ControlMessageOwned::ScmRights(raw) = control {
                         // SAFETY: the kernel has just installed these descriptors for this call; nothing
                         // else knows them, so each is owned exactly once.
@@ -68,7 +71,7 @@ pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
             Err(e) => return Err(e.into()),
         }
     };
-    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    if flags.contains(MsgFlags::MSG_TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a packet was longer than the protocol allows",
@@ -166,5 +169,15 @@ mod tests {
         send_packet(a.as_fd(), b"hello", &[]).unwrap();
         let error = receive_packet(b.as_fd(), &mut [0; 2]).unwrap_err();
         assert_eq!(error.to_string(), "a packet was longer than the protocol allows");
+    }
+
+    #[test]
+    fn a_packet_whose_descriptors_do_not_fit_comes_without_them() {
+        let (a, b) = packet_pair().unwrap();
+        let (_read, write) = nix::unistd::pipe().unwrap();
+        send_packet(a.as_fd(), b"hello", &[write.as_fd(); MAX_FDS + 1]).unwrap();
+        let mut buffer = [0; 64];
+        let (len, fds) = receive_packet(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..len], fds.len()), (&b"hello"[..], 0));
     }
 }

@@ -48,6 +48,8 @@ pub(super) enum Verdict {
     Ready(Endpoint),
     /// Somebody else listens on the worker's port.
     Stranger,
+    /// herd has no descriptor free to look with: as for a process that cannot be made, nobody waits for one.
+    Short(io::Error),
 }
 
 /// Probes until there is a verdict; `last` always tells what the latest probe saw.
@@ -64,9 +66,11 @@ pub(super) async fn verdict(
         match listening(target, keeper, &mut inside).await {
             Ok(endpoint) => match healthy(kind, &endpoint).await {
                 Ok(()) => return Verdict::Ready(endpoint),
-                Err(text) => last.replace(text),
+                Err(Unwell::Because(text)) => last.replace(text),
+                Err(Unwell::Short(e)) => return Verdict::Short(e),
             },
             Err(NotYet::Because(text)) => last.replace(text),
+            Err(NotYet::Short(e)) => return Verdict::Short(e),
             Err(NotYet::Stranger) => {
                 strange += 1;
                 if strange == STRANGER_AFTER {
@@ -85,6 +89,25 @@ pub(super) async fn verdict(
 enum NotYet {
     Because(String),
     Stranger,
+    Short(io::Error),
+}
+
+impl NotYet {
+    fn failed(what: &str, e: io::Error) -> Self {
+        match is_short(&e) {
+            true => Self::Short(e),
+            false => Self::Because(format!("{what}: {e}")),
+        }
+    }
+}
+
+enum Unwell {
+    Because(String),
+    Short(io::Error),
+}
+
+fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// `inside` is a socket for questions about a sandbox's listeners, kept from one call to the next.
@@ -97,7 +120,7 @@ async fn listening(
         Target::InsidePort => inside_port(keeper, inside).await,
         Target::InsideSocket => match keeper.open(Door::Unix).await {
             Ok(_) => Ok(Endpoint::Inside(InsideEndpoint::socket(Arc::clone(keeper)))),
-            Err(e) => Err(NotYet::Because(format!("connecting to the worker's socket: {e}"))),
+            Err(e) => Err(NotYet::failed("connecting to the worker's socket", e)),
         },
         Target::Port(port) => on_port(*port, keeper).await,
         Target::Socket(path) => {
@@ -107,14 +130,14 @@ async fn listening(
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     Err(NotYet::Because(format!("{} does not exist", path.display())))
                 }
-                Err(e) => Err(NotYet::Because(format!("connecting to {}: {e}", path.display()))),
+                Err(e) => Err(NotYet::failed(&format!("connecting to {}", path.display()), e)),
             }
         }
     }
 }
 
 async fn inside_port(keeper: &Arc<Keeper>, inside: &mut Option<OwnedFd>) -> Result<Endpoint, NotYet> {
-    let unheard = |e: io::Error| NotYet::Because(format!("cannot ask for the sandbox's listeners: {e}"));
+    let unheard = |e| NotYet::failed("cannot ask for the sandbox's listeners", e);
     let socket = match inside.take() {
         Some(socket) => socket,
         None => keeper.open(Door::Listeners).await.map_err(unheard)?,
@@ -124,7 +147,9 @@ async fn inside_port(keeper: &Arc<Keeper>, inside: &mut Option<OwnedFd>) -> Resu
         match listener::at_from(&socket, addr) {
             Ok(Some(_)) => found = found.or(Some(addr)),
             Ok(None) => {}
-            Err(e) if addr.is_ipv6() => tracing::debug!("cannot ask for listeners at {addr}: {e}"),
+            Err(e) if addr.is_ipv6() && !is_short(&e) => {
+                tracing::debug!("cannot ask for listeners at {addr}: {e}")
+            }
             Err(e) => return Err(unheard(e)),
         }
     }
@@ -167,28 +192,34 @@ async fn on_port(port: u16, keeper: &Arc<Keeper>) -> Result<Endpoint, NotYet> {
             }
             Ok(Standing::Nobody | Standing::Stranger) => {}
             // No IPv6 on this host.
-            Err(_) if addr.is_ipv6() => {}
-            Err(e) => return Err(NotYet::Because(format!("cannot ask who listens at {addr}: {e}"))),
+            Err(e) if addr.is_ipv6() && !is_short(&e) => {}
+            Err(e) => return Err(NotYet::failed(&format!("cannot ask who listens at {addr}"), e)),
         }
     }
     Err(NotYet::Because(format!("nothing listens on port {port}")))
 }
 
-async fn healthy(kind: &Kind, endpoint: &Endpoint) -> Result<(), String> {
+async fn healthy(kind: &Kind, endpoint: &Endpoint) -> Result<(), Unwell> {
     let Some(path) = &kind.health_path else {
         return Ok(());
     };
+    let because = |text| Unwell::Because(format!("GET {path}{text}"));
     let probe = async {
-        match endpoint.connect().await.map_err(|e| format!("connecting: {e}"))? {
+        let connection = endpoint.connect().await.map_err(|e| match is_short(&e) {
+            true => Unwell::Short(e),
+            false => because(format!(": connecting: {e}")),
+        })?;
+        let asked = match connection {
             Connection::Tcp(stream) => ask(stream, kind.protocol, path).await,
             Connection::Unix(stream) => ask(stream, kind.protocol, path).await,
-        }
+        };
+        asked.map_err(|text| because(format!(": {text}")))
     };
     match tokio::time::timeout(PROBE_LIMIT, probe).await {
         Ok(Ok(status)) if (200..400).contains(&status.as_u16()) => Ok(()),
-        Ok(Ok(status)) => Err(format!("GET {path} answered {status}")),
-        Ok(Err(text)) => Err(format!("GET {path}: {text}")),
-        Err(_) => Err(format!("GET {path} was not answered within {PROBE_LIMIT:?}")),
+        Ok(Ok(status)) => Err(because(format!(" answered {status}"))),
+        Ok(Err(unwell)) => Err(unwell),
+        Err(_) => Err(because(format!(" was not answered within {PROBE_LIMIT:?}"))),
     }
 }
 

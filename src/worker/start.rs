@@ -227,6 +227,15 @@ impl Life {
                 let exit = running.end(&self.shared).await;
                 self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
             }
+            Some(Verdict::Short(e)) => {
+                if let Err(e) = keeper.kill() {
+                    tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
+                }
+                let exit = running.end(&self.shared).await;
+                self.resource(format!("herd cannot see whether the worker is ready: {e}"))
+                    .await;
+                Try::Over(exit)
+            }
             None => self.ended_early(running, port, attempt).await,
         }
     }

@@ -7,12 +7,15 @@
 )]
 
 #[path = "../support/client.rs"]
+#[allow(dead_code, reason = "the fault suite uses more of it")]
 mod client;
 #[path = "../support/leak.rs"]
 mod leak;
 #[path = "../support/random.rs"]
+#[allow(dead_code, reason = "the fault suite uses more of it")]
 mod random;
 #[path = "../support/running.rs"]
+#[allow(dead_code, reason = "the fault suite uses more of it")]
 mod running;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -5,12 +5,14 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use crate::running::{CAP, Running};
 
 /// Where one herd is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    data: String,
+    pub(crate) data: String,
     control: PathBuf,
 }
 
@@ -56,8 +58,14 @@ impl Client {
     }
 
     /// A hold of the session: its stream, once the session is held.
+    #[allow(dead_code, reason = "the fault suite names the worker")]
     pub(crate) fn hold(&self, id: &str) -> Result<UnixStream> {
-        let mut stream = self.control(&format!("GET /v1/sessions/{id}/hold"))?;
+        self.hold_with(id, "")
+    }
+
+    /// `query` names the worker: `?worker=browser`.
+    pub(crate) fn hold_with(&self, id: &str, query: &str) -> Result<UnixStream> {
+        let mut stream = self.control(&format!("GET /v1/sessions/{id}/hold{query}"))?;
         let head = head(&mut stream)?;
         // The body begins when the session is held.
         stream.read_exact(&mut [0])?;
@@ -73,6 +81,14 @@ impl Client {
         self.control(&format!("DELETE /v1/sessions/{id}"))?
             .read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    /// What the control API answers at this path.
+    pub(crate) fn look(&self, path: &str) -> Result<Value> {
+        let mut text = String::new();
+        self.control(&format!("GET {path}"))?.read_to_string(&mut text)?;
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).map_err(|e| std::io::Error::other(format!("{e}: {text}")))
     }
 
     fn control(&self, line: &str) -> Result<UnixStream> {

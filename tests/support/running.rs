@@ -74,7 +74,12 @@ impl Running {
 
     /// With this herd.yaml.
     pub(crate) fn launch_with(dir: tempfile::TempDir, mode: Mode, yaml: &str) -> Self {
-        let mut command = start_command_as(mode, dir.path(), "state");
+        Self::launch_through(&[], dir, mode, yaml)
+    }
+
+    /// By a command that becomes the one that follows it, as `env` and `nice` do.
+    pub(crate) fn launch_through(through: &[&str], dir: tempfile::TempDir, mode: Mode, yaml: &str) -> Self {
+        let mut command = behind(through, start_command_as(mode, dir.path(), "state"));
         let tag = dir.path().display().to_string();
         std::fs::write(dir.path().join("herd.yaml"), yaml).unwrap();
         let state_dir = dir.path().join("state");
@@ -110,6 +115,11 @@ impl Running {
     /// What herd has logged once that is in it, or all if it ended without.
     pub(crate) fn logged(&self, text: &str) -> String {
         self.log.until(text)
+    }
+
+    /// What herd has logged so far.
+    pub(crate) fn said(&self) -> String {
+        self.log.text.lock().unwrap().0.clone()
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -201,6 +211,11 @@ impl Running {
 
     /// A next herd in the same place has to clear away, before it is ready, what this one could not: it was killed.
     pub(crate) fn assert_the_next_sweeps(&self, mode: Mode) {
+        self.assert_the_next_sweeps_and(mode, || ());
+    }
+
+    /// The same, and does that before the next herd is told to end.
+    pub(crate) fn assert_the_next_sweeps_and(&self, mode: Mode, serve: impl FnOnce()) {
         let left = leak::cgroups(&self.scope.state_dir);
         let mut command = start_command_as(mode, self.dir.path(), "state");
         let mut child = spawn(command.stderr(Stdio::piped()));
@@ -209,6 +224,9 @@ impl Running {
         std::thread::spawn(move || writer.fill(lines));
         let said = log.until("herd is ready");
         let now = leak::cgroups(&self.scope.state_dir);
+        if said.contains("herd is ready") {
+            serve();
+        }
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
         let status = child.wait().unwrap();
         assert!(status.success(), "{status}:\n{}", log.until("\0"));
@@ -292,6 +310,22 @@ pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
     command.args(["--log-format", "text"]).stdin(Stdio::null());
     command.envs(mode.environment());
     command
+}
+
+fn behind(words: &[&str], command: Command) -> Command {
+    let [program, arguments @ ..] = words else {
+        return command;
+    };
+    let mut through = Command::new(program);
+    through
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args());
+    let set = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    through.envs(set).stdin(Stdio::null());
+    through
 }
 
 /// herd, or a copy of it that every user may run: the build directory may be private.
