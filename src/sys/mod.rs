@@ -12,4 +12,5 @@ pub mod network;
 pub mod pidfd;
 pub mod process;
 pub mod seccomp;
+pub mod timer;
 pub mod user_namespace;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Kind, Protocol};
 use crate::launcher::{Door, Keeper, sandbox};
-use crate::sys::listener;
+use crate::sys::{listener, timer};
 
 use super::endpoint::{Connection, Endpoint, InsideEndpoint, Standing, TcpEndpoint, standing};
 
@@ -76,12 +76,12 @@ pub(super) async fn verdict(
                 if strange == STRANGER_AFTER {
                     return Verdict::Stranger;
                 }
-                tokio::time::sleep(pause).await;
+                timer::pause(pause).await;
                 continue;
             }
         };
         strange = 0;
-        tokio::time::sleep(pause).await;
+        timer::pause(pause).await;
         pause = (pause + pause / 2).min(LONGEST_PAUSE);
     }
 }

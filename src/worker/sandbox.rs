@@ -4,7 +4,7 @@
 //! run. It belongs to no session and counts as no worker: there is no program in it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -73,6 +73,8 @@ pub(super) struct Stock {
     next: Cell<u64>,
     /// One per kind; absent while it is being made, or if it could not be.
     created: RefCell<HashMap<usize, Created>>,
+    /// Kinds for which one is being made.
+    making: RefCell<HashSet<usize>>,
 }
 
 impl Stock {
@@ -82,6 +84,7 @@ impl Stock {
             slots: Rc::default(),
             next: Cell::new(0),
             created: RefCell::default(),
+            making: RefCell::default(),
         }
     }
 
@@ -136,7 +139,8 @@ impl Shared {
 
     /// Makes one ahead for the kind, unless there is one. A failure is told by the next start, which meets it, too.
     pub(super) async fn stock_up(&self, kind: usize) {
-        if self.stock.created.borrow().contains_key(&kind) {
+        // Sessions that start together each ask for one.
+        if self.stock.created.borrow().contains_key(&kind) || !self.stock.making.borrow_mut().insert(kind) {
             return;
         }
         match self.create_sandbox(kind).await {
@@ -152,6 +156,7 @@ impl Shared {
             },
             Err(e) => tracing::debug!("cannot make a sandbox ahead: {e}"),
         }
+        self.stock.making.borrow_mut().remove(&kind);
     }
 }
 
