@@ -217,6 +217,7 @@ impl Asked {
 
 /// Not an `async fn`, like [`Exchange::plain`] and [`send`]: those keep room for each argument twice, and hyper moves
 /// the whole of what all of them keep with every request.
+#[expect(clippy::manual_async_fn, reason = "see above")]
 fn forward<'a>(
     thread: &'a Thread,
     client: &'a Rc<Client>,
