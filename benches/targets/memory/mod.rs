@@ -1,6 +1,7 @@
 //! What an idle connection keeps in memory.
 
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::groups::Group;
 use crate::lab::Lab;
@@ -20,6 +21,9 @@ pub(crate) const GROUP: Group = Group {
     ],
     run,
 };
+
+/// How long connections idle before they are weighed: whoever gives buffers back has done so then.
+const SETTLED: Duration = Duration::from_secs(4);
 
 type Open = fn(Target, usize) -> anyhow::Result<Vec<TcpStream>>;
 
@@ -58,7 +62,7 @@ fn row_of(lab: &Lab, mut row: Row, count: usize, open: Open) -> anyhow::Result<R
         }
     }
     row.note = Some(
-        "Of a new process, after 32 connections that are not counted; upstream behind a UNIX socket."
+        "Of a new process, after 32 connections that are not counted, idle for 4 s; upstream behind a UNIX socket."
             .to_owned(),
     );
     Ok(row)
@@ -70,6 +74,7 @@ fn growth(front: Front, count: usize, open: Open) -> anyhow::Result<f64> {
     let files = process::open_files(front.pid)?;
     let before = process::memory(front.pid)?;
     let held = open(front.target, count)?;
+    std::thread::sleep(SETTLED);
     let after = process::memory(front.pid)?;
     let files = process::open_files(front.pid)?.saturating_sub(files);
     // Connections to the upstream come and go meanwhile.
