@@ -36,6 +36,7 @@ pub mod driver;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod launcher;
+pub mod metrics;
 pub mod proxy;
 pub mod runner;
 pub mod sandbox;

@@ -21,9 +21,13 @@ const EDGES: &[(&str, &[&str])] = &[
         "worker",
         &["worker", "launcher", "sandbox", "sys", "config", "core"],
     ),
-    ("driver", &["driver", "worker", "config", "core"]),
+    ("metrics", &["metrics"]),
+    ("driver", &["driver", "worker", "config", "core", "metrics"]),
     ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
-    ("control", &["control", "driver", "worker", "config", "core"]),
+    (
+        "control",
+        &["control", "driver", "worker", "config", "core", "metrics", "sys"],
+    ),
     ("runner", &["runner", "core"]),
 ];
 

@@ -302,7 +302,9 @@ impl World {
         self.say(|| format!("stop {id}"));
         let handle = self.handle.clone();
         // Resolves with the reaping, which is later steps' business.
-        drop(tokio::task::spawn_local(async move { handle.stop(id).await }));
+        drop(tokio::task::spawn_local(
+            async move { handle.stop(id, None).await },
+        ));
     }
 
     /// Takes the answers that have arrived.

@@ -543,7 +543,7 @@ impl World {
     fn check(&self) {
         for (index, rules) in self.rules.iter().enumerate() {
             let kind = KindId(index);
-            let counts = self.core.counts(kind);
+            let counts = self.core.counts(kind, self.now);
             let occupied = counts.starting + counts.warm + counts.bound + counts.dying;
             assert!(
                 occupied <= rules.max,

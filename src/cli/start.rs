@@ -9,7 +9,7 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -152,11 +152,7 @@ async fn supervise(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
-    let (stop_control, control_stops) = oneshot::channel::<()>();
-    let control = control.serve(handle, async {
-        // A dropped sender means the same.
-        let _ = control_stops.await;
-    });
+    let mut control = control.spawn(handle).context("cannot serve the control API")?;
     let (ask, asked) = mpsc::channel(2);
     let mut signals = Signals::listen()?;
     info!(
@@ -171,18 +167,14 @@ async fn supervise(
             () = driver.run(reports, asked) => Ok(()),
             lost = launcher_lost => Err(anyhow::Error::from(lost)),
             survived = signals.obey(ask) => Err(survived),
+            failed = control.failed() => Err(anyhow::Error::from(failed).context("the control API failed")),
         }
     };
-    let stop = async {
-        let served = serving.await;
-        // Nothing lives any more: the data plane only has to say so to whoever still listens.
-        proxy.finish(Instant::now() + LAST_ANSWERS).await;
-        drop(stop_control);
-        served
-    };
-    let (served, control) = tokio::join!(stop, control);
+    let served = serving.await;
+    // Nothing lives any more: the data plane only has to say so to whoever still listens.
+    proxy.finish(Instant::now() + LAST_ANSWERS).await;
     served?;
-    control.context("the control socket failed")?;
+    control.finish().await.context("the control API failed")?;
     info!("herd has ended; nothing is left");
     Ok(ExitCode::SUCCESS)
 }

@@ -12,8 +12,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
 
-use crate::core::{Refusal, StartFailureKind};
-use crate::driver::DriverGone;
+use crate::core::{Refusal, SessionId, StartFailureKind};
+use crate::driver::{DriverGone, PoolView};
+use crate::worker::escape;
 
 use super::views;
 
@@ -24,7 +25,7 @@ pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 /// A header that an error adds.
 #[derive(Debug)]
 enum Extra {
-    Allow(&'static str),
+    Allow(String),
     /// Seconds.
     RetryAfter(u64),
     Close,
@@ -55,7 +56,8 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
-    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
+    /// `allowed`: methods, as in an `Allow` header.
+    pub(super) fn method_not_allowed(allowed: String) -> Self {
         let mut problem = Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
@@ -63,6 +65,41 @@ impl Problem {
         );
         problem.extra = Some(Extra::Allow(allowed));
         problem
+    }
+
+    pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.extra = Some(Extra::RetryAfter(1));
+        problem
+    }
+
+    pub(super) fn unknown_session(id: &SessionId) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_session",
+            format!("there is no session {id}; `herd ps --all` lists those there are and were"),
+        )
+    }
+
+    pub(super) fn unknown_worker(name: &str, pools: &[PoolView]) -> Self {
+        let names: Vec<&str> = pools.iter().map(|pool| pool.kind.as_str()).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_worker",
+            format!(
+                "there is no worker kind {:?}; there is {}",
+                escape(name.as_bytes()),
+                names.join(", ")
+            ),
+        )
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(super) fn forbidden(uid: u32) -> Self {
@@ -81,7 +118,8 @@ impl Problem {
         id: &str,
         kind_name: impl Fn(crate::core::KindId) -> String,
     ) -> Self {
-        let unavailable = |code, detail: String, after: Duration| {
+        let code = refusal.code();
+        let unavailable = |detail: String, after: Duration| {
             let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
             // Whole seconds (RFC 9110, 10.2.3), and never 0: that would ask for a busy loop.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -90,44 +128,35 @@ impl Problem {
         };
         let second = Duration::from_secs(1);
         match refusal {
-            Refusal::WorkerMismatch { bound_to } => Self::new(
-                StatusCode::CONFLICT,
-                "worker_mismatch",
-                format!(
-                    "session {id} is bound to a worker of kind {}",
-                    kind_name(bound_to)
-                ),
-            ),
+            Refusal::WorkerMismatch { bound_to } => {
+                let kind = kind_name(bound_to);
+                let detail = format!("session {id} is bound to a worker of kind {kind}");
+                Self::new(StatusCode::CONFLICT, code, detail)
+            }
             Refusal::AtCapacity { retry_after } => unavailable(
-                "at_capacity",
                 "every worker slot is taken and the queue is full".into(),
                 retry_after,
             ),
             Refusal::QueueTimeout { waited } => unavailable(
-                "queue_timeout",
                 format!("no worker slot became free within {:.1} s", waited.as_secs_f64()),
                 second,
             ),
-            Refusal::Draining => unavailable("draining", DriverGone.to_string(), second),
-            Refusal::WorkerBackoff { retry_after } => unavailable(
-                "worker_backoff",
-                "the kind's workers keep failing to start".into(),
-                retry_after,
-            ),
-            Refusal::SessionStopped => unavailable(
-                "session_ended",
-                format!("session {id} was stopped while it waited"),
-                second,
-            ),
+            Refusal::Draining => unavailable(DriverGone.to_string(), second),
+            Refusal::WorkerBackoff { retry_after } => {
+                unavailable("the kind's workers keep failing to start".into(), retry_after)
+            }
+            Refusal::SessionStopped => {
+                unavailable(format!("session {id} was stopped while it waited"), second)
+            }
             Refusal::SessionLost { reason } => Self::new(
                 StatusCode::GONE,
-                "session_lost",
+                code,
                 format!("session {id} is lost ({reason}); `herd stop {id}` forgets it, then the id is new"),
             ),
             Refusal::StartFailed(failure) => {
-                let (status, code) = match failure.kind {
-                    StartFailureKind::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "worker_start_timeout"),
-                    _ => (StatusCode::BAD_GATEWAY, "worker_start_failed"),
+                let status = match failure.kind {
+                    StartFailureKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+                    _ => StatusCode::BAD_GATEWAY,
                 };
                 let mut problem = Self::new(status, code, failure.to_string());
                 problem.log = failure.log_tail;
@@ -155,7 +184,9 @@ impl From<Problem> for Answer {
         let mut answer = json(problem.status, &body);
         let headers = answer.headers_mut();
         match problem.extra {
-            Some(Extra::Allow(methods)) => headers.insert(ALLOW, HeaderValue::from_static(methods)),
+            Some(Extra::Allow(methods)) => HeaderValue::from_str(&methods)
+                .ok()
+                .and_then(|methods| headers.insert(ALLOW, methods)),
             Some(Extra::RetryAfter(seconds)) => headers.insert(RETRY_AFTER, seconds.into()),
             Some(Extra::Close) => headers.insert(CONNECTION, HeaderValue::from_static("close")),
             None => None,
@@ -177,6 +208,14 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 pub(super) fn text(text: &'static str) -> Answer {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     answer(StatusCode::OK, "text/plain; charset=utf-8", body.boxed_unsync())
+}
+
+pub(super) fn text_of(content_type: &'static str, text: String) -> Answer {
+    answer(
+        StatusCode::OK,
+        content_type,
+        Full::new(text.into()).boxed_unsync(),
+    )
 }
 
 pub(super) fn stream(

@@ -6,10 +6,13 @@
     reason = "a panic is how a fuzzer is told"
 )]
 
-use http::Uri;
+use http::{Method, Uri};
 
 use super::answer::{Answer, Problem};
-use super::router::{Query, session_id};
+use super::events::Position;
+use super::operations::OPERATIONS;
+use super::query::Query;
+use super::router::{find, session_id};
 
 pub fn control(input: &[u8]) {
     let Ok(uri) = Uri::try_from(input) else {
@@ -20,39 +23,31 @@ pub fn control(input: &[u8]) {
             Ok(id) => assert_eq!(id.as_str(), segment),
             Err(problem) => answered(problem),
         }
+        let _ = Position::parse(segment);
+    }
+    for method in [
+        Method::GET,
+        Method::HEAD,
+        Method::PUT,
+        Method::POST,
+        Method::DELETE,
+    ] {
+        match find(&method, uri.path()) {
+            Ok(operation) => assert!(operation.matches(uri.path()).is_some()),
+            Err(problem) => answered(problem),
+        }
     }
     let text = uri.query().unwrap_or("");
-    let query = match Query::parse(text) {
-        Ok(query) => query,
-        Err(problem) => return answered(problem),
-    };
-    for names in [&[][..], &["all"], &["follow", "tail"], &["worker"]] {
-        let known = text.split('&').filter(|pair| !pair.is_empty()).all(|pair| {
-            let name = pair.split('=').next().unwrap();
-            names.contains(&name)
-        });
-        match query.knows(names) {
-            Ok(()) => assert!(known, "{text:?} has more than {names:?}"),
-            Err(problem) => {
-                assert!(!known, "{text:?} has nothing but {names:?}");
-                answered(problem);
+    for operation in OPERATIONS {
+        match Query::parse(text, operation.query) {
+            Ok(query) => {
+                for parameter in operation.query {
+                    let _ = (query.flag(parameter.name), query.number(parameter.name));
+                    let _ = (query.moment(parameter.name), query.list(parameter.name));
+                }
             }
+            Err(problem) => answered(problem),
         }
-    }
-    for result in [
-        query.flag("all").map(drop),
-        query.flag("follow").map(drop),
-        query.number("tail").map(drop),
-    ] {
-        if let Err(problem) = result {
-            answered(problem);
-        }
-    }
-    if let Some(value) = query.value("worker") {
-        assert!(
-            text.split('&')
-                .any(|pair| pair == format!("worker={value}") || pair == "worker")
-        );
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::body::Frame;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::driver::{Attached, Hold, Origin};
+use crate::driver::{Attached, Hold};
 
 use super::answer::line;
 use super::told;
@@ -38,10 +38,7 @@ pub(super) fn hold(
     attached: Attached,
     stopping: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
-    let origin = match attached.origin {
-        Origin::Created => HeldOrigin::Created,
-        Origin::Reused => HeldOrigin::Reused,
-    };
+    let origin = attached.origin.into();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();

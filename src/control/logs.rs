@@ -3,51 +3,59 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::body::Frame;
 use tokio::sync::watch;
 
+use super::time::rfc3339;
 use super::told;
 use crate::worker::{Line, Logs, escape};
 
 /// What one frame carries at most, bytes; roughly, since a line is not split.
 const FRAME: usize = 64 << 10;
 
-/// What happens at the end of what there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Follow {
-    Stop,
+/// What of a worker's output is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reading {
+    /// Only the last so many lines of what there is; `None`: all.
+    pub(super) tail: Option<usize>,
+    /// Only lines that were read from the worker since then.
+    pub(super) since: Option<SystemTime>,
     /// Go on until the worker, herd or the reader ends.
-    Follow,
+    pub(super) follow: bool,
+    /// Each line begins with its moment.
+    pub(super) timestamps: bool,
 }
 
 struct Reader {
     logs: Arc<Logs>,
-    follow: Follow,
+    reading: Reading,
     /// The first line that was not taken from the ring yet.
     next: u64,
     taken: VecDeque<Line>,
     stopping: watch::Receiver<bool>,
 }
 
-/// The last `tail` lines (all, if `None`), then what `follow` says.
 pub(super) fn read(
     logs: Arc<Logs>,
-    tail: Option<usize>,
-    follow: Follow,
+    reading: Reading,
     stopping: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
-    let taken = VecDeque::from(logs.tail(tail.unwrap_or(usize::MAX)));
-    // With `tail=0`, only what comes from now on.
+    let mut taken = VecDeque::from(logs.tail(reading.tail.unwrap_or(usize::MAX)));
+    // With a tail of 0, only what comes from now on.
     let next = match (taken.back(), logs.tail(1).last()) {
         (Some(last), _) | (None, Some(last)) => last.sequence + 1,
         (None, None) => 0,
     };
+    if let Some(since) = reading.since {
+        taken.retain(|line| line.at >= since);
+    }
     let reader = Reader {
         logs,
-        follow,
+        reading,
         next,
         taken,
         stopping,
@@ -73,7 +81,7 @@ impl Reader {
             if !self.taken.is_empty() {
                 break;
             }
-            if self.follow == Follow::Stop {
+            if !self.reading.follow {
                 return None;
             }
             tokio::select! {
@@ -84,6 +92,10 @@ impl Reader {
         while text.len() < FRAME
             && let Some(line) = self.taken.pop_front()
         {
+            if self.reading.timestamps {
+                text.push_str(&rfc3339(line.at));
+                text.push(' ');
+            }
             text.push_str(&escape(&line.text));
             text.push('\n');
         }
@@ -93,8 +105,6 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use futures_util::StreamExt;
 
     use super::*;
@@ -115,13 +125,41 @@ mod tests {
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
     }
 
+    fn following(tail: Option<usize>) -> Reading {
+        Reading {
+            tail,
+            follow: true,
+            ..Reading::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_have_their_moment_and_can_be_asked_for_by_it() {
+        let logs = Arc::new(Logs::new(1 << 20));
+        let second = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        for (at, text) in [(1, "one"), (2, "two"), (3, "three")] {
+            logs.push(Source::Stdout, Bytes::from_static(text.as_bytes()), second(at));
+        }
+        let (_stop, stopping) = watch::channel(false);
+        let reading = Reading {
+            since: Some(second(2)),
+            timestamps: true,
+            ..Reading::default()
+        };
+        let mut stream = Box::pin(read(logs, reading, stopping));
+        assert_eq!(
+            next(&mut stream).await.unwrap(),
+            "1970-01-01T00:00:02.000Z two\n1970-01-01T00:00:03.000Z three\n"
+        );
+    }
+
     #[tokio::test]
     async fn followed_lines_come_as_they_are_written_until_the_worker_ends() {
         let logs = Arc::new(Logs::new(1 << 20));
         push(&logs, "old");
         push(&logs, "\x1b[2Jone");
         let (_stop, stopping) = watch::channel(false);
-        let mut stream = Box::pin(read(Arc::clone(&logs), Some(1), Follow::Follow, stopping));
+        let mut stream = Box::pin(read(Arc::clone(&logs), following(Some(1)), stopping));
         assert_eq!(next(&mut stream).await.unwrap(), "\\x1b[2Jone\n");
         push(&logs, "two");
         assert_eq!(next(&mut stream).await.unwrap(), "two\n");
@@ -133,7 +171,7 @@ mod tests {
     async fn a_reader_that_was_overtaken_is_told_how_much_it_missed() {
         let logs = Arc::new(Logs::new(4));
         let (_stop, stopping) = watch::channel(false);
-        let mut stream = Box::pin(read(Arc::clone(&logs), None, Follow::Follow, stopping));
+        let mut stream = Box::pin(read(Arc::clone(&logs), following(None), stopping));
         for text in ["aaaa", "bbbb", "cccc"] {
             push(&logs, text);
         }
@@ -149,11 +187,11 @@ mod tests {
         let logs = Arc::new(Logs::new(64));
         push(&logs, "a");
         let (stop, stopping) = watch::channel(false);
-        let mut stream = Box::pin(read(Arc::clone(&logs), None, Follow::Stop, stopping.clone()));
+        let mut stream = Box::pin(read(Arc::clone(&logs), Reading::default(), stopping.clone()));
         assert_eq!(next(&mut stream).await.unwrap(), "a\n");
         assert_eq!(next(&mut stream).await, None);
 
-        let mut followed = Box::pin(read(logs, Some(0), Follow::Follow, stopping));
+        let mut followed = Box::pin(read(logs, following(Some(0)), stopping));
         stop.send_replace(true);
         assert_eq!(next(&mut followed).await, None);
     }

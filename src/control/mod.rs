@@ -1,24 +1,25 @@
-//! The control API: HTTP/1.1 over a UNIX socket that only herd's own user and root can reach.
+//! The control API: HTTP/1.1 over a UNIX socket that only herd's own user and root can reach. What it serves is the
+//! table in [`operations`]; `docs/api.md` tells it to people.
 //!
-//! ```text
-//! GET    /healthz
-//! GET    /v1/workers                       pools
-//! GET    /v1/sessions[?all=true]           live ones; with all, the remembered ended ones too
-//! GET    /v1/sessions/{id}                 with its former incarnations
-//! DELETE /v1/sessions/{id}                 ends it; answers when its tree is reaped, with what died
-//! GET    /v1/sessions/{id}/logs[?follow=true&tail=N]
-//! GET    /v1/sessions/{id}/hold[?worker=KIND]   holds (and creates) it until the stream closes
-//! ```
-//!
-//! Who may connect is decided twice: by the file system (a 0700 directory, a 0600 socket) and by the
-//! peer's credentials. Deliberately not here: TCP, keys, and anything that a session's client needs.
+//! It has a thread of its own, so that no flood of questions and no slow reader is felt by the driver or by sessions.
+//! Who may connect is decided twice: by the file system (a 0700 directory, a 0600 socket) and by the peer's credentials.
+//! Deliberately not here: TCP, keys, and anything that a session's client needs.
 
 mod answer;
+mod creating;
+mod events;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod hold;
 mod logs;
+mod looking;
+mod metrics;
+mod openapi;
+mod operations;
+mod pressure;
+mod query;
 mod router;
+mod sessions;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -29,18 +30,20 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use socket::BindError;
 
-use crate::driver::Handle;
+use crate::driver::{Handle, Peer};
 
 use answer::{Answer, Problem};
 use router::Router;
@@ -54,10 +57,37 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// At herd's end, a client that does not read its last answer is not waited for longer.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// A thread that looked at processes and has nothing to do ends after this.
+const LOOKING_LINGERS: Duration = Duration::from_secs(1);
+
 /// A bound control socket.
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
+}
+
+/// A control API that is being served.
+#[derive(Debug)]
+pub struct Serving {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Serving {
+    /// Resolves only if it cannot be served any more.
+    pub async fn failed(&mut self) -> io::Error {
+        match (&mut self.ended).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => io::Error::other("its thread has ended"),
+        }
+    }
+
+    /// Lets streams end and running answers be finished, for at most a second.
+    pub async fn finish(self) -> io::Result<()> {
+        drop(self.stop);
+        // A thread that is gone serves nothing.
+        self.ended.await.unwrap_or(Ok(()))
+    }
 }
 
 impl Server {
@@ -71,12 +101,39 @@ impl Server {
         self.socket.path()
     }
 
+    /// Serves on a thread of its own.
+    pub fn spawn(self, driver: Handle) -> io::Result<Serving> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .thread_keep_alive(LOOKING_LINGERS)
+            .build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("herd-control".to_owned())
+            .spawn(move || {
+                let shutdown = async {
+                    // A dropped sender means the same.
+                    let _ = stopped.await;
+                };
+                // Nobody listens if herd ends for another reason.
+                let _ = tell.send(runtime.block_on(self.serve(driver, shutdown)));
+            })?;
+        Ok(Serving { stop, ended })
+    }
+
     /// Serves until `shutdown`; then streams end, running answers are finished, and the socket and its
     /// lock are removed.
-    pub async fn serve(self, driver: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    async fn serve(self, driver: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
         let (stop, stopping) = watch::channel(false);
-        let router = Router { driver, stopping };
+        let router = Router {
+            driver,
+            stopping,
+            creating: Arc::default(),
+            looking: Arc::default(),
+        };
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -106,7 +163,10 @@ impl Server {
 
 async fn serve_connection(stream: UnixStream, router: Router) {
     // A peer whose credentials cannot be read is nobody.
-    let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+    let credentials = stream.peer_cred().ok();
+    let uid = credentials.map_or(u32::MAX, |peer| peer.uid());
+    let pid = credentials.and_then(|peer| peer.pid());
+    let peer = Peer { uid, pid };
     let trusted = uid == 0 || uid == geteuid().as_raw();
     if !trusted {
         tracing::warn!(uid, "a foreign user was refused at the control socket");
@@ -116,7 +176,7 @@ async fn serve_connection(stream: UnixStream, router: Router) {
         let router = &router;
         async move {
             Ok::<Answer, Infallible>(match trusted {
-                true => router.answer(request).await,
+                true => router.answer(request, peer).await,
                 false => Problem::forbidden(uid).into(),
             })
         }

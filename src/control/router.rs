@@ -1,139 +1,181 @@
-//! Which path does what. Nothing here but `hold` ever needs a worker slot.
+//! From a request to the operation that answers it.
 
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
-use crate::core::{HolderKind, KindId, SessionId};
-use crate::driver::{Attach, Handle, KindChoice, Remains, Stopped, Wait};
+use super::answer::{self, Answer, Problem};
+use super::creating::Creating;
+use super::logs::{self, Reading};
+use super::looking::Looking;
+use super::operations::{OPERATIONS, Operation, Verb};
+use super::query::Query;
+use super::views::{self, Draining, Pool, Readiness, WorkerList};
+use super::{events, hold, openapi, pressure, sessions};
+use crate::core::{Origin, SessionId};
+use crate::driver::{Deed, Handle, JournalEvent, Peer};
 use crate::worker::escape;
 
-use super::answer::{self, Answer, Problem};
-use super::logs::Follow;
-use super::views::{Pool, Session, SessionHistory, SessionList, StopOutcome, StopReport, WorkerList};
-use super::{hold, logs};
-
-/// Answers requests by asking the driver.
+/// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
 pub(super) struct Router {
     pub(super) driver: Handle,
     /// Turns true when herd ends; streams end then.
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) creating: Arc<Creating>,
+    pub(super) looking: Arc<Looking>,
+}
+
+/// What an operation sees of a request.
+#[derive(Debug)]
+pub(super) struct Asked<'r> {
+    pub(super) request: &'r Request<Incoming>,
+    pub(super) query: Query<'r>,
+    /// What stands for the placeholder of its path.
+    pub(super) placed: Option<&'r str>,
+    pub(super) peer: Peer,
 }
 
 impl Router {
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        self.route(&request).await.unwrap_or_else(Answer::from)
-    }
-
-    async fn route(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
-        let path = request.uri().path();
-        let query = Query::parse(request.uri().query().unwrap_or(""))?;
-        let only_get = || match *request.method() {
-            Method::GET => Ok(()),
-            _ => Err(Problem::method_not_allowed("GET")),
-        };
-        let segments: Vec<&str> = path.split('/').skip(1).collect();
-        match segments[..] {
-            ["healthz"] => {
-                only_get()?;
-                query.knows(&[])?;
-                Ok(answer::text("ok\n"))
-            }
-            ["v1", "sessions"] => {
-                only_get()?;
-                self.list(&query).await
-            }
-            ["v1", "workers"] => {
-                only_get()?;
-                query.knows(&[])?;
-                let workers = self.driver.pools().await?.into_iter().map(Pool::from).collect();
-                Ok(answer::json(StatusCode::OK, &WorkerList { workers }))
-            }
-            ["v1", "sessions", id] => {
-                let id = session_id(id)?;
-                query.knows(&[])?;
-                match *request.method() {
-                    Method::GET => self.show(id).await,
-                    Method::DELETE => self.stop(id).await,
-                    _ => Err(Problem::method_not_allowed("GET, DELETE")),
-                }
-            }
-            ["v1", "sessions", id, "logs"] => {
-                let id = session_id(id)?;
-                only_get()?;
-                self.logs(id, &query).await
-            }
-            ["v1", "sessions", id, "hold"] => {
-                let id = session_id(id)?;
-                only_get()?;
-                self.hold(id, &query).await
-            }
-            _ => Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                format!(
-                    "there is nothing at {}; the control API has /v1/sessions, /v1/workers and /healthz",
-                    escape(path.as_bytes())
-                ),
-            )),
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+        let head = request.method() == Method::HEAD;
+        let answer = self.route(&mut request, peer).await.unwrap_or_else(Answer::from);
+        match head {
+            true => answer.map(|_| Empty::new().boxed_unsync()),
+            false => answer,
         }
     }
 
-    async fn list(&self, query: &Query<'_>) -> Result<Answer, Problem> {
-        query.knows(&["all"])?;
-        let views = self.driver.list(query.flag("all")?).await?;
-        let now = SystemTime::now();
-        let sessions = views.into_iter().map(|view| Session::new(view, now)).collect();
-        Ok(answer::json(StatusCode::OK, &SessionList { sessions }))
+    async fn route(&self, request: &mut Request<Incoming>, peer: Peer) -> Result<Answer, Problem> {
+        let operation = find(request.method(), request.uri().path())?;
+        let new = match operation.body {
+            Some(_) => sessions::body(request).await?,
+            None => views::NewSession::default(),
+        };
+        let request = &*request;
+        let asked = Asked {
+            query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
+            placed: operation.matches(request.uri().path()).flatten(),
+            request,
+            peer,
+        };
+        match operation.verb {
+            Verb::Health => Ok(answer::text("ok\n")),
+            Verb::Ready => self.ready().await,
+            Verb::Metrics => self.metrics().await,
+            Verb::Document => Ok(answer::json(StatusCode::OK, openapi::document())),
+            Verb::Version => Ok(answer::json(StatusCode::OK, &self.version())),
+            Verb::ListSessions => self.list(&asked).await,
+            Verb::MintSession => self.mint(&asked, new).await,
+            Verb::ShowSession => self.show(asked.id()?).await,
+            Verb::CreateSession => self.create(&asked, new).await,
+            Verb::StopSession => self.stop(&asked).await,
+            Verb::Logs => self.logs(&asked).await,
+            Verb::Hold => self.hold(&asked).await,
+            Verb::ListWorkers => {
+                let workers = self
+                    .driver
+                    .pools()
+                    .await?
+                    .kinds
+                    .into_iter()
+                    .map(Pool::from)
+                    .collect();
+                Ok(answer::json(StatusCode::OK, &WorkerList { workers }))
+            }
+            Verb::ShowWorker => self.worker(asked.placed.unwrap_or_default()).await,
+            Verb::Events => {
+                let journal = Arc::clone(self.driver.journal());
+                let stream = events::read(journal, &asked, self.stopping.clone())?;
+                Ok(answer::stream("text/event-stream", stream))
+            }
+            Verb::Pressure => Ok(answer::json(
+                StatusCode::OK,
+                &pressure::pressure(self.driver.pools().await?),
+            )),
+            Verb::Drain => {
+                let bound = self
+                    .driver
+                    .pools()
+                    .await?
+                    .kinds
+                    .iter()
+                    .map(|kind| kind.bound)
+                    .sum();
+                self.audit(Deed::Drain, peer);
+                self.driver.drain().await?;
+                let draining = true;
+                Ok(answer::json(StatusCode::ACCEPTED, &Draining { draining, bound }))
+            }
+        }
     }
 
-    async fn show(&self, id: SessionId) -> Result<Answer, Problem> {
-        let now = SystemTime::now();
-        let mut sessions = self
-            .driver
-            .show(id.clone())
-            .await?
-            .into_iter()
-            .map(|view| Session::new(view, now));
-        let session = sessions.next().ok_or_else(|| unknown(&id))?;
-        Ok(answer::json(
-            StatusCode::OK,
-            &SessionHistory {
-                session,
-                earlier: sessions.collect(),
-            },
-        ))
+    /// For the journal: who asked for a change.
+    pub(super) fn audit(&self, deed: Deed, by: Peer) {
+        tracing::info!(uid = by.uid, pid = by.pid, ?deed, "control");
+        self.driver.journal().push(JournalEvent::Controlled { deed, by });
     }
 
-    async fn stop(&self, id: SessionId) -> Result<Answer, Problem> {
-        let stopped = self.driver.stop(id.clone()).await?;
-        let outcome = StopOutcome::new(&stopped).ok_or_else(|| unknown(&id))?;
-        let death = match stopped {
-            Stopped::Ended { death } => death,
-            Stopped::NeverStarted | Stopped::Forgotten | Stopped::Unknown => None,
+    async fn ready(&self) -> Result<Answer, Problem> {
+        // A driver that is gone is as good as draining.
+        let pools = self.driver.pools().await.ok();
+        let draining = pools.as_ref().is_none_or(|pools| pools.draining);
+        let failing = pools.into_iter().flat_map(|pools| pools.kinds);
+        let failing = failing
+            .filter(|kind| kind.backoff.is_some())
+            .map(|kind| kind.kind);
+        let readiness = Readiness {
+            ready: !draining,
+            draining,
+            failing: failing.collect(),
         };
-        let report = StopReport {
-            id: id.as_str().to_owned(),
-            outcome,
-            death: death.map(Into::into),
+        let status = match draining {
+            true => StatusCode::SERVICE_UNAVAILABLE,
+            false => StatusCode::OK,
         };
-        Ok(answer::json(StatusCode::OK, &report))
+        Ok(answer::json(status, &readiness))
     }
 
-    async fn logs(&self, id: SessionId, query: &Query<'_>) -> Result<Answer, Problem> {
-        query.knows(&["follow", "tail"])?;
-        let follow = if query.flag("follow")? {
-            Follow::Follow
-        } else {
-            Follow::Stop
-        };
-        let tail = query.number("tail")?;
+    async fn metrics(&self) -> Result<Answer, Problem> {
+        let pools = self.driver.pools().await?;
+        let sessions = self.driver.list(false).await?;
+        let forest = self.looking.forest().await;
+        let text = super::metrics::expose(
+            self.driver.metrics(),
+            &pools,
+            &sessions,
+            &forest,
+            self.driver.journal().started(),
+        );
+        Ok(answer::text_of(super::metrics::CONTENT_TYPE, text))
+    }
+
+    fn version(&self) -> views::Version {
+        let started = self.driver.journal().started();
+        views::Version {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: super::time::rfc3339(started),
+            uptime_ms: super::time::millis(started.elapsed().unwrap_or_default()),
+        }
+    }
+
+    async fn worker(&self, name: &str) -> Result<Answer, Problem> {
+        let pools = self.driver.pools().await?.kinds;
+        match pools.iter().find(|pool| pool.kind == name) {
+            Some(pool) => Ok(answer::json(StatusCode::OK, &Pool::from(pool.clone()))),
+            None => Err(Problem::unknown_worker(name, &pools)),
+        }
+    }
+
+    async fn logs(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let id = asked.id()?;
         let Some(output) = self.driver.logs(id.clone()).await? else {
             if self.driver.show(id.clone()).await?.is_empty() {
-                return Err(unknown(&id));
+                return Err(Problem::unknown_session(&id));
             }
             return Err(Problem::new(
                 StatusCode::CONFLICT,
@@ -141,129 +183,70 @@ impl Router {
                 format!("session {id} has no worker yet, so there is no output; try again"),
             ));
         };
-        let lines = logs::read(output, tail, follow, self.stopping.clone());
+        let query = &asked.query;
+        let reading = Reading {
+            tail: query
+                .number("tail")
+                .map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            since: query.moment("since"),
+            follow: query.flag("follow"),
+            timestamps: query.flag("timestamps"),
+        };
+        let lines = logs::read(output, reading, self.stopping.clone());
         Ok(answer::stream("text/plain; charset=utf-8", lines))
     }
 
-    async fn hold(&self, id: SessionId, query: &Query<'_>) -> Result<Answer, Problem> {
-        query.knows(&["worker"])?;
-        // In the order of the configuration, as kinds are numbered.
-        let pools = self.driver.pools().await?;
-        let kind = match query.value("worker") {
-            None => KindChoice::Fallback(KindId(0)),
-            Some(name) => pools
-                .iter()
-                .position(|pool| pool.kind == name)
-                .map(|at| KindChoice::Named(KindId(at)))
-                .ok_or_else(|| {
-                    let names: Vec<&str> = pools.iter().map(|pool| pool.kind.as_str()).collect();
-                    Problem::new(
-                        StatusCode::NOT_FOUND,
-                        "unknown_worker",
-                        format!(
-                            "there is no worker kind {:?}; there is {}",
-                            escape(name.as_bytes()),
-                            names.join(", ")
-                        ),
-                    )
-                })?,
-        };
-        let attach = Attach {
-            id: id.clone(),
-            kind,
-            holder: HolderKind::Hold,
-            wait: Wait::Queue,
-            remains: Remains::Respect,
-        };
-        let attached = self.driver.attach(attach).await.map_err(|refusal| {
-            let name = |kind: KindId| {
-                pools
-                    .get(kind.0)
-                    .map_or_else(|| kind.to_string(), |p| p.kind.clone())
-            };
-            Problem::refused(refusal, id.as_str(), name)
-        })?;
-        Ok(answer::stream(
-            "application/x-ndjson",
-            hold::hold(attached, self.stopping.clone()),
-        ))
+    async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
+        let id = asked.id()?;
+        let attached = self
+            .creating
+            .hold(&self.driver, &id, asked.query.value("worker"))
+            .await?;
+        let origin = attached.origin;
+        if origin == Origin::Created {
+            self.audit(Deed::Hold { id, origin }, asked.peer);
+        }
+        let stream = hold::hold(attached, self.stopping.clone());
+        Ok(answer::stream("application/x-ndjson", stream))
     }
+}
+
+impl Asked<'_> {
+    pub(super) fn id(&self) -> Result<SessionId, Problem> {
+        session_id(self.placed.unwrap_or_default())
+    }
+}
+
+/// The operation for a method and a path.
+pub(super) fn find(method: &Method, path: &str) -> Result<&'static Operation, Problem> {
+    let mut here = OPERATIONS
+        .iter()
+        .filter(|operation| operation.matches(path).is_some())
+        .peekable();
+    if here.peek().is_none() {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!(
+                "there is nothing at {}; /openapi.json lists what there is",
+                escape(path.as_bytes())
+            ),
+        ));
+    }
+    let mut allowed = Vec::new();
+    for operation in here {
+        if operation.method == *method || operation.has_head() && *method == Method::HEAD {
+            return Ok(operation);
+        }
+        allowed.push(operation.method.as_str());
+        if operation.has_head() {
+            allowed.push("HEAD");
+        }
+    }
+    Err(Problem::method_not_allowed(allowed.join(", ")))
 }
 
 pub(super) fn session_id(id: &str) -> Result<SessionId, Problem> {
     SessionId::parse(id.as_bytes())
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "session_id_invalid", error.to_string()))
-}
-
-fn unknown(id: &SessionId) -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "unknown_session",
-        format!("there is no session {id}; `herd ps --all` lists those there are and were"),
-    )
-}
-
-/// `name=value&…`; no value that is taken here ever needs percent-encoding.
-#[derive(Debug)]
-pub(super) struct Query<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Query<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
-        let mut pairs: Vec<(&str, &str)> = Vec::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            if pairs.iter().any(|(known, _)| *known == name) {
-                let name = escape(name.as_bytes());
-                return Err(Problem::bad_request(format!("the query names {name:?} twice")));
-            }
-            pairs.push((name, value));
-        }
-        Ok(Self(pairs))
-    }
-
-    pub(super) fn knows(&self, names: &[&str]) -> Result<(), Problem> {
-        match self.0.iter().find(|(name, _)| !names.contains(name)) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let name = escape(name.as_bytes());
-                Err(Problem::bad_request(match names {
-                    [] => format!("this path takes no query; remove {name:?}"),
-                    names => format!(
-                        "the query's {name:?} is not known here; known: {}",
-                        names.join(", ")
-                    ),
-                }))
-            }
-        }
-    }
-
-    pub(super) fn value(&self, name: &str) -> Option<&'a str> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| *value)
-    }
-
-    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
-        match self.value(name) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(other) => {
-                let other = escape(other.as_bytes());
-                Err(Problem::bad_request(format!(
-                    "{name} is true or false, not {other:?}"
-                )))
-            }
-        }
-    }
-
-    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Problem> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        value.parse().map(Some).map_err(|_| {
-            let value = escape(value.as_bytes());
-            Problem::bad_request(format!("{name} is a number of lines, not {value:?}"))
-        })
-    }
 }

@@ -1,60 +1,48 @@
-//! Moments as RFC 3339 text, in UTC with milliseconds.
+//! Moments and spans of time as they stand in answers and queries.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-const DAY: u64 = 86_400;
-
-/// A moment before 1970 is shown as 1970's first.
+/// RFC 3339, in UTC with milliseconds. A moment before 1970 is shown as 1970's first.
 pub(super) fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (mut days, second) = (since.as_secs() / DAY, since.as_secs() % DAY);
-    let mut year = 1970;
-    while days >= days_of(year) {
-        days -= days_of(year);
-        year += 1;
-    }
-    let february = days_of(year) - 337;
-    let mut month = 0;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        month += 1;
-        if days < length {
-            break;
-        }
-        days -= length;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let milli = since.subsec_millis();
-    format!(
-        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z",
-        days + 1
-    )
+    humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
 }
 
-fn days_of(year: u64) -> u64 {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    if leap { 366 } else { 365 }
+/// A moment as RFC 3339, or as a time before now: `10m`, `1h30m`.
+pub(super) fn moment(text: &str, now: SystemTime) -> Option<SystemTime> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return now.checked_sub(ago);
+    }
+    humantime::parse_rfc3339(text).ok()
+}
+
+/// Whole milliseconds, rounded down.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
     #[test]
     fn moments_are_written_as_date_and_time() {
-        // From `date -u -d @SECONDS --rfc-3339=seconds`.
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (951_868_800, "2000-03-01T00:00:00.007Z"),
-            (1_735_689_599, "2024-12-31T23:59:59.007Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
-        ] {
-            assert_eq!(
-                rfc3339(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7)),
-                text
-            );
+        let at = UNIX_EPOCH + Duration::from_millis(951_782_400_007);
+        assert_eq!(rfc3339(at), "2000-02-29T00:00:00.007Z");
+        assert_eq!(
+            rfc3339(UNIX_EPOCH - Duration::from_secs(9)),
+            "1970-01-01T00:00:00.000Z"
+        );
+    }
+
+    #[test]
+    fn moments_are_read_as_written_or_as_a_time_ago() {
+        let now = UNIX_EPOCH + Duration::from_secs(10_000);
+        assert_eq!(moment("10m", now), Some(now - Duration::from_secs(600)));
+        assert_eq!(moment("1970-01-01T02:46:40.000Z", now), Some(now));
+        for wrong in ["", "10", "yesterday", "1970-13-01T00:00:00Z"] {
+            assert_eq!(moment(wrong, now), None, "{wrong:?}");
         }
     }
 }

@@ -138,6 +138,19 @@ pub enum StartFailureKind {
     Resource { message: String },
 }
 
+impl StartFailureKind {
+    /// The stable word for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Exec { .. } => "exec",
+            Self::Exited(_) => "exited",
+            Self::Timeout { .. } => "timeout",
+            Self::PortTaken { .. } => "port_taken",
+            Self::Resource { .. } => "resource",
+        }
+    }
+}
+
 impl fmt::Display for StartFailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

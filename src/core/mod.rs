@@ -43,7 +43,7 @@ pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status}
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot};
 pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
 pub use machine::{
-    Core, Counts, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
+    Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
 };
 pub use refusal::Refusal;
 pub use rules::{OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndReason, KindId, StartFailure};
+use super::{EndReason, KindId, StartFailure, StartFailureKind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -22,4 +22,23 @@ pub enum Refusal {
     SessionLost { reason: EndReason },
     /// The session was stopped while this request waited for its worker.
     SessionStopped,
+}
+
+impl Refusal {
+    /// The stable word for answers, logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::WorkerMismatch { .. } => "worker_mismatch",
+            Self::AtCapacity { .. } => "at_capacity",
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Draining => "draining",
+            Self::WorkerBackoff { .. } => "worker_backoff",
+            Self::StartFailed(failure) => match failure.kind {
+                StartFailureKind::Timeout { .. } => "worker_start_timeout",
+                _ => "worker_start_failed",
+            },
+            Self::SessionLost { .. } => "session_lost",
+            Self::SessionStopped => "session_ended",
+        }
+    }
 }

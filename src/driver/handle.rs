@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::departures::Departures;
+use super::journal::Journal;
 use super::session::{Hold, Session};
-use crate::core::{EndReason, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
-pub use crate::core::{KindChoice, Origin, Remains, Wait};
+use crate::core::{EndReason, Generation, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
+pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait};
+use crate::metrics::Metrics;
 use crate::worker::{Death, Logs, Sandboxing};
 
 /// A request for a session.
@@ -83,14 +85,23 @@ pub struct SessionView {
     pub holders: u32,
     pub streams: u32,
     pub holds: u16,
-    /// When it ends if nothing changes; `None` while something holds it and no `max_lifetime` runs.
-    pub ends_in: Option<Duration>,
+    /// When it ends if nothing changes, and for what; `None` while something holds it and no `max_lifetime` runs.
+    pub ends: Option<(Duration, Fate)>,
     pub ended: Option<SystemTime>,
     /// What its end took with it; known once the tree is reaped.
     pub death: Option<Death>,
 }
 
-/// Counts of one kind's pool, for `herd ps` and readiness.
+/// All pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolsView {
+    /// In the order of the configuration, as kinds are numbered.
+    pub kinds: Vec<PoolView>,
+    /// herd is ending: no new session.
+    pub draining: bool,
+}
+
+/// One kind's pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolView {
     pub kind: String,
@@ -101,6 +112,12 @@ pub struct PoolView {
     pub bound: usize,
     pub dying: usize,
     pub queued: usize,
+    pub queue_max: usize,
+    /// How long the first in the queue has waited.
+    pub longest_wait: Option<Duration>,
+    /// For how long new sessions are still refused because starts keep failing.
+    pub backoff: Option<Duration>,
+    pub sandboxing: Sandboxing,
 }
 
 /// What a stop request found.
@@ -115,6 +132,10 @@ pub enum Stopped {
     /// Only the remains of a crash were there; forgotten now.
     Forgotten,
     Unknown,
+    /// It was to be stopped only if it were another incarnation.
+    OtherGeneration {
+        current: Generation,
+    },
 }
 
 /// The driver is gone: herd is exiting.
@@ -133,6 +154,7 @@ pub(super) enum Command {
     Abandon,
     Stop {
         id: SessionId,
+        only: Option<Generation>,
         reply: oneshot::Sender<Stopped>,
     },
     List {
@@ -144,8 +166,9 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<SessionView>>,
     },
     Pools {
-        reply: oneshot::Sender<Vec<PoolView>>,
+        reply: oneshot::Sender<PoolsView>,
     },
+    Drain,
     Logs {
         id: SessionId,
         reply: oneshot::Sender<Option<Arc<Logs>>>,
@@ -158,6 +181,8 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) departures: Arc<Departures>,
     pub(super) endings: broadcast::Sender<SessionRef>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Handle {
@@ -184,9 +209,9 @@ impl Handle {
         result.unwrap_or(Err(Refusal::Draining)).map(Granted::arrived)
     }
 
-    /// Ends the session now; resolves when its tree is reaped.
-    pub async fn stop(&self, id: SessionId) -> Result<Stopped, DriverGone> {
-        self.ask(|reply| Command::Stop { id, reply }).await
+    /// Ends the session now, or only if it is of the generation `only`; resolves when its tree is reaped.
+    pub async fn stop(&self, id: SessionId, only: Option<Generation>) -> Result<Stopped, DriverGone> {
+        self.ask(|reply| Command::Stop { id, only, reply }).await
     }
 
     /// Live sessions, oldest first; with `ended`, also the remembered ended ones.
@@ -199,13 +224,27 @@ impl Handle {
         self.ask(|reply| Command::Show { id, reply }).await
     }
 
-    pub async fn pools(&self) -> Result<Vec<PoolView>, DriverGone> {
+    pub async fn pools(&self) -> Result<PoolsView, DriverGone> {
         self.ask(|reply| Command::Pools { reply }).await
     }
 
     /// The output of the newest incarnation's worker, live or ended.
     pub async fn logs(&self, id: SessionId) -> Result<Option<Arc<Logs>>, DriverGone> {
         self.ask(|reply| Command::Logs { id, reply }).await
+    }
+
+    /// Admits no new session; herd ends when bound ones have, or after `drain_timeout`. Returns when it is asked.
+    pub async fn drain(&self) -> Result<(), DriverGone> {
+        self.commands.send(Command::Drain).await.map_err(|_| DriverGone)
+    }
+
+    /// What happened.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Sessions as they end, so that caches can forget them. A receiver that lags has to sweep its

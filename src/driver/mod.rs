@@ -10,6 +10,7 @@ mod clock;
 mod crew;
 mod departures;
 mod handle;
+mod journal;
 mod records;
 mod session;
 mod sync;
@@ -24,9 +25,10 @@ use tracing::{info, warn};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Handle, KindChoice, Origin, PoolView, Remains, SessionState, SessionView,
-    Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
+    SessionState, SessionView, Stopped, Wait,
 };
+pub use journal::{Deed, Entry, Event as JournalEvent, Journal, Peer};
 pub use session::{Hold, Session};
 
 use self::attention::{Attention, Listed};
@@ -35,9 +37,10 @@ use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::config::{Config, Kind, Reuse};
 use crate::core::{
-    Core, EndReason, HolderKind, Holders, KindId, Output, Overview, Refusal, Request, Rules, SessionId,
-    SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
+    Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Overview, Refusal, Request,
+    Rules, SessionId, SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
 };
+use crate::metrics::Metrics;
 use crate::worker::{Death, Endpoint, Event};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
@@ -57,6 +60,8 @@ pub enum Shutdown {
 /// A waiting request.
 #[derive(Debug)]
 struct Waiter {
+    /// Asked for; a session that exists may be of another.
+    kind: KindId,
     holder: HolderKind,
     reply: oneshot::Sender<Result<Granted, Refusal>>,
 }
@@ -67,6 +72,8 @@ struct Staff {
     kind: KindId,
     endpoint: Option<Endpoint>,
     session: Option<SessionRef>,
+    /// When the client left whose leaving ends it.
+    left: Option<Moment>,
 }
 
 /// See the module's documentation.
@@ -85,6 +92,8 @@ pub struct Driver<C> {
     live: HashMap<SessionRef, Arc<Session>>,
     staff: HashMap<WorkerId, Staff>,
     records: Records,
+    journal: Arc<Journal>,
+    metrics: Arc<Metrics>,
     /// Who waits for a worker's end.
     stops: HashMap<WorkerId, Vec<oneshot::Sender<Stopped>>>,
     drained: bool,
@@ -95,10 +104,15 @@ impl<C: Crew> Driver<C> {
         let (sender, commands) = mpsc::channel(MAILBOX);
         let endings = broadcast::Sender::new(ENDINGS);
         let departures = Arc::new(Departures::new());
+        let started = SystemTime::now();
+        let journal = Arc::new(Journal::new(started));
+        let metrics = Arc::new(Metrics::new(config.kinds.iter().map(|kind| &*kind.name)));
         let handle = Handle {
             commands: sender,
             departures: Arc::clone(&departures),
             endings: endings.clone(),
+            journal: Arc::clone(&journal),
+            metrics: Arc::clone(&metrics),
         };
         let clock = Clock::start();
         let driver = Self {
@@ -120,7 +134,9 @@ impl<C: Crew> Driver<C> {
             last_ticket: 0,
             live: HashMap::new(),
             staff: HashMap::new(),
-            records: Records::new(SystemTime::now()),
+            records: Records::new(started),
+            journal,
+            metrics,
             stops: HashMap::new(),
             drained: false,
         };
@@ -168,6 +184,9 @@ impl<C: Crew> Driver<C> {
                     ?limit,
                     "draining: new sessions are refused; a second signal stops at once"
                 );
+                if !self.core.is_draining() {
+                    self.journal.push(JournalEvent::Draining { limit });
+                }
                 self.core.drain(now + limit, now);
             }
             Shutdown::Now => {
@@ -184,12 +203,20 @@ impl<C: Crew> Driver<C> {
                 if let Some(staff) = self.staff.get_mut(&worker) {
                     staff.endpoint = Some(endpoint);
                 }
+                let kind = self.kind_name(worker).to_owned();
+                self.journal.push(JournalEvent::WorkerReady { worker, kind });
                 self.core.worker_ready(worker, now);
             }
             Event::StartFailed { worker, failure } => {
-                let kind = self.kind_name(worker);
+                let kind = self.kind_name(worker).to_owned();
                 let last = failure.log_tail.last().map(String::as_str).unwrap_or_default();
                 warn!(%worker, kind, %failure, last_line = last, "worker did not start");
+                self.metrics.start_failed(&kind, failure.kind.code());
+                self.journal.push(JournalEvent::WorkerFailed {
+                    worker,
+                    kind,
+                    failure: failure.to_string(),
+                });
                 self.core.worker_failed(worker, failure, now);
             }
             Event::Gone { worker, death } => self.worker_gone(worker, death),
@@ -201,7 +228,12 @@ impl<C: Crew> Driver<C> {
         self.core.worker_gone(worker, death.exit, self.clock.now());
         self.carry_out();
         let kind = self.kind_name(worker).to_owned();
-        let session = self.staff.remove(&worker).and_then(|staff| staff.session);
+        let staff = self.staff.remove(&worker);
+        if let Some(left) = staff.as_ref().and_then(|staff| staff.left) {
+            let took = self.clock.now().since(left);
+            self.metrics.disconnected_and_dead(&kind, took);
+        }
+        let session = staff.and_then(|staff| staff.session);
         info!(
             session = session.as_ref().map(|s| tracing::field::display(&s.id)),
             %worker,
@@ -213,6 +245,12 @@ impl<C: Crew> Driver<C> {
             exit = %death.exit,
             "tree gone"
         );
+        self.journal.push(JournalEvent::WorkerGone {
+            worker,
+            kind,
+            session: session.clone(),
+            death: death.clone(),
+        });
         let logs = self.crew.logs(worker);
         self.crew.forget(worker);
         if let Some(session) = session {
@@ -240,9 +278,11 @@ impl<C: Crew> Driver<C> {
             Command::Attach { attach, reply } => {
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
+                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
                 self.waiters.insert(
                     ticket,
                     Waiter {
+                        kind,
                         holder: attach.holder,
                         reply,
                     },
@@ -268,7 +308,7 @@ impl<C: Crew> Driver<C> {
             }
             // The flag that came with it says what to do.
             Command::Abandon => {}
-            Command::Stop { id, reply } => self.stop(&id, reply),
+            Command::Stop { id, only, reply } => self.stop(&id, only, reply),
             Command::List { ended, reply } => {
                 // The remains of a crash are listed among the ended.
                 let lives = |overview: &Overview| !matches!(overview.stage, Stage::Lost { .. });
@@ -298,6 +338,8 @@ impl<C: Crew> Driver<C> {
             Command::Pools { reply } => {
                 let _ = reply.send(self.pools());
             }
+            Command::Drain if self.core.is_draining() => {}
+            Command::Drain => self.shut_down(Shutdown::Drain),
             Command::Logs { id, reply } => {
                 let worker = self.core.session(&id).and_then(|overview| match overview.stage {
                     Stage::Bound { worker } => Some(worker),
@@ -309,7 +351,15 @@ impl<C: Crew> Driver<C> {
         }
     }
 
-    fn stop(&mut self, id: &SessionId, reply: oneshot::Sender<Stopped>) {
+    fn stop(&mut self, id: &SessionId, only: Option<Generation>, reply: oneshot::Sender<Stopped>) {
+        if let Some(only) = only {
+            let live = self.core.session(id).map(|overview| overview.session.generation);
+            let current = live.or_else(|| self.records.dying(id).map(|dying| dying.session.generation));
+            if let Some(current) = current.filter(|current| *current != only) {
+                let _ = reply.send(Stopped::OtherGeneration { current });
+                return;
+            }
+        }
         match self.core.stop(id, self.clock.now()) {
             StopOutcome::Ending { worker, .. } => {
                 let reused = self
@@ -329,7 +379,7 @@ impl<C: Crew> Driver<C> {
                 let _ = reply.send(Stopped::Forgotten);
             }
             // It may have been decided to end already, with its tree not gone yet: wait for that.
-            StopOutcome::Unknown => match self.records.dying_worker(id) {
+            StopOutcome::Unknown => match self.records.dying(id).and_then(|dying| dying.worker) {
                 Some(worker) => self.stops.entry(worker).or_default().push(reply),
                 None => {
                     let _ = reply.send(Stopped::Unknown);
@@ -367,6 +417,7 @@ impl<C: Crew> Driver<C> {
                             kind,
                             endpoint: None,
                             session: None,
+                            left: None,
                         },
                     );
                     self.crew.start(worker, self.config.kind(kind), session.as_ref());
@@ -390,6 +441,8 @@ impl<C: Crew> Driver<C> {
                 }
                 Output::Refuse { ticket, refusal } => {
                     if let Some(waiter) = self.waiters.remove(&ticket) {
+                        let kind = &self.config.kind(waiter.kind).name;
+                        self.metrics.refused(kind, refusal.code());
                         let _ = waiter.reply.send(Err(refusal));
                     }
                 }
@@ -417,6 +470,12 @@ impl<C: Crew> Driver<C> {
         info!(session = %name.id, kind = kind.name, %worker, pid, endpoint = %endpoint, "session created");
         self.records
             .bound(&name, &kind.name, worker, pid, endpoint.to_string());
+        self.journal.push(JournalEvent::SessionCreated {
+            session: name.clone(),
+            kind: kind.name.clone(),
+            worker,
+            pid,
+        });
         let session = Session {
             name: name.clone(),
             kind_id,
@@ -428,6 +487,7 @@ impl<C: Crew> Driver<C> {
             attention: Arc::clone(&self.attention),
             listed: Listed::new(),
             clock: self.clock,
+            bound: self.clock.now(),
         };
         self.live.insert(name, Arc::new(session));
     }
@@ -443,6 +503,9 @@ impl<C: Crew> Driver<C> {
         let (Some(waiter), Some(session)) = (self.waiters.remove(&ticket), self.live.get(name)) else {
             return;
         };
+        if origin == Origin::Created {
+            self.metrics.created(&session.kind.name, queued, starting);
+        }
         let hold = Hold::granted(Arc::clone(session), waiter.holder);
         let attached = Attached {
             hold,
@@ -466,6 +529,28 @@ impl<C: Crew> Driver<C> {
             });
         self.records.ended_now(name, reason.clone(), recycled);
         if let Some(session) = self.live.remove(name) {
+            let now = self.clock.now();
+            let kind = &session.kind;
+            self.metrics
+                .ended(&kind.name, reason.code(), now.since(session.bound));
+            if matches!(reason, EndReason::Crashed(_)) {
+                self.metrics.crashed(&kind.name);
+            }
+            if reason == EndReason::Disconnected
+                && !recycled
+                && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker))
+            {
+                staff.left = Some(match kind.disconnect_grace.is_zero() {
+                    true => session.holders.last_release(),
+                    false => now,
+                });
+            }
+            self.journal.push(JournalEvent::SessionEnded {
+                session: name.clone(),
+                kind: session.kind.name.clone(),
+                reason: reason.clone(),
+                recycled,
+            });
             session.end.send_replace(Some(reason));
         }
         // Nobody listening is fine: no cache, nothing to forget.
@@ -478,9 +563,10 @@ impl<C: Crew> Driver<C> {
             .map_or("", |staff| &self.config.kind(staff.kind).name)
     }
 
-    fn pools(&self) -> Vec<PoolView> {
+    fn pools(&self) -> PoolsView {
+        let now = self.clock.now();
         let view = |(index, kind): (usize, &Arc<Kind>)| {
-            let counts = self.core.counts(KindId(index));
+            let counts = self.core.counts(KindId(index), now);
             PoolView {
                 kind: kind.name.clone(),
                 min: kind.min,
@@ -490,9 +576,16 @@ impl<C: Crew> Driver<C> {
                 bound: counts.bound,
                 dying: counts.dying,
                 queued: counts.queued,
+                queue_max: kind.queue.max,
+                longest_wait: counts.waiting_since.map(|since| now.since(since)),
+                backoff: counts.backoff_until.map(|until| until.since(now)),
+                sandboxing: self.crew.sandboxing(index),
             }
         };
-        self.config.kinds.iter().enumerate().map(view).collect()
+        PoolsView {
+            kinds: self.config.kinds.iter().enumerate().map(view).collect(),
+            draining: self.core.is_draining(),
+        }
     }
 
     fn tell_sandboxing(&self, views: &mut [SessionView]) {

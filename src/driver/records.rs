@@ -59,7 +59,7 @@ impl Records {
             holders: 0,
             streams: 0,
             holds: 0,
-            ends_in: None,
+            ends: None,
             ended: None,
             death: None,
         };
@@ -130,10 +130,9 @@ impl Records {
             .collect()
     }
 
-    pub(super) fn dying_worker(&self, id: &SessionId) -> Option<WorkerId> {
-        self.ending()
-            .find(|view| view.session.id == *id)
-            .and_then(|view| view.worker)
+    /// The incarnation of an id that has ended, but whose tree has not.
+    pub(super) fn dying(&self, id: &SessionId) -> Option<SessionView> {
+        self.ending().find(|view| view.session.id == *id)
     }
 
     /// The output of the newest incarnation that has some.
@@ -142,7 +141,7 @@ impl Records {
         id: &SessionId,
         of_worker: impl Fn(WorkerId) -> Option<Arc<Logs>>,
     ) -> Option<Arc<Logs>> {
-        let dying = self.dying_worker(id).and_then(of_worker);
+        let dying = self.dying(id).and_then(|view| view.worker).and_then(of_worker);
         let buried = || {
             self.ended
                 .iter()
@@ -180,7 +179,7 @@ impl Records {
             holders,
             streams,
             holds,
-            ends_in: overview.ends.map(|at| at.since(now)),
+            ends: overview.ends.map(|(at, fate)| (at.since(now), fate)),
             ended: None,
             death: None,
         }

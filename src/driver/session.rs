@@ -26,6 +26,8 @@ pub struct Session {
     pub(super) attention: Arc<Attention<Arc<Session>>>,
     pub(super) listed: Listed,
     pub(super) clock: Clock,
+    /// Since when it has its worker.
+    pub(super) bound: Moment,
 }
 
 impl Session {

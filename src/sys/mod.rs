@@ -3,6 +3,7 @@
 
 pub mod fd;
 pub mod fork;
+pub mod host;
 pub mod interrupt;
 pub mod kernel;
 pub mod lifeline;
@@ -14,4 +15,5 @@ pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 pub mod timer;
+pub mod usage;
 pub mod user_namespace;

@@ -140,8 +140,19 @@ pub struct Overview {
     pub stage: Stage,
     /// When its first request came.
     pub since: Moment,
-    /// When it ends if nothing more happens; `None` while something holds it.
-    pub ends: Option<Moment>,
+    /// When it ends if nothing more happens, and for what; `None` while something holds it.
+    pub ends: Option<(Moment, Fate)>,
+}
+
+/// What ends a session, or forgets its remains, if nothing more happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its client has gone, and the grace runs.
+    Disconnected,
+    Ttl,
+    MaxLifetime,
+    /// It is lost already, and its id will be new again.
+    Forgotten,
 }
 
 /// The occupation of one kind's pool. `starting + warm + bound + dying` never exceeds `max`.
@@ -154,6 +165,10 @@ pub struct Counts {
     pub dying: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
+    /// When the one that waits longest came.
+    pub waiting_since: Option<Moment>,
+    /// New sessions are refused until then, because starts keep failing.
+    pub backoff_until: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -341,15 +356,23 @@ impl Core {
         self.sessions.get(id).map(|session| self.overview(id, session))
     }
 
-    pub fn counts(&self, kind: KindId) -> Counts {
+    pub fn counts(&self, kind: KindId, now: Moment) -> Counts {
         let pool = &self.pools[kind.0];
+        let longest = pool.waiting.front().and_then(|id| self.sessions.get(id));
         Counts {
             starting: pool.starting.len(),
             warm: pool.warm.len(),
             bound: pool.bound,
             dying: pool.dying,
             queued: pool.waiting.len(),
+            waiting_since: longest.map(|session| session.since),
+            backoff_until: pool.backoff(now).map(|left| now + left),
         }
+    }
+
+    /// Whether new sessions are refused for good, because herd is ending.
+    pub fn is_draining(&self) -> bool {
+        self.phase != Phase::Serving
     }
 
     fn overview(&self, id: &SessionId, session: &Session) -> Overview {
@@ -360,7 +383,7 @@ impl Core {
                 Stage::Lost {
                     reason: reason.clone(),
                 },
-                Some(*until),
+                Some((*until, Fate::Forgotten)),
             ),
             SessionState::Bound {
                 worker,
@@ -369,14 +392,17 @@ impl Core {
                 lifetime_ends,
                 ..
             } => {
+                let seen = holders.snapshot();
                 let idle = match (grace, self.rules[session.kind.0].ttl) {
-                    (Some(grace), _) => Some(grace.at),
-                    (None, Some(ttl)) if holders.snapshot().holders == 0 => {
-                        Some(holders.last_release() + ttl)
+                    (Some(grace), _) if grace.sequence == seen.sequence => {
+                        Some((grace.at, Fate::Disconnected))
                     }
+                    (_, Some(ttl)) if seen.holders == 0 => Some((holders.last_release() + ttl, Fate::Ttl)),
                     _ => None,
                 };
-                (Stage::Bound { worker: *worker }, earliest([idle, *lifetime_ends]))
+                let lifetime = lifetime_ends.map(|at| (at, Fate::MaxLifetime));
+                let ends = [idle, lifetime].into_iter().flatten().min_by_key(|(at, _)| *at);
+                (Stage::Bound { worker: *worker }, ends)
             }
         };
         Overview {

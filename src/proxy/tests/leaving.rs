@@ -54,7 +54,7 @@ fn a_client_that_leaves_the_queue_with_a_large_unread_body_frees_its_place() {
     herd.until("four sessions", |v| {
         v.iter().filter(|v| v.holders == 1).count() == 4
     });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap()[0].queued;
+    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
     for (sent, way) in AMOUNTS {
         let waiting = upload(&herd, "/count", "w", sent);
         herd.until("one in the queue", |_| queued(&herd) == 1);
@@ -118,10 +118,14 @@ fn a_body_that_waited_unread_arrives_whole() {
         })
         .collect();
     herd.until("them in the queue", |_| {
-        Herd::block_on(herd.handle.pools()).unwrap()[0].queued == 1
+        Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued == 1
     });
     held.pop();
-    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s3").unwrap())).unwrap();
+    Herd::block_on(
+        herd.handle
+            .stop(crate::core::SessionId::parse(b"s3").unwrap(), None),
+    )
+    .unwrap();
     for (client, length) in waiting.iter_mut().zip([100 << 10, 150 << 10, 300 << 10]) {
         assert_eq!(client.answer().text(), format!("{length} "));
     }

@@ -277,7 +277,11 @@ fn a_session_stopped_under_way_says_so() {
     let mut client = herd.connect();
     client.send("GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
     herd.until("one holder", |v| v.iter().any(|v| v.holders == 1));
-    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s").unwrap())).unwrap();
+    Herd::block_on(
+        herd.handle
+            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
+    )
+    .unwrap();
     let answer = client.answer();
     assert_eq!((answer.status(), answer.code()), (503, "session_ended"));
 }
@@ -304,7 +308,7 @@ fn a_client_that_leaves_the_queue_frees_its_place() {
     herd.until("four sessions", |v| {
         v.iter().filter(|v| v.holders == 1).count() == 4
     });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap()[0].queued;
+    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
     let mut waiting = herd.connect();
     waiting.send("GET /worker HTTP/1.1\r\nHost: h\r\nX-Session-ID: w\r\n\r\n");
     herd.until("one in the queue", |_| queued(&herd) == 1);
@@ -327,7 +331,7 @@ fn a_client_that_leaves_the_queue_with_an_unread_body_frees_its_place() {
     herd.until("four sessions", |v| {
         v.iter().filter(|v| v.holders == 1).count() == 4
     });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap()[0].queued;
+    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
     let mut whole = herd.connect();
     whole.send("POST /count HTTP/1.1\r\nHost: h\r\nX-Session-ID: w\r\nContent-Length: 2\r\n\r\nhi");
     let mut part = herd.connect();
@@ -339,7 +343,11 @@ fn a_client_that_leaves_the_queue_with_an_unread_body_frees_its_place() {
     herd.until("one in the queue", |_| queued(&herd) == 1);
     // A body that was read ahead arrives whole.
     held.pop();
-    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s3").unwrap())).unwrap();
+    Herd::block_on(
+        herd.handle
+            .stop(crate::core::SessionId::parse(b"s3").unwrap(), None),
+    )
+    .unwrap();
     assert_eq!(whole.answer().text(), "2 ");
 }
 
@@ -432,7 +440,11 @@ fn a_stop_closes_a_websocket_with_1001() {
         "GET /echo HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n{WS}\r\n"
     ));
     client.head();
-    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s").unwrap())).unwrap();
+    Herd::block_on(
+        herd.handle
+            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
+    )
+    .unwrap();
     let close = client.read(4);
     assert_eq!((close[0], &close[2..]), (0x88, &[0x03, 0xe9][..]));
 }
@@ -452,7 +464,11 @@ fn what_is_open_is_cut_where_the_worker_outlives_its_session() {
     ));
     socket.head();
     herd.until("three holders", |v| v.iter().any(|v| v.holders == 3));
-    Herd::block_on(herd.handle.stop(crate::core::SessionId::parse(b"s").unwrap())).unwrap();
+    Herd::block_on(
+        herd.handle
+            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
+    )
+    .unwrap();
     assert_eq!(silent.answer().code(), "session_ended");
     let close = socket.read(4);
     assert_eq!((close[0], &close[2..]), (0x88, &[0x03, 0xe9][..]));

@@ -1,5 +1,9 @@
 //! The server over a real socket, a real driver behind it, and workers that are only pretended.
 
+mod creating;
+mod events;
+mod watching;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,7 +140,14 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 impl Herd {
     /// Head and body of the answer.
     async fn ask(&self, method: &str, path: &str) -> (String, String) {
-        let mut stream = self.send(method, path, "connection: close\r\n").await;
+        self.ask_with(method, path, "", "").await
+    }
+
+    async fn ask_with(&self, method: &str, path: &str, headers: &str, body: &str) -> (String, String) {
+        let length = body.len();
+        let headers = format!("connection: close\r\ncontent-length: {length}\r\n{headers}");
+        let mut stream = self.send(method, path, &headers).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
         let mut answer = String::new();
         within("the answer", stream.read_to_string(&mut answer))
             .await
@@ -306,24 +317,31 @@ fn a_request_that_is_wrong_is_told_how() {
         let long = format!("/v1/sessions/{}", "a".repeat(129));
         for (method, path, status, code, part) in [
             (
-                "POST",
+                "PATCH",
                 "/v1/sessions",
                 "405",
                 "method_not_allowed",
-                "this path takes GET",
+                "this path takes GET, HEAD, POST",
             ),
             (
-                "PUT",
+                "POST",
                 "/v1/sessions/a",
                 "405",
                 "method_not_allowed",
-                "this path takes GET, DELETE",
+                "this path takes GET, HEAD, PUT, DELETE",
             ),
+            ("HEAD", "/v1/sessions/a/hold", "405", "method_not_allowed", ""),
             ("GET", "/v2", "404", "not_found", "there is nothing at /v2"),
             ("GET", "/v1/sessions/", "400", "session_id_invalid", "is empty"),
             ("GET", "/v1/sessions/a%20b", "400", "session_id_invalid", "'%'"),
             ("GET", long.as_str(), "400", "session_id_invalid", "129 bytes"),
-            ("GET", "/v1/sessions?al=true", "400", "bad_request", "known: all"),
+            (
+                "GET",
+                "/v1/sessions?al=true",
+                "400",
+                "bad_request",
+                "known: all, worker, state, limit, after, usage",
+            ),
             (
                 "GET",
                 "/v1/sessions?all=yes",
@@ -337,7 +355,7 @@ fn a_request_that_is_wrong_is_told_how() {
                 "/v1/sessions/a/logs?tail=-1",
                 "400",
                 "bad_request",
-                "number of lines",
+                "a number from 0 to 1000000",
             ),
             (
                 "GET",

@@ -1,0 +1,292 @@
+//! Bringing sessions about: with or without waiting for them, under an id of the client's or a new one, once per
+//! idempotency key.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::answer::Problem;
+use super::views::{NewSession, Waiting};
+use crate::core::{HolderKind, KindId, Origin, Refusal, SessionId};
+use crate::driver::{Attach, Attached, Handle, JournalEvent, KindChoice, PoolView, Remains, Wait};
+
+/// Creations that go on after their answer.
+const MOST_ON_THE_WAY: usize = 4096;
+/// Idempotency keys that are remembered, and for how long.
+const MOST_KEYS: usize = 10_000;
+const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a client waits for a session that it creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    Endless,
+    /// Then the creation goes on without it.
+    For(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    There(Origin),
+    OnTheWay,
+}
+
+/// What the creations of all connections share.
+#[derive(Debug, Default)]
+pub(super) struct Creating {
+    on_the_way: Mutex<JoinSet<()>>,
+    keys: Mutex<Keys>,
+}
+
+#[derive(Debug, Default)]
+struct Keys {
+    known: HashMap<String, Used>,
+    /// Oldest first.
+    order: VecDeque<(Instant, String)>,
+}
+
+/// What a key was used for.
+#[derive(Debug, Clone)]
+struct Used {
+    id: SessionId,
+    new: NewSession,
+    created: bool,
+}
+
+impl Creating {
+    /// Holds the session, creating it if need be.
+    pub(super) async fn hold(
+        &self,
+        driver: &Handle,
+        id: &SessionId,
+        worker: Option<&str>,
+    ) -> Result<Attached, Problem> {
+        let pools = driver.pools().await?.kinds;
+        let attach = Attach {
+            id: id.clone(),
+            kind: kind(worker, &pools)?,
+            holder: HolderKind::Hold,
+            wait: Wait::Queue,
+            remains: Remains::Respect,
+        };
+        let attached = driver.attach(attach).await;
+        attached.map_err(|refusal| refused(refusal, id, &pools))
+    }
+
+    /// Creates the session unless it is there. It is let go at once; its ttl runs from then.
+    pub(super) async fn create(
+        &self,
+        driver: &Handle,
+        id: &SessionId,
+        new: &NewSession,
+        patience: Patience,
+    ) -> Result<Outcome, Problem> {
+        let pools = driver.pools().await?.kinds;
+        let attach = Attach {
+            id: id.clone(),
+            kind: kind(new.worker.as_deref(), &pools)?,
+            holder: HolderKind::Request,
+            wait: match new.wait {
+                Waiting::Queue => Wait::Queue,
+                Waiting::Refuse => Wait::Refuse,
+            },
+            remains: Remains::Respect,
+        };
+        let Patience::For(limit) = patience else {
+            let attached = driver.attach(attach).await;
+            return attached
+                .map(|attached| Outcome::There(attached.origin))
+                .map_err(|refusal| refused(refusal, id, &pools));
+        };
+        let mut result = self.in_background(driver.clone(), attach, pools)?;
+        match tokio::time::timeout(limit, &mut result).await {
+            Ok(Ok(result)) => result.map(Outcome::There),
+            // Nobody is there to tell it: herd ends.
+            Ok(Err(_)) => Err(Problem::from(crate::driver::DriverGone)),
+            Err(_) => Ok(Outcome::OnTheWay),
+        }
+    }
+
+    /// As [`create`](Self::create), under a new id; the same key again means the same session.
+    pub(super) async fn create_once(
+        &self,
+        driver: &Handle,
+        key: &str,
+        new: &NewSession,
+        patience: Patience,
+    ) -> Result<(SessionId, Outcome), Problem> {
+        let used = self.keys().used(key, new, Instant::now(), || self.mint())?;
+        if used.created {
+            // Whatever has become of it: a repeated request creates nothing.
+            return Ok((used.id, Outcome::There(Origin::Reused)));
+        }
+        let outcome = self.create(driver, &used.id, new, patience).await;
+        match &outcome {
+            Ok(Outcome::There(_)) => self.keys().created(key),
+            Ok(Outcome::OnTheWay) => {}
+            // Tried again, it may go better.
+            Err(_) => self.keys().forget(key),
+        }
+        outcome.map(|outcome| (used.id, outcome))
+    }
+
+    /// An id that nobody can guess: 128 random bits.
+    pub(super) fn mint(&self) -> Result<SessionId, Problem> {
+        let failed = |detail: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).map_err(|e| failed(format!("no randomness for a new id: {e}")))?;
+        let id = data_encoding::HEXLOWER.encode(&bits);
+        SessionId::parse(id.as_bytes()).map_err(|e| failed(e.to_string()))
+    }
+
+    fn in_background(
+        &self,
+        driver: Handle,
+        attach: Attach,
+        pools: Vec<PoolView>,
+    ) -> Result<oneshot::Receiver<Result<Origin, Problem>>, Problem> {
+        let (tell, told) = oneshot::channel();
+        let mut on_the_way = self.on_the_way.lock().unwrap_or_else(PoisonError::into_inner);
+        while on_the_way.try_join_next().is_some() {}
+        if on_the_way.len() >= MOST_ON_THE_WAY {
+            return Err(Problem::unavailable(
+                "at_capacity",
+                format!("{MOST_ON_THE_WAY} sessions are being created already"),
+            ));
+        }
+        on_the_way.spawn(async move {
+            let id = attach.id.clone();
+            let result = driver.attach(attach).await;
+            let result = result
+                .map(|attached| attached.origin)
+                .map_err(|refusal| refused(refusal, &id, &pools));
+            if let Err(Err(problem)) = tell.send(result) {
+                // The client has its answer already; who watches the events hears of it.
+                driver.journal().push(JournalEvent::SessionRefused {
+                    id,
+                    code: problem.code(),
+                    detail: problem.detail().to_owned(),
+                });
+            }
+        });
+        Ok(told)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    fn used(
+        &mut self,
+        key: &str,
+        new: &NewSession,
+        now: Instant,
+        mint: impl FnOnce() -> Result<SessionId, Problem>,
+    ) -> Result<Used, Problem> {
+        let old = |(at, _): &(Instant, String)| now.saturating_duration_since(*at) > KEY_LIFE;
+        while self.order.front().is_some_and(old) || self.order.len() >= MOST_KEYS {
+            if let Some((_, key)) = self.order.pop_front() {
+                self.known.remove(&key);
+            }
+        }
+        if let Some(used) = self.known.get(key) {
+            if used.new != *new {
+                return Err(Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "idempotency_key_reused",
+                    "this Idempotency-Key was used with another body; use a new one",
+                ));
+            }
+            return Ok(used.clone());
+        }
+        let used = Used {
+            id: mint()?,
+            new: new.clone(),
+            created: false,
+        };
+        self.known.insert(key.to_owned(), used.clone());
+        self.order.push_back((now, key.to_owned()));
+        Ok(used)
+    }
+
+    fn created(&mut self, key: &str) {
+        if let Some(used) = self.known.get_mut(key) {
+            used.created = true;
+        }
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.known.remove(key);
+        self.order.retain(|(_, known)| known != key);
+    }
+}
+
+fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
+    match name {
+        None => Ok(KindChoice::Fallback(KindId(0))),
+        Some(name) => pools
+            .iter()
+            .position(|pool| pool.kind == name)
+            .map(|at| KindChoice::Named(KindId(at)))
+            .ok_or_else(|| Problem::unknown_worker(name, pools)),
+    }
+}
+
+fn refused(refusal: Refusal, id: &SessionId, pools: &[PoolView]) -> Problem {
+    let name = |kind: KindId| {
+        pools
+            .get(kind.0)
+            .map_or_else(|| kind.to_string(), |pool| pool.kind.clone())
+    };
+    Problem::refused(refusal, id.as_str(), name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> SessionId {
+        SessionId::parse(format!("s{number}").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_key_means_one_session_for_a_day_and_one_body() {
+        let mut keys = Keys::default();
+        let new = NewSession::default();
+        let now = Instant::now();
+        let first = keys.used("k", &new, now, || Ok(id(1))).unwrap();
+        assert_eq!((first.id, first.created), (id(1), false));
+        keys.created("k");
+        let again = keys.used("k", &new, now, || Ok(id(2))).unwrap();
+        assert_eq!((again.id, again.created), (id(1), true));
+        let other = NewSession {
+            wait: Waiting::Refuse,
+            ..NewSession::default()
+        };
+        let problem = keys.used("k", &other, now, || Ok(id(3))).unwrap_err();
+        assert_eq!(problem.code(), "idempotency_key_reused");
+        let tomorrow = now + KEY_LIFE + Duration::from_secs(1);
+        assert_eq!(keys.used("k", &other, tomorrow, || Ok(id(4))).unwrap().id, id(4));
+    }
+
+    #[test]
+    fn only_so_many_keys_are_remembered_and_a_failed_one_is_free() {
+        let mut keys = Keys::default();
+        let (new, now) = (NewSession::default(), Instant::now());
+        for number in 0..=MOST_KEYS {
+            keys.used(&number.to_string(), &new, now, || Ok(id(number)))
+                .unwrap();
+        }
+        assert_eq!((keys.known.len(), keys.order.len()), (MOST_KEYS, MOST_KEYS));
+        keys.forget("7");
+        assert_eq!(
+            (keys.known.len(), keys.order.len()),
+            (MOST_KEYS - 1, MOST_KEYS - 1)
+        );
+    }
+}

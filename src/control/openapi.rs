@@ -1,0 +1,196 @@
+//! The OpenAPI 3.1 document, written from the table of operations and the types of the answers.
+
+use std::sync::LazyLock;
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::operations::{Answered, Content, OPERATIONS, Operation, Problems};
+use super::query::{Parameter, Takes};
+use super::views;
+
+/// Which every operation may answer with.
+const ALWAYS: &[Problems] = &[
+    Problems {
+        status: 400,
+        codes: "bad_request, session_id_invalid",
+    },
+    Problems {
+        status: 403,
+        codes: "forbidden",
+    },
+];
+
+/// The document; the same for the life of a build.
+pub(super) fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(write);
+    &DOCUMENT
+}
+
+fn write() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.definitions_path = "/components/schemas".into();
+    settings.meta_schema = None;
+    let mut generator = settings.into_generator();
+    let problem = generator.subschema_for::<views::Problem>();
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        let method = operation.method.as_str().to_ascii_lowercase();
+        path[method] = describe(operation, problem.as_value(), &mut generator);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "herd control API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Served on a UNIX socket to herd's own user and to root, never on the data port. Every error \
+                            is a problem document (RFC 9457) with a stable code, which is in X-Herd-Error, too.",
+            "license": { "name": "MIT", "identifier": "MIT" },
+        },
+        "servers": [{ "url": "http://herd", "description": "The host's name does not matter." }],
+        "paths": paths,
+        "components": { "schemas": generator.take_definitions(true) },
+    })
+}
+
+fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters = Vec::new();
+    if let Some(name) = placeholder(operation.path) {
+        parameters.push(json!({
+            "name": name,
+            "in": "path",
+            "required": true,
+            "schema": placed(name),
+        }));
+    }
+    parameters.extend(operation.query.iter().map(query));
+    parameters.extend(operation.headers.iter().map(|header| {
+        json!({
+            "name": header.name,
+            "in": "header",
+            "description": header.about,
+            "schema": { "type": "string", "pattern": header.pattern },
+        })
+    }));
+    let mut responses = Map::new();
+    for answered in operation.answers {
+        responses.insert(answered.status.to_string(), answer(answered, generator));
+    }
+    for Problems { status, codes } in operation.problems.iter().chain(ALWAYS) {
+        // Where success and failure have the same shape, the table has said so.
+        responses.entry(status.to_string()).or_insert_with(|| {
+            json!({
+                "description": codes,
+                "content": { "application/problem+json": { "schema": problem } },
+            })
+        });
+    }
+    let mut described = json!({
+        "operationId": format!("{:?}", operation.verb),
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if !operation.about.is_empty() {
+        described["description"] = operation.about.into();
+    }
+    if let Some(of) = operation.body {
+        described["requestBody"] = json!({
+            "required": false,
+            "content": { "application/json": { "schema": of(generator).to_value() } },
+        });
+    }
+    described
+}
+
+fn answer(answered: &Answered, generator: &mut SchemaGenerator) -> Value {
+    let (content_type, schema) = match answered.content {
+        Content::Json(of) => ("application/json", of(generator).to_value()),
+        Content::Lines(of) => ("application/x-ndjson", of(generator).to_value()),
+        Content::Events(of) => ("text/event-stream", of(generator).to_value()),
+        Content::Text => ("text/plain", json!({ "type": "string" })),
+        Content::OpenMetrics => ("application/openmetrics-text", json!({ "type": "string" })),
+    };
+    // A stream is not one JSON value: its schema is that of one of its parts (`itemSchema`, OpenAPI 3.2).
+    let schema = match answered.content {
+        Content::Lines(_) | Content::Events(_) => json!({ "x-itemSchema": schema }),
+        _ => json!({ "schema": schema }),
+    };
+    json!({ "description": answered.about, "content": { content_type: schema } })
+}
+
+fn query(parameter: &Parameter) -> Value {
+    let schema = match parameter.takes {
+        Takes::Flag => json!({ "type": "boolean" }),
+        Takes::UpTo(u64::MAX) => json!({ "type": "integer", "minimum": 0, "format": "uint64" }),
+        Takes::UpTo(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
+        Takes::Moment => json!({ "type": "string", "examples": ["2026-01-31T12:00:00Z", "10m"] }),
+        Takes::Words(words) => json!({ "type": "array", "minItems": 1, "items": { "enum": words } }),
+        Takes::Kinds => {
+            json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } })
+        }
+        Takes::SessionId => placed("id"),
+        Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
+    };
+    let mut described = json!({
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.about,
+        "schema": schema,
+    });
+    if schema_is_list(&described) {
+        // `a,b`, not `name=a&name=b`.
+        described["style"] = "form".into();
+        described["explode"] = false.into();
+    }
+    described
+}
+
+fn schema_is_list(parameter: &Value) -> bool {
+    parameter["schema"]["type"] == "array"
+}
+
+fn placeholder(path: &str) -> Option<&str> {
+    path.split('/')
+        .find_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn placed(name: &str) -> Value {
+    match name {
+        "id" => json!({ "type": "string", "pattern": "^[A-Za-z0-9._~-]{1,128}$" }),
+        _ => json!({ "type": "string", "minLength": 1 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_that_is_checked_in_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        let served = serde_json::to_string_pretty(document()).unwrap() + "\n";
+        if std::env::var_os("HERD_WRITE_DOCS").is_some() {
+            std::fs::write(path, &served).unwrap();
+        }
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == served,
+            "docs/openapi.json is not up to date: HERD_WRITE_DOCS=1 cargo test --lib openapi"
+        );
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let text = document().to_string();
+        let mut seen = 0;
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document().pointer(pointer).is_some(), "{pointer}");
+            seen += 1;
+        }
+        assert!(seen > 20, "only {seen} references seen");
+    }
+}

@@ -1,0 +1,238 @@
+//! Events as they are told.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Dead, HeldOrigin};
+use crate::control::time::millis;
+use crate::driver::{Deed, JournalEvent, Peer};
+
+/// One event of `GET /v1/events`: the JSON in its `data`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// For `Last-Event-ID` and `after`. Counts up within one herd.
+    pub id: Option<String>,
+    /// RFC 3339, UTC.
+    pub at: String,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened. More types may come: readers pass over those they do not know.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type")]
+pub enum What {
+    /// A session has its worker.
+    #[serde(rename = "session.created")]
+    SessionCreated {
+        session: String,
+        generation: u64,
+        kind: String,
+        worker: String,
+        pid: Option<i32>,
+    },
+    /// A session that was created with `Prefer: respond-async` did not come about.
+    #[serde(rename = "session.refused")]
+    SessionRefused {
+        session: String,
+        code: String,
+        detail: String,
+    },
+    /// A session was decided to end.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        session: String,
+        generation: u64,
+        kind: String,
+        reason: String,
+        detail: String,
+        /// Its worker lives on in the warm pool; no `worker.gone` follows.
+        recycled: bool,
+    },
+    /// A worker can serve.
+    #[serde(rename = "worker.ready")]
+    WorkerReady { worker: String, kind: String },
+    /// A worker did not become ready.
+    #[serde(rename = "worker.failed")]
+    WorkerFailed {
+        worker: String,
+        kind: String,
+        detail: String,
+    },
+    /// A worker's whole tree is gone and reaped.
+    #[serde(rename = "worker.gone")]
+    WorkerGone {
+        worker: String,
+        kind: String,
+        session: Option<String>,
+        generation: Option<u64>,
+        death: Dead,
+    },
+    /// No new session is admitted any more.
+    #[serde(rename = "herd.draining")]
+    Draining { limit_ms: u64 },
+    /// Somebody used the control API.
+    #[serde(rename = "control.create")]
+    ControlCreate { session: String, by: By },
+    #[serde(rename = "control.stop")]
+    ControlStop { session: String, by: By },
+    #[serde(rename = "control.hold")]
+    ControlHold {
+        session: String,
+        origin: HeldOrigin,
+        by: By,
+    },
+    #[serde(rename = "control.drain")]
+    ControlDrain { by: By },
+    /// The reader was too slow, or away for too long, and has missed events; of a herd before this one, if it is not
+    /// told how many.
+    #[serde(rename = "events.lost")]
+    EventsLost { missed: Option<u64> },
+}
+
+/// Who used the control API.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct By {
+    pub uid: u32,
+    pub pid: Option<i32>,
+}
+
+impl What {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SessionCreated { .. } => "session.created",
+            Self::SessionRefused { .. } => "session.refused",
+            Self::SessionEnded { .. } => "session.ended",
+            Self::WorkerReady { .. } => "worker.ready",
+            Self::WorkerFailed { .. } => "worker.failed",
+            Self::WorkerGone { .. } => "worker.gone",
+            Self::Draining { .. } => "herd.draining",
+            Self::ControlCreate { .. } => "control.create",
+            Self::ControlStop { .. } => "control.stop",
+            Self::ControlHold { .. } => "control.hold",
+            Self::ControlDrain { .. } => "control.drain",
+            Self::EventsLost { .. } => "events.lost",
+        }
+    }
+
+    pub fn session(&self) -> Option<&str> {
+        match self {
+            Self::SessionCreated { session, .. }
+            | Self::SessionRefused { session, .. }
+            | Self::SessionEnded { session, .. }
+            | Self::ControlCreate { session, .. }
+            | Self::ControlStop { session, .. }
+            | Self::ControlHold { session, .. } => Some(session),
+            Self::WorkerGone { session, .. } => session.as_deref(),
+            Self::WorkerReady { .. }
+            | Self::WorkerFailed { .. }
+            | Self::Draining { .. }
+            | Self::ControlDrain { .. }
+            | Self::EventsLost { .. } => None,
+        }
+    }
+
+    pub fn kind(&self) -> Option<&str> {
+        match self {
+            Self::SessionCreated { kind, .. }
+            | Self::SessionEnded { kind, .. }
+            | Self::WorkerReady { kind, .. }
+            | Self::WorkerFailed { kind, .. }
+            | Self::WorkerGone { kind, .. } => Some(kind),
+            _ => None,
+        }
+    }
+}
+
+impl From<Peer> for By {
+    fn from(peer: Peer) -> Self {
+        Self {
+            uid: peer.uid,
+            pid: peer.pid,
+        }
+    }
+}
+
+impl From<JournalEvent> for What {
+    fn from(event: JournalEvent) -> Self {
+        match event {
+            JournalEvent::SessionCreated {
+                session,
+                kind,
+                worker,
+                pid,
+            } => Self::SessionCreated {
+                session: session.id.to_string(),
+                generation: session.generation.0,
+                kind,
+                worker: worker.to_string(),
+                pid,
+            },
+            JournalEvent::SessionRefused { id, code, detail } => Self::SessionRefused {
+                session: id.to_string(),
+                code: code.to_owned(),
+                detail,
+            },
+            JournalEvent::SessionEnded {
+                session,
+                kind,
+                reason,
+                recycled,
+            } => Self::SessionEnded {
+                session: session.id.to_string(),
+                generation: session.generation.0,
+                kind,
+                reason: reason.code().to_owned(),
+                detail: reason.to_string(),
+                recycled,
+            },
+            JournalEvent::WorkerReady { worker, kind } => Self::WorkerReady {
+                worker: worker.to_string(),
+                kind,
+            },
+            JournalEvent::WorkerFailed {
+                worker,
+                kind,
+                failure,
+            } => Self::WorkerFailed {
+                worker: worker.to_string(),
+                kind,
+                detail: failure,
+            },
+            JournalEvent::WorkerGone {
+                worker,
+                kind,
+                session,
+                death,
+            } => Self::WorkerGone {
+                worker: worker.to_string(),
+                kind,
+                generation: session.as_ref().map(|session| session.generation.0),
+                session: session.map(|session| session.id.to_string()),
+                death: death.into(),
+            },
+            JournalEvent::Draining { limit } => Self::Draining {
+                limit_ms: millis(limit),
+            },
+            JournalEvent::Controlled { deed, by } => {
+                let by = by.into();
+                match deed {
+                    Deed::Create { id } => Self::ControlCreate {
+                        session: id.to_string(),
+                        by,
+                    },
+                    Deed::Stop { id } => Self::ControlStop {
+                        session: id.to_string(),
+                        by,
+                    },
+                    Deed::Hold { id, origin } => Self::ControlHold {
+                        session: id.to_string(),
+                        origin: origin.into(),
+                        by,
+                    },
+                    Deed::Drain => Self::ControlDrain { by },
+                }
+            }
+        }
+    }
+}

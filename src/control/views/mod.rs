@@ -1,0 +1,450 @@
+//! What the control API answers with. These types are its contract; the CLI reads the same ones.
+
+mod event;
+
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::driver::{Fate, Origin, PoolView, SessionState, SessionView};
+use crate::sys::usage::Usage;
+use crate::worker::{Death, Sandboxing};
+
+use super::time::{millis, rfc3339};
+
+pub use event::{By, Event, What};
+
+/// `GET /v1/sessions`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SessionList {
+    /// Oldest first.
+    pub sessions: Vec<Session>,
+    /// With `limit`: there are more, and `after` with this value asks for them.
+    pub next: Option<String>,
+}
+
+/// `GET /v1/sessions/{id}`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SessionHistory {
+    #[serde(flatten)]
+    pub session: Session,
+    /// Remembered former incarnations of the same id, newest first.
+    pub earlier: Vec<Session>,
+}
+
+/// One incarnation of a session.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Session {
+    pub id: String,
+    /// Counts incarnations over the life of this herd: a later one of the same id has a higher number.
+    pub generation: u64,
+    pub kind: String,
+    pub sandbox: Sandbox,
+    pub state: State,
+    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`.
+    pub reason: Option<String>,
+    /// The reason for people.
+    pub detail: Option<String>,
+    pub worker: Option<String>,
+    /// As the host numbers it; its death is the whole tree's.
+    pub pid: Option<i32>,
+    pub endpoint: Option<String>,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// Milliseconds from its creation until now, or until its end.
+    pub age_ms: u64,
+    /// Everything that keeps it alive now.
+    pub holders: u32,
+    /// Of them, requests that are under way.
+    pub requests: u32,
+    /// Of them, WebSockets and other tunnels, and with `bind: connection` connections.
+    pub streams: u32,
+    /// Of them, holds of the control API.
+    pub holds: u16,
+    /// When it ends if nothing changes; null while something holds it.
+    pub ends_in_ms: Option<u64>,
+    /// For what it ends then.
+    pub ends_for: Option<EndsFor>,
+    /// RFC 3339, UTC.
+    pub ended: Option<String>,
+    /// Known once the tree is reaped.
+    pub death: Option<Dead>,
+    /// What its processes use now, where it was asked for and they could be looked at.
+    pub usage: Option<Used>,
+}
+
+/// What ends a session if nothing changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndsFor {
+    /// Its client has gone, and `disconnect_grace` runs.
+    Disconnected,
+    Ttl,
+    MaxLifetime,
+    /// It crashed, and the id will be new again.
+    Forgotten,
+}
+
+/// What a worker's processes use.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub struct Used {
+    /// With the keeper.
+    pub processes: usize,
+    /// Resident memory that is not shared with others.
+    pub memory_bytes: u64,
+    /// Processor time so far, of processes that have ended too, as far as their parents waited for them.
+    pub cpu_seconds: f64,
+}
+
+/// The body of `PUT /v1/sessions/{id}` and `POST /v1/sessions`; none is as good as `{}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewSession {
+    /// The kind of worker that a new session gets, and an existing one must have; else the first kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    pub wait: Waiting,
+}
+
+/// What to do where no worker slot is free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// Wait for one, as long as the kind's `queue` allows.
+    #[default]
+    Queue,
+    /// Fail at once.
+    Refuse,
+}
+
+/// A session that is being created: the answer to `Prefer: respond-async`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Accepted {
+    pub id: String,
+}
+
+/// How its worker is isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    Off,
+    On,
+    /// Without limits that were asked for, as `require: best-effort` allows.
+    Weaker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waits for a slot.
+    Queued,
+    /// Its worker is not ready yet.
+    Starting,
+    Bound,
+    /// Decided to end; its worker's tree is not gone yet.
+    Ending,
+    Ended,
+}
+
+/// What an end took with it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Dead {
+    pub processes: usize,
+    /// At most 128 are named.
+    pub pids: Vec<i32>,
+    pub memory_bytes: u64,
+    /// From the decision to kill until the whole tree was reaped; 0 if the worker ended by itself.
+    pub took_ms: f64,
+    pub exit: String,
+}
+
+/// `DELETE /v1/sessions/{id}`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct StopReport {
+    pub id: String,
+    pub outcome: StopOutcome,
+    /// Null with `reuse: true`, where the worker lives on in the warm pool, and where nothing ran.
+    pub death: Option<Dead>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StopOutcome {
+    /// The whole tree is gone and reaped, or the worker is warm again.
+    Ended,
+    /// It had not started yet; the requests that waited for it were refused.
+    NeverStarted,
+    /// Only the remains of a crash were there; the id can be used anew.
+    Forgotten,
+}
+
+/// `GET /v1/workers`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerList {
+    pub workers: Vec<Pool>,
+}
+
+/// The workers of one kind.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Pool {
+    pub kind: String,
+    pub min: usize,
+    /// starting + warm + bound + dying never exceeds it.
+    pub max: usize,
+    pub starting: usize,
+    pub warm: usize,
+    pub bound: usize,
+    pub dying: usize,
+    /// Sessions that wait for a slot or a start.
+    pub queued: usize,
+    /// More than these are refused.
+    pub queue_max: usize,
+    /// How long the first of them has waited.
+    pub longest_wait_ms: Option<u64>,
+    /// For how long new sessions are refused because starts keep failing.
+    pub backoff_ms: Option<u64>,
+    pub sandbox: Sandbox,
+}
+
+/// `GET /v1/pressure`: how much more this herd can take.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Pressure {
+    pub draining: bool,
+    pub workers: Vec<PoolPressure>,
+    pub herd: HerdPressure,
+    pub host: HostPressure,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PoolPressure {
+    pub kind: String,
+    /// Slots that are taken, and of how many.
+    pub taken: usize,
+    pub max: usize,
+    /// Sessions that can be had now: warm workers, and free slots unless starts keep failing.
+    pub available: usize,
+    pub queued: usize,
+    pub queue_max: usize,
+    pub longest_wait_ms: Option<u64>,
+    pub backoff_ms: Option<u64>,
+}
+
+/// What herd's own process uses.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HerdPressure {
+    pub resident_memory_bytes: Option<u64>,
+    pub open_fds: Option<u64>,
+    pub max_fds: Option<u64>,
+}
+
+/// What is left of the host. A number is null where the kernel does not tell it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HostPressure {
+    pub memory_available_bytes: Option<u64>,
+    pub memory_total_bytes: Option<u64>,
+    pub cpus: usize,
+    /// Of the last minute.
+    pub load_average: Option<f64>,
+    /// Share of the last ten seconds in which some process waited for memory, or for a processor, in percent (PSI).
+    pub memory_some_percent: Option<f64>,
+    pub cpu_some_percent: Option<f64>,
+}
+
+/// `GET /readyz`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Readiness {
+    /// New sessions are admitted.
+    pub ready: bool,
+    pub draining: bool,
+    /// Kinds whose sessions are refused for now because their workers do not start.
+    pub failing: Vec<String>,
+}
+
+/// `POST /v1/drain`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Draining {
+    pub draining: bool,
+    /// Sessions that were still bound when the drain was asked for.
+    pub bound: usize,
+}
+
+/// `GET /v1/version`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    pub version: String,
+    pub pid: u32,
+    /// RFC 3339, UTC.
+    pub started: String,
+    pub uptime_ms: u64,
+}
+
+/// First line of `GET /v1/sessions/{id}/hold`: held from now on.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Held {
+    pub id: String,
+    pub generation: u64,
+    pub kind: String,
+    pub worker: String,
+    pub origin: HeldOrigin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOrigin {
+    Created,
+    Reused,
+}
+
+/// Last line of a hold stream whose session ended under it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct HoldEnded {
+    pub ended: String,
+    pub detail: String,
+}
+
+/// RFC 9457 problem details.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    pub title: String,
+    pub status: u16,
+    /// The same as the `X-Herd-Error` header.
+    pub code: String,
+    pub detail: String,
+    /// The worker's last lines, where a start failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+impl Session {
+    pub(super) fn new(view: SessionView, now: SystemTime) -> Self {
+        let (state, reason) = match view.state {
+            SessionState::Queued => (State::Queued, None),
+            SessionState::Starting => (State::Starting, None),
+            SessionState::Bound => (State::Bound, None),
+            SessionState::Ending(reason) => (State::Ending, Some(reason)),
+            SessionState::Ended(reason) => (State::Ended, Some(reason)),
+        };
+        let until = view.ended.unwrap_or(now);
+        Self {
+            id: view.session.id.as_str().to_owned(),
+            generation: view.session.generation.0,
+            kind: view.kind,
+            sandbox: view.sandboxing.into(),
+            state,
+            reason: reason.as_ref().map(|reason| reason.code().to_owned()),
+            detail: reason.map(|reason| reason.to_string()),
+            worker: view.worker.map(|worker| worker.to_string()),
+            pid: view.pid,
+            endpoint: view.endpoint,
+            created: rfc3339(view.created),
+            // A wall clock that was set back gives no negative age.
+            age_ms: millis(until.duration_since(view.created).unwrap_or_default()),
+            holders: view.holders,
+            // Read one after the other, so they need not fit.
+            requests: view
+                .holders
+                .saturating_sub(view.streams)
+                .saturating_sub(u32::from(view.holds)),
+            streams: view.streams,
+            holds: view.holds,
+            ends_in_ms: view.ends.map(|(left, _)| millis(left)),
+            ends_for: view.ends.map(|(_, fate)| fate.into()),
+            ended: view.ended.map(rfc3339),
+            death: view.death.map(Dead::from),
+            usage: None,
+        }
+    }
+}
+
+impl From<Fate> for EndsFor {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Disconnected => Self::Disconnected,
+            Fate::Ttl => Self::Ttl,
+            Fate::MaxLifetime => Self::MaxLifetime,
+            Fate::Forgotten => Self::Forgotten,
+        }
+    }
+}
+
+impl From<Usage> for Used {
+    fn from(usage: Usage) -> Self {
+        Self {
+            processes: usage.processes,
+            memory_bytes: usage.memory,
+            cpu_seconds: usage.cpu.as_secs_f64(),
+        }
+    }
+}
+
+impl From<Sandboxing> for Sandbox {
+    fn from(sandboxing: Sandboxing) -> Self {
+        match sandboxing {
+            Sandboxing::Off => Self::Off,
+            Sandboxing::On => Self::On,
+            Sandboxing::Weaker => Self::Weaker,
+        }
+    }
+}
+
+impl From<Death> for Dead {
+    fn from(death: Death) -> Self {
+        Self {
+            processes: death.processes,
+            pids: death.pids,
+            memory_bytes: death.memory,
+            took_ms: death.took.as_secs_f64() * 1e3,
+            exit: death.exit.to_string(),
+        }
+    }
+}
+
+impl From<Origin> for HeldOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Created => Self::Created,
+            Origin::Reused => Self::Reused,
+        }
+    }
+}
+
+impl From<PoolView> for Pool {
+    fn from(pool: PoolView) -> Self {
+        Self {
+            kind: pool.kind,
+            min: pool.min,
+            max: pool.max,
+            starting: pool.starting,
+            warm: pool.warm,
+            bound: pool.bound,
+            dying: pool.dying,
+            queued: pool.queued,
+            queue_max: pool.queue_max,
+            longest_wait_ms: pool.longest_wait.map(millis),
+            backoff_ms: pool.backoff.map(millis),
+            sandbox: pool.sandboxing.into(),
+        }
+    }
+}
+
+impl From<PoolView> for PoolPressure {
+    fn from(pool: PoolView) -> Self {
+        let taken = pool.starting + pool.warm + pool.bound + pool.dying;
+        let free = pool.max.saturating_sub(taken);
+        Self {
+            kind: pool.kind,
+            taken,
+            max: pool.max,
+            available: match pool.backoff {
+                None => pool.warm + free,
+                Some(_) => pool.warm,
+            },
+            queued: pool.queued,
+            queue_max: pool.queue_max,
+            longest_wait_ms: pool.longest_wait.map(millis),
+            backoff_ms: pool.backoff.map(millis),
+        }
+    }
+}

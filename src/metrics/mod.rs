@@ -1,0 +1,201 @@
+//! What herd counts and times, for Prometheus and its like. Names and units follow
+//! <https://prometheus.io/docs/practices/naming/>; no label ever has a session's id, so the number of series is bounded
+//! by the configuration.
+//!
+//! Here are counters and histograms, told of events by the driver. Gauges (how many sessions there are now) are read
+//! from their owners when somebody asks.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds of histograms, seconds.
+const WAITS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const LIVES: &[f64] = &[
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
+];
+const DEATHS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OfWorker {
+    /// The kind.
+    pub worker: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ForReason {
+    worker: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OnPath {
+    worker: String,
+    /// `warm` or `cold`.
+    path: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+type Histograms<L> = Family<L, Histogram, Buckets>;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    queue_wait: Histograms<OfWorker>,
+    start: Histograms<OnPath>,
+    start_failures: Family<ForReason, Counter>,
+    rejections: Family<ForReason, Counter>,
+    crashes: Family<OfWorker, Counter>,
+    ended: Family<ForReason, Counter>,
+    lives: Histograms<OfWorker>,
+    disconnect_to_dead: Histograms<OfWorker>,
+}
+
+impl Metrics {
+    /// `kinds` have their series from the start, so that a rate over the first event is right.
+    pub fn new<'k>(kinds: impl IntoIterator<Item = &'k str>) -> Self {
+        let histograms = |buckets| Histograms::new_with_constructor(Buckets(buckets));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("herd"),
+            queue_wait: histograms(WAITS),
+            start: Histograms::new_with_constructor(Buckets(WAITS)),
+            start_failures: Family::default(),
+            rejections: Family::default(),
+            crashes: Family::default(),
+            ended: Family::default(),
+            lives: histograms(LIVES),
+            disconnect_to_dead: histograms(DEATHS),
+        };
+        metrics.register();
+        for worker in kinds {
+            let of = of(worker);
+            drop(metrics.queue_wait.get_or_create(&of));
+            drop(metrics.crashes.get_or_create(&of));
+            drop(metrics.lives.get_or_create(&of));
+            drop(metrics.disconnect_to_dead.get_or_create(&of));
+            for path in ["warm", "cold"] {
+                let worker = worker.to_owned();
+                drop(metrics.start.get_or_create(&OnPath { worker, path }));
+            }
+        }
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let seconds = || Unit::Seconds;
+        registry.register_with_unit(
+            "queue_wait",
+            "Time that new sessions waited for a worker slot",
+            seconds(),
+            self.queue_wait.clone(),
+        );
+        registry.register_with_unit(
+            "worker_start_duration",
+            "Time from having a slot to having a ready worker; warm: one was ready",
+            seconds(),
+            self.start.clone(),
+        );
+        registry.register(
+            "worker_start_failures",
+            "Workers that did not become ready",
+            self.start_failures.clone(),
+        );
+        registry.register(
+            "rejections",
+            "Requests for a session that were refused",
+            self.rejections.clone(),
+        );
+        registry.register(
+            "worker_crashes",
+            "Sessions whose worker ended by itself",
+            self.crashes.clone(),
+        );
+        registry.register("sessions_ended", "Sessions that ended", self.ended.clone());
+        registry.register_with_unit(
+            "session_duration",
+            "Time from a session's having a worker to its end",
+            seconds(),
+            self.lives.clone(),
+        );
+        registry.register_with_unit(
+            "disconnect_to_dead",
+            "Time from a client's disconnect (after disconnect_grace, if there is one) until its worker's whole tree \
+             was reaped",
+            seconds(),
+            self.disconnect_to_dead.clone(),
+        );
+    }
+
+    /// The metrics told so far.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A new session has its worker.
+    pub fn created(&self, worker: &str, queued: Duration, starting: Duration) {
+        self.queue_wait
+            .get_or_create(&of(worker))
+            .observe(queued.as_secs_f64());
+        let path = if starting.is_zero() { "warm" } else { "cold" };
+        let on = OnPath {
+            worker: worker.to_owned(),
+            path,
+        };
+        self.start.get_or_create(&on).observe(starting.as_secs_f64());
+    }
+
+    pub fn start_failed(&self, worker: &str, reason: &'static str) {
+        self.start_failures.get_or_create(&because(worker, reason)).inc();
+    }
+
+    pub fn refused(&self, worker: &str, reason: &'static str) {
+        self.rejections.get_or_create(&because(worker, reason)).inc();
+    }
+
+    pub fn ended(&self, worker: &str, reason: &'static str, lived: Duration) {
+        self.ended.get_or_create(&because(worker, reason)).inc();
+        self.lives.get_or_create(&of(worker)).observe(lived.as_secs_f64());
+    }
+
+    pub fn crashed(&self, worker: &str) {
+        self.crashes.get_or_create(&of(worker)).inc();
+    }
+
+    /// The tree of a worker whose client had disconnected is gone.
+    pub fn disconnected_and_dead(&self, worker: &str, took: Duration) {
+        self.disconnect_to_dead
+            .get_or_create(&of(worker))
+            .observe(took.as_secs_f64());
+    }
+}
+
+fn of(worker: &str) -> OfWorker {
+    OfWorker {
+        worker: worker.to_owned(),
+    }
+}
+
+fn because(worker: &str, reason: &'static str) -> ForReason {
+    ForReason {
+        worker: worker.to_owned(),
+        reason,
+    }
+}
