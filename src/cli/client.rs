@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -53,7 +53,8 @@ pub(super) enum ClientError {
 /// One connection to a running herd.
 #[derive(Debug)]
 pub(super) struct Client {
-    sender: SendRequest<Empty<Bytes>>,
+    path: PathBuf,
+    sender: SendRequest<Full<Bytes>>,
     /// Drives the connection; ends with the client.
     _connection: JoinSet<()>,
 }
@@ -96,14 +97,20 @@ impl Client {
             let _ = connection.await;
         });
         Ok(Self {
+            path,
             sender,
             _connection: driver,
         })
     }
 
+    /// Another connection to the same herd, for while an answer is being read on this one.
+    pub(super) async fn another(&self) -> Result<Self, ClientError> {
+        Self::connect(self.path.clone()).await
+    }
+
     /// The answer's body, as it comes.
     pub(super) async fn stream(&mut self, method: Method, path: &str) -> Result<Incoming, ClientError> {
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::default());
         *request.method_mut() = method;
         *request.uri_mut() = path
             .parse()
@@ -157,9 +164,68 @@ impl Client {
     }
 }
 
+/// The lines of an answer, as they come.
+#[derive(Debug)]
+pub(super) struct Lines {
+    body: Incoming,
+    text: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn of(body: Incoming) -> Self {
+        Self {
+            body,
+            text: Vec::new(),
+        }
+    }
+
+    /// Without its line end; `None` at the end of the answer.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.text) {
+                let rest = self.text.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.text, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(ClientError::Lost)?.into_data() {
+                        self.text.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// For clap: a wrong id is a usage error, told before anything is asked.
 pub(super) fn session_id(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// For clap: the name of a worker kind.
+pub(super) fn kind_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-');
+    if text.is_empty() || !text.bytes().all(plain) {
+        return Err("a worker kind is a name under `workers:` in herd.yaml".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A path with the parameters that are given.
+pub(super) fn with_query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    match query.finish() {
+        query if query.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
 }
 
 fn refusal(problem: &Problem) -> String {

@@ -5,14 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use http::Method;
-use http_body_util::BodyExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::control::views::{Held, HeldOrigin, HoldEnded};
 use crate::core::SessionId;
 
-use super::client::{ClientError, Control, session_id};
+use super::client::{Control, Lines, kind_name, session_id, with_query};
 use super::show::{self, Output};
 
 /// Keep a session alive until this command ends, creating it if need be
@@ -44,10 +43,10 @@ pub struct Hold {
 
 impl Hold {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut path = format!("/v1/sessions/{}/hold", self.id);
-        if let Some(worker) = &self.worker {
-            path.push_str(&format!("?worker={worker}"));
-        }
+        let path = with_query(
+            &format!("/v1/sessions/{}/hold", self.id),
+            &[("worker", self.worker)],
+        );
         let output = self.output;
         self.control.run(|mut client| async move {
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -60,19 +59,12 @@ impl Hold {
                 }
             };
             let holding = async {
-                let mut body = client.stream(Method::GET, &path).await?;
-                let mut text = Vec::new();
+                let mut body = Lines::of(client.stream(Method::GET, &path).await?);
                 let mut lines = 0;
-                while let Some(frame) = body.frame().await {
-                    if let Ok(data) = frame.map_err(ClientError::Lost)?.into_data() {
-                        text.extend_from_slice(&data);
-                    }
-                    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                        let line: Vec<u8> = text.drain(..=end).collect();
-                        if line.len() > 1 {
-                            lines += 1;
-                            tell(&line, lines, output)?;
-                        }
+                while let Some(line) = body.next().await? {
+                    if !line.is_empty() {
+                        lines += 1;
+                        tell(&line, lines, output)?;
                     }
                 }
                 match lines {
@@ -94,7 +86,7 @@ impl Hold {
 fn tell(line: &[u8], number: usize, output: Output) -> anyhow::Result<()> {
     let unexpected = "herd's answer is not understood";
     match (output, number) {
-        (Output::Json, _) => show::print(line)?,
+        (Output::Json, _) => show::print([line, b"\n"].concat())?,
         (Output::Table, 1) => {
             let held: Held = serde_json::from_slice(line).context(unexpected)?;
             let origin = match held.origin {
@@ -126,12 +118,4 @@ async fn stdin_end() {
     });
     // Dropped by a thread that panicked: as good as ended.
     let _ = end.await;
-}
-
-fn kind_name(text: &str) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-');
-    if text.is_empty() || !text.bytes().all(plain) {
-        return Err("a worker kind is a name under `workers:` in herd.yaml".to_owned());
-    }
-    Ok(text.to_owned())
 }

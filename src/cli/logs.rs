@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use crate::core::SessionId;
 
-use super::client::{ClientError, Control, session_id};
+use super::client::{ClientError, Control, session_id, with_query};
 use super::show;
 
 /// Print what a session's worker wrote
@@ -26,6 +26,12 @@ pub struct Logs {
     /// Start with the last N lines [default: all that are kept]
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
+    /// Only lines since a moment (RFC 3339, e.g. 2026-01-31T12:00:00Z) or for a time (e.g. 10m)
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Begin each line with the moment at which herd read it
+    #[arg(short, long)]
+    timestamps: bool,
     /// The session
     #[arg(value_parser = session_id)]
     id: SessionId,
@@ -35,10 +41,15 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut path = format!("/v1/sessions/{}/logs?follow={}", self.id, self.follow);
-        if let Some(tail) = self.tail {
-            path.push_str(&format!("&tail={tail}"));
-        }
+        let path = with_query(
+            &format!("/v1/sessions/{}/logs", self.id),
+            &[
+                ("follow", Some(self.follow.to_string())),
+                ("tail", self.tail.map(|lines| lines.to_string())),
+                ("since", self.since),
+                ("timestamps", self.timestamps.then(|| "true".to_owned())),
+            ],
+        );
         self.control.run(|mut client| async move {
             let mut output = client.stream(Method::GET, &path).await?;
             while let Some(frame) = output.frame().await {

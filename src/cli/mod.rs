@@ -4,15 +4,22 @@
 mod bundle;
 mod check;
 mod client;
+mod completions;
 mod doctor;
+mod drain;
+mod events;
 mod hold;
 mod init;
+mod inspect;
 mod logs;
+mod manual;
 mod ps;
+mod run;
 mod runner;
 mod show;
 mod start;
 mod stop;
+mod version;
 
 use std::process::ExitCode;
 
@@ -33,11 +40,18 @@ pub enum Verb {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Ps(ps::Ps),
+    Inspect(inspect::Inspect),
     Stop(stop::Stop),
     Logs(logs::Logs),
+    Run(run::Run),
     Hold(hold::Hold),
+    Events(events::Events),
+    Drain(drain::Drain),
     Runner(runner::Runner),
     Bundle(bundle::Bundle),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
+    Version(version::Version),
 }
 
 impl Cli {
@@ -48,11 +62,18 @@ impl Cli {
             Verb::Check(check) => check.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Ps(ps) => ps.run(),
+            Verb::Inspect(inspect) => inspect.run(),
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),
+            Verb::Run(run) => run.run(),
             Verb::Hold(hold) => hold.run(),
+            Verb::Events(events) => events.run(),
+            Verb::Drain(drain) => drain.run(),
             Verb::Runner(runner) => runner.run(),
             Verb::Bundle(bundle) => bundle.run(),
+            Verb::Completions(completions) => completions.run(),
+            Verb::Manual(manual) => manual.run(),
+            Verb::Version(version) => version.run(),
         };
         result.unwrap_or_else(|error| {
             let wrote = error.downcast_ref::<std::io::Error>();

@@ -1,13 +1,14 @@
 //! `herd ps`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::Method;
 
-use crate::control::views::{Sandbox, Session, SessionList, State};
+use crate::control::views::{EndsFor, Sandbox, Session, SessionList};
 
-use super::client::Control;
+use super::client::{Control, kind_name, with_query};
 use super::show::{self, Output};
 
 /// List sessions
@@ -25,6 +26,18 @@ pub struct Ps {
     /// Also list sessions that ended, as far as they are remembered
     #[arg(short, long)]
     all: bool,
+    /// Only of workers of these kinds
+    #[arg(short, long, value_name = "KIND", value_parser = kind_name, value_delimiter = ',')]
+    worker: Vec<String>,
+    /// Only in these states; ended needs --all
+    #[arg(short, long, value_name = "STATE", value_parser = STATES, value_delimiter = ',')]
+    state: Vec<String>,
+    /// Also what their processes use: number, memory, processor time
+    #[arg(short, long)]
+    usage: bool,
+    /// List again and again, every SECONDS [default: 2], until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -32,45 +45,95 @@ pub struct Ps {
     control: Control,
 }
 
+const STATES: [&str; 5] = ["queued", "starting", "bound", "ending", "ended"];
+
+const HEADINGS: [&str; 9] = [
+    "SESSION", "KIND", "SANDBOX", "STATE", "WORKER", "PID", "HOLDERS", "AGE", "ENDS",
+];
+const WITH_USAGE: [&str; 12] = [
+    "SESSION", "KIND", "SANDBOX", "STATE", "WORKER", "PID", "PROCS", "MEMORY", "CPU", "HOLDERS", "AGE",
+    "ENDS",
+];
+
 impl Ps {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let path = if self.all {
-            "/v1/sessions?all=true"
-        } else {
-            "/v1/sessions"
-        };
-        let list: SessionList = self
-            .control
-            .run(|mut client| async move { Ok(client.ask(Method::GET, path).await?) })?;
-        match self.output {
-            Output::Json => show::print_json(&list.sessions)?,
-            Output::Table => {
-                let rows: Vec<_> = list.sessions.iter().map(row).collect();
-                let headings = [
-                    "SESSION", "KIND", "SANDBOX", "STATE", "WORKER", "PID", "HOLDERS", "AGE", "ENDS",
-                ];
-                show::print(show::table(headings, &rows))?;
-                if rows.is_empty() {
-                    eprintln!("no sessions; the first request that carries an X-Session-ID header makes one");
+        let list = |words: &[String]| (!words.is_empty()).then(|| words.join(","));
+        let flag = |on: bool| on.then(|| "true".to_owned());
+        let path = with_query(
+            "/v1/sessions",
+            &[
+                ("all", flag(self.all)),
+                ("worker", list(&self.worker)),
+                ("state", list(&self.state)),
+                ("usage", flag(self.usage)),
+            ],
+        );
+        let Self {
+            output, usage, watch, ..
+        } = self;
+        self.control.run(|mut client| async move {
+            // On a terminal each list takes the place of the one before.
+            let clear = watch.is_some() && output == Output::Table && std::io::stdout().is_terminal();
+            loop {
+                let list: SessionList = client.ask(Method::GET, &path).await?;
+                if clear {
+                    show::print("\x1b[H\x1b[2J")?;
                 }
+                print(&list.sessions, output, usage)?;
+                let Some(seconds) = watch else {
+                    return Ok(ExitCode::SUCCESS);
+                };
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
             }
-        }
-        Ok(ExitCode::SUCCESS)
+        })
     }
+}
+
+fn print(sessions: &[Session], output: Output, usage: bool) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return show::print_json(&sessions);
+    }
+    let table = match usage {
+        true => show::table(
+            WITH_USAGE,
+            &sessions.iter().map(row_with_usage).collect::<Vec<_>>(),
+        ),
+        false => show::table(HEADINGS, &sessions.iter().map(row).collect::<Vec<_>>()),
+    };
+    show::print(table)?;
+    if sessions.is_empty() {
+        eprintln!("no sessions; the first request that carries an X-Session-ID header makes one");
+    }
+    Ok(())
+}
+
+fn row_with_usage(session: &Session) -> [String; 12] {
+    let [id, kind, sandbox, state, worker, pid, holders, age, ends] = row(session);
+    let (processes, memory, cpu) = match session.usage {
+        None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
+        Some(used) => (
+            used.processes.to_string(),
+            show::size(used.memory_bytes),
+            show::duration(Duration::from_secs_f64(used.cpu_seconds)),
+        ),
+    };
+    [
+        id, kind, sandbox, state, worker, pid, processes, memory, cpu, holders, age, ends,
+    ]
 }
 
 fn row(session: &Session) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let state = match session.state {
-        State::Queued => "queued",
-        State::Starting => "starting",
-        State::Bound => "bound",
-        State::Ending => "ending",
-        State::Ended => "ended",
-    };
     let ends = match (&session.reason, session.ends_in_ms) {
         (Some(reason), _) => reason.clone(),
-        (None, Some(left)) => format!("in {}", show::duration(Duration::from_millis(left))),
+        (None, Some(left)) => {
+            let left = show::duration(Duration::from_millis(left));
+            match session.ends_for {
+                Some(EndsFor::MaxLifetime) => format!("in {left} (max_lifetime)"),
+                Some(EndsFor::Disconnected) => format!("in {left} (disconnected)"),
+                Some(EndsFor::Ttl | EndsFor::Forgotten) | None => format!("in {left}"),
+            }
+        }
         (None, None) if session.holders > 0 => "when released".to_owned(),
         (None, None) => "-".to_owned(),
     };
@@ -83,7 +146,7 @@ fn row(session: &Session) -> [String; 9] {
             Sandbox::Weaker => "weaker",
         }
         .to_owned(),
-        state.to_owned(),
+        session.state.word().to_owned(),
         or_dash(session.worker.clone()),
         or_dash(session.pid.map(|pid| pid.to_string())),
         session.holders.to_string(),

@@ -149,10 +149,16 @@ async fn supervise(
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
+    let data_port = control::DataPort {
+        url: format!("http://{address}"),
+        session_header: config.session.headers[0].to_string(),
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
-    let mut control = control.spawn(handle).context("cannot serve the control API")?;
+    let mut control = control
+        .spawn(handle, data_port)
+        .context("cannot serve the control API")?;
     let (ask, asked) = mpsc::channel(2);
     let mut signals = Signals::listen()?;
     info!(

@@ -66,6 +66,15 @@ pub struct Server {
     socket: Socket,
 }
 
+/// What clients of the control API have to know of the data port.
+#[derive(Debug, Clone)]
+pub struct DataPort {
+    /// Where it is, as a URL.
+    pub url: String,
+    /// The header that carries a session's id.
+    pub session_header: String,
+}
+
 /// A control API that is being served.
 #[derive(Debug)]
 pub struct Serving {
@@ -102,7 +111,7 @@ impl Server {
     }
 
     /// Serves on a thread of its own.
-    pub fn spawn(self, driver: Handle) -> io::Result<Serving> {
+    pub fn spawn(self, driver: Handle, data: DataPort) -> io::Result<Serving> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
@@ -118,18 +127,24 @@ impl Server {
                     let _ = stopped.await;
                 };
                 // Nobody listens if herd ends for another reason.
-                let _ = tell.send(runtime.block_on(self.serve(driver, shutdown)));
+                let _ = tell.send(runtime.block_on(self.serve(driver, data, shutdown)));
             })?;
         Ok(Serving { stop, ended })
     }
 
     /// Serves until `shutdown`; then streams end, running answers are finished, and the socket and its
     /// lock are removed.
-    async fn serve(self, driver: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    async fn serve(
+        self,
+        driver: Handle,
+        data: DataPort,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
         let (stop, stopping) = watch::channel(false);
         let router = Router {
             driver,
+            data: Arc::new(data),
             stopping,
             creating: Arc::default(),
             looking: Arc::default(),

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
+use super::DataPort;
 use super::answer::{self, Answer, Problem};
 use super::creating::Creating;
 use super::logs::{self, Reading};
@@ -23,6 +24,7 @@ use crate::worker::escape;
 #[derive(Debug, Clone)]
 pub(super) struct Router {
     pub(super) driver: Handle,
+    pub(super) data: Arc<DataPort>,
     /// Turns true when herd ends; streams end then.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) creating: Arc<Creating>,
@@ -158,6 +160,8 @@ impl Router {
         views::Version {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            data_url: self.data.url.clone(),
+            session_header: self.data.session_header.clone(),
             started: super::time::rfc3339(started),
             uptime_ms: super::time::millis(started.elapsed().unwrap_or_default()),
         }

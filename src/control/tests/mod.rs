@@ -113,9 +113,13 @@ fn start() -> Herd {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(async move { owner.run(received, shutdowns).await });
     let handle = driver.clone();
+    let data = super::DataPort {
+        url: "http://127.0.0.1:8080".to_owned(),
+        session_header: "x-session-id".to_owned(),
+    };
     tasks.spawn_local(async move {
         server
-            .serve(handle, async { stopped.await.unwrap_or(()) })
+            .serve(handle, data, async { stopped.await.unwrap_or(()) })
             .await
             .unwrap();
         let _ = done.send(());

@@ -275,6 +275,10 @@ pub struct Draining {
 pub struct Version {
     pub version: String,
     pub pid: u32,
+    /// Where sessions are reached.
+    pub data_url: String,
+    /// The header that names the session.
+    pub session_header: String,
     /// RFC 3339, UTC.
     pub started: String,
     pub uptime_ms: u64,

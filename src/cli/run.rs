@@ -1,0 +1,129 @@
+//! `herd run`.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Context;
+use http::Method;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::client::{Control, Lines, kind_name, session_id, with_query};
+use crate::control::views::{Held, HoldEnded, Version};
+use crate::core::SessionId;
+use crate::worker::escape;
+
+/// Run a command with a session of its own, which ends with it
+///
+/// The command finds in its environment: HERD_SESSION_ID, the session's id; HERD_SESSION_HEADER, the header to send
+/// it in; HERD_URL, where to send it. However this command ends, also by kill -9, the session's whole tree dies.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  herd run browser -- node test.js
+  herd run runner -- sh -c 'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
+  herd run runner                    # a shell
+
+Exit status: the command's; 128 and the signal's number if one killed it; 1 if herd has no session for it,
+2 for wrong usage, 126 or 127 if the command cannot be run or found.")]
+pub struct Run {
+    /// The kind of worker
+    #[arg(value_parser = kind_name)]
+    worker: String,
+    /// The session's id [default: a new one]
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    session: Option<SessionId>,
+    /// The command and its arguments [default: $SHELL, or /bin/sh]
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Run {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let id = match self.session {
+            Some(id) => id,
+            None => new_id()?,
+        };
+        let mut command = self.command.into_iter();
+        let shell = || std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+        let program = command.next().unwrap_or_else(shell);
+        let path = with_query(
+            &format!("/v1/sessions/{id}/hold"),
+            &[("worker", Some(self.worker))],
+        );
+        self.control.run(|mut client| async move {
+            let herd: Version = client.ask(Method::GET, "/v1/version").await?;
+            let mut hold = Lines::of(client.stream(Method::GET, &path).await?);
+            let first = hold.next().await?.context("herd is shutting down")?;
+            let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
+
+            // Those of the terminal reach the command, too, and it decides.
+            let mut ignored = [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
+            let child = tokio::process::Command::new(&program)
+                .args(command)
+                .env("HERD_SESSION_ID", &held.id)
+                .env("HERD_SESSION_HEADER", &herd.session_header)
+                .env("HERD_URL", &herd.data_url)
+                .spawn();
+            let mut child = match child {
+                Ok(child) => child,
+                Err(error) => {
+                    eprintln!("herd: cannot run {}: {error}", program.display());
+                    let missing = error.kind() == std::io::ErrorKind::NotFound;
+                    return Ok(ExitCode::from(if missing { 127 } else { 126 }));
+                }
+            };
+            let [interrupt, quit] = &mut ignored;
+            let mut held = true;
+            loop {
+                tokio::select! {
+                    status = child.wait() => return Ok(exit_code(status?)),
+                    _ = interrupt.recv() => {}
+                    _ = quit.recv() => {}
+                    _ = terminate.recv() => pass_on(&child, nix::sys::signal::Signal::SIGTERM),
+                    _ = hang_up.recv() => pass_on(&child, nix::sys::signal::Signal::SIGHUP),
+                    line = hold.next(), if held => match line {
+                        Ok(Some(line)) if line.is_empty() => {}
+                        Ok(Some(line)) => tell_end(&line),
+                        // Told already, or herd is gone; the command may still have something to do.
+                        Ok(None) | Err(_) => held = false,
+                    },
+                }
+            }
+        })
+    }
+}
+
+fn tell_end(line: &[u8]) {
+    if let Ok(ended) = serde_json::from_slice::<HoldEnded>(line) {
+        eprintln!("herd: the session ended: {}", escape(ended.detail.as_bytes()));
+    }
+}
+
+/// The child is this process's own and not waited for yet, so its number is nobody else's.
+fn pass_on(child: &tokio::process::Child, signal: nix::sys::signal::Signal) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    }
+}
+
+/// As a shell tells it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn new_id() -> anyhow::Result<SessionId> {
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("no randomness for a session id: {error}"))?;
+    Ok(SessionId::parse(
+        format!("run-{}", data_encoding::HEXLOWER.encode(&bits)).as_bytes(),
+    )?)
+}
