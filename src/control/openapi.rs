@@ -22,6 +22,10 @@ const ALWAYS: &[Problems] = &[
     },
 ];
 
+/// RFC 3339 in UTC, but for days that not every month has.
+const MOMENT: &str =
+    r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,9})?Z$";
+
 /// The document; the same for the life of a build.
 pub(super) fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(write);
@@ -67,12 +71,11 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
     }
     parameters.extend(operation.query.iter().map(query));
     parameters.extend(operation.headers.iter().map(|header| {
-        json!({
-            "name": header.name,
-            "in": "header",
-            "description": header.about,
-            "schema": { "type": "string", "pattern": header.pattern },
-        })
+        let mut schema = json!({ "type": "string" });
+        if let Some(pattern) = header.pattern {
+            schema["pattern"] = pattern.into();
+        }
+        json!({ "name": header.name, "in": "header", "description": header.about, "schema": schema })
     }));
     let mut responses = Map::new();
     for answered in operation.answers {
@@ -124,12 +127,16 @@ fn answer(answered: &Answered, generator: &mut SchemaGenerator) -> Value {
 fn query(parameter: &Parameter) -> Value {
     let schema = match parameter.takes {
         Takes::Flag => json!({ "type": "boolean" }),
-        Takes::UpTo(u64::MAX) => json!({ "type": "integer", "minimum": 0, "format": "uint64" }),
         Takes::UpTo(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
-        Takes::Moment => json!({ "type": "string", "examples": ["2026-01-31T12:00:00Z", "10m"] }),
+        Takes::Moment => json!({
+            "anyOf": [
+                { "type": "string", "pattern": MOMENT, "examples": ["2026-01-31T12:00:00Z"] },
+                { "type": "string", "pattern": "^[1-9][0-9]{0,3}(s|m|h|d)$", "examples": ["10m"] },
+            ]
+        }),
         Takes::Words(words) => json!({ "type": "array", "minItems": 1, "items": { "enum": words } }),
         Takes::Kinds => {
-            json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } })
+            json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^[^,]+$" } })
         }
         Takes::SessionId => placed("id"),
         Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
@@ -180,6 +187,31 @@ mod tests {
             kept == served,
             "docs/openapi.json is not up to date: HERD_WRITE_DOCS=1 cargo test --lib openapi"
         );
+    }
+
+    #[test]
+    fn people_are_told_of_every_operation_and_event() {
+        let page = include_str!("../../docs/api.md");
+        for operation in OPERATIONS {
+            assert!(
+                page.contains(operation.path),
+                "{} is not in docs/api.md",
+                operation.path
+            );
+            for Parameter { name, .. } in operation.query {
+                assert!(
+                    page.contains(&format!("`{name}")) || page.contains(&format!("?{name}=")),
+                    "{name}"
+                );
+            }
+        }
+        let types = document().pointer("/components/schemas/Event/oneOf").unwrap();
+        let types = types.as_array().unwrap();
+        assert!(types.len() > 5, "{types:?}");
+        for event in types {
+            let name = event.pointer("/properties/type/const").unwrap().as_str().unwrap();
+            assert!(page.contains(name), "{name} is not in docs/api.md");
+        }
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(super) struct Operation {
 pub(super) struct Header {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    pub(super) pattern: &'static str,
+    /// `None`: anything; what is not understood is passed over.
+    pub(super) pattern: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -127,6 +128,9 @@ const fn problems(status: u16, codes: &'static str) -> Problems {
     Problems { status, codes }
 }
 
+/// The largest whole number that every reader of JSON keeps exactly (RFC 8259, 6).
+const LARGEST: u64 = (1 << 53) - 1;
+
 const STATES: &[&str] = &["queued", "starting", "bound", "ending", "ended"];
 
 const WORKER: Parameter = Parameter {
@@ -139,7 +143,7 @@ const PREFER: Header = Header {
     name: "Prefer",
     about: "`respond-async` answers at once (202) and goes on creating; `respond-async, wait=5` after five seconds \
             (RFC 7240).",
-    pattern: r"^respond-async(, *wait=[0-9]{1,4})?$",
+    pattern: None,
 };
 
 const DRAINING: Problems = problems(503, "draining");
@@ -259,7 +263,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             },
             Parameter {
                 name: "after",
-                takes: Takes::UpTo(u64::MAX),
+                takes: Takes::UpTo(LARGEST),
                 about: "Go on after this place: `next` of the answer before.",
             },
             flag(
@@ -270,7 +274,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         headers: &[],
         body: None,
         answers: &[json::<views::SessionList>(200, "The sessions.")],
-        problems: &[DRAINING],
+        problems: &[problems(404, "unknown_worker"), DRAINING],
     },
     Operation {
         verb: Verb::MintSession,
@@ -283,7 +287,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             Header {
                 name: "Idempotency-Key",
                 about: "The same key again, within a day, creates nothing new and answers with the same session.",
-                pattern: "^[!-~]{1,128}$",
+                pattern: Some("^[!-~]{1,128}$"),
             },
             PREFER,
         ],
@@ -354,7 +358,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         about: "Kills its worker's whole tree, and answers when that is reaped, with what died.",
         query: &[Parameter {
             name: "generation",
-            takes: Takes::UpTo(u64::MAX),
+            takes: Takes::UpTo(LARGEST),
             about: "Only if the session is this incarnation of its id.",
         }],
         headers: &[],
@@ -477,7 +481,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         headers: &[Header {
             name: "Last-Event-ID",
             about: "The id of the last event that the reader has seen.",
-            pattern: "^[0-9]{1,19}-[0-9]{1,19}$",
+            pattern: Some("^[0-9]{1,19}-[0-9]{1,19}$"),
         }],
         body: None,
         answers: &[Answered {

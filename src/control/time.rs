@@ -9,7 +9,10 @@ pub(super) fn rfc3339(at: SystemTime) -> String {
 
 /// A moment as RFC 3339, or as a time before now: `10m`, `1h30m`.
 pub(super) fn moment(text: &str, now: SystemTime) -> Option<SystemTime> {
-    if let Ok(ago) = humantime::parse_duration(text) {
+    // A bare 0, which humantime takes, may as well be meant as seconds since 1970.
+    if let Ok(ago) = humantime::parse_duration(text)
+        && text != "0"
+    {
         return now.checked_sub(ago);
     }
     humantime::parse_rfc3339(text).ok()
@@ -41,7 +44,7 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(10_000);
         assert_eq!(moment("10m", now), Some(now - Duration::from_secs(600)));
         assert_eq!(moment("1970-01-01T02:46:40.000Z", now), Some(now));
-        for wrong in ["", "10", "yesterday", "1970-13-01T00:00:00Z"] {
+        for wrong in ["", "0", "10", "yesterday", "1970-13-01T00:00:00Z"] {
             assert_eq!(moment(wrong, now), None, "{wrong:?}");
         }
     }

@@ -30,3 +30,4 @@ mod random_kills;
 mod runner;
 mod sandbox;
 mod start;
+mod verbs;

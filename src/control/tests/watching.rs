@@ -98,6 +98,11 @@ fn metrics_count_what_happened() {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");
+        let page = include_str!("../../../docs/api.md");
+        for line in text.lines().filter(|line| line.starts_with("# TYPE herd_")) {
+            let name = line.split(' ').nth(2).unwrap();
+            assert!(page.contains(&format!("`{name}")), "{name} is not in docs/api.md");
+        }
     });
 }
 

@@ -1,0 +1,216 @@
+//! The commands that watch and use a running herd, against a real one.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::running::{HERD, Running, poll, spawn, stderr, stdout};
+
+#[test]
+fn a_command_runs_with_a_session_of_its_own_that_ends_with_it() {
+    let herd = Running::start();
+    let script = r#"echo "$HERD_SESSION_HEADER: $HERD_SESSION_ID"; curl -sSi -H "$HERD_SESSION_HEADER: $HERD_SESSION_ID" "$HERD_URL/healthz"; exit 7"#;
+    let output = herd.herd(&["run", "runner", "--session", "mine", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.starts_with("x-session-id: mine\nHTTP/1.1 200 OK"), "{said}");
+    assert!(
+        said.contains("x-herd-session-state: reused"),
+        "held before: {said}"
+    );
+    let row = herd.until("mine", "ended");
+    assert_eq!(row["reason"], "disconnected", "{row}");
+}
+
+#[test]
+fn a_run_that_is_killed_takes_its_session_with_it() {
+    let herd = Running::start();
+    let mut command = herd.command(&["run", "runner", "--session", "mine", "--", "cat"]);
+    let mut run = spawn(command.stdin(Stdio::piped()));
+    herd.until("mine", "bound");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(herd.until("mine", "ended")["reason"], "disconnected");
+}
+
+#[test]
+fn a_command_is_told_when_its_session_ends_first_and_goes_on() {
+    let herd = Running::start();
+    let mut command = herd.command(&["run", "runner", "--session", "mine", "--", "cat"]);
+    let mut run = spawn(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
+    herd.until("mine", "bound");
+    herd.herd(&["stop", "mine"]);
+    let mut line = String::new();
+    let mut said = BufReader::new(run.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "herd: the session ended: stopped on request\n");
+    // `cat` ends with its input, not with the session.
+    drop(run.stdin.take());
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_run_that_cannot_be_says_why() {
+    let herd = Running::start();
+    let missing = herd.herd(&["run", "runner", "--", "/nowhere/program"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(
+        stderr(&missing).starts_with("herd: cannot run /nowhere/program: "),
+        "{}",
+        stderr(&missing)
+    );
+    let unknown = herd.herd(&["run", "browser", "--", "true"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        stderr(&unknown).contains("there is no worker kind \"browser\"; there is runner"),
+        "{}",
+        stderr(&unknown)
+    );
+    let killed = herd.herd(&["run", "runner", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.status.code(), Some(137));
+}
+
+#[test]
+fn sessions_are_filtered_measured_and_explained() {
+    let herd = Running::start();
+    let (mut hold, _) = herd.hold("a");
+    let shown = stdout(&herd.herd(&["ps", "--usage", "--state", "bound", "--worker", "runner"]));
+    let row: Vec<_> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((row[0], row[6]), ("a", "2"), "two processes: {shown}");
+    let none = stdout(&herd.herd(&["ps", "-o", "json", "--state", "queued"]));
+    assert_eq!(none, "[]\n");
+    let wrong = herd.herd(&["ps", "--state", "alive"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+
+    let inspected = stdout(&herd.herd(&["inspect", "a"]));
+    assert!(
+        inspected.contains("state:       bound, w1, a runner worker (pid "),
+        "{inspected}"
+    );
+    assert!(inspected.contains(", held by 1 hold\n"), "{inspected}");
+    assert!(inspected.contains("uses:        2 processes, "), "{inspected}");
+    herd.herd(&["stop", "a"]);
+    hold.wait().unwrap();
+    let inspected = stdout(&herd.herd(&["inspect", "a"]));
+    assert!(
+        inspected.contains("ended:       stopped on request ("),
+        "{inspected}"
+    );
+    assert!(inspected.contains("died:        2 processes, "), "{inspected}");
+    let unknown = herd.herd(&["inspect", "b"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        stderr(&unknown).starts_with("herd: there is no session b"),
+        "{}",
+        stderr(&unknown)
+    );
+}
+
+#[test]
+fn events_are_watched_until_herd_has_drained() {
+    let mut herd = Running::start();
+    let mut command = herd.command(&["events", "-o", "json"]);
+    let mut watcher = spawn(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(watcher.stdout.take().unwrap());
+    let (mut hold, _) = herd.hold("a");
+    let mut line = String::new();
+    while !line.contains("session.created") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the events ended");
+    }
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&event["session"], &event["kind"]),
+        (&"a".into(), &"runner".into())
+    );
+
+    let drain = herd.herd(&["drain"]);
+    assert_eq!(
+        stdout(&drain),
+        "draining: new sessions are refused, 1 session goes on for at most drain_timeout\n"
+    );
+    let refused = herd.herd(&["run", "runner", "--", "true"]);
+    assert!(
+        stderr(&refused).contains("herd is shutting down"),
+        "{}",
+        stderr(&refused)
+    );
+    let mut waiting = spawn(herd.command(&["drain", "--wait"]).stdout(Stdio::null()));
+    // It has to be asked before the last session lets herd end.
+    poll("the second drain is heard", || {
+        let told = stdout(&herd.herd(&["events", "--replay", "100", "--no-follow"]));
+        match told.matches("control.drain").count() {
+            2 => Ok(()),
+            _ => Err(told),
+        }
+    });
+    hold.kill().unwrap();
+    hold.wait().unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains("\"herd.draining\"") && rest.contains("\"worker.gone\""),
+        "{rest}"
+    );
+    assert_eq!(watcher.wait().unwrap().code(), Some(0));
+    let status = herd.wait();
+    herd.assert_clean(status);
+}
+
+#[test]
+fn the_version_is_told_with_and_without_a_herd() {
+    let herd = Running::start();
+    let told = stdout(&herd.herd(&["version"]));
+    let address = herd.data_address().unwrap();
+    assert!(
+        told.starts_with(&format!("herd {}\n", env!("CARGO_PKG_VERSION"))),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("sessions at http://{address}\n")),
+        "{told}"
+    );
+    let alone = std::process::Command::new(HERD)
+        .args([
+            "version",
+            "-o",
+            "json",
+            "--control-socket",
+            "/nowhere/control.sock",
+        ])
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!((alone.status.code(), &told["running"]), (Some(0), &Value::Null));
+}
+
+#[test]
+fn completions_are_accepted_by_the_shell() {
+    let completions = std::process::Command::new(HERD)
+        .args(["completions", "bash"])
+        .output()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("herd");
+    std::fs::write(&file, &completions.stdout).unwrap();
+    let complete =
+        r#"source "$1"; COMP_WORDS=(herd dr); COMP_CWORD=1; _herd herd dr herd; echo "${COMPREPLY[@]}""#;
+    let output = std::process::Command::new("bash")
+        .args(["-c", complete, "bash"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), "drain\n", "{}", stderr(&output));
+    for shell in ["zsh", "fish"] {
+        let output = std::process::Command::new(HERD)
+            .args(["completions", shell])
+            .output()
+            .unwrap();
+        assert!(
+            stdout(&output).contains("until Ctrl-C"),
+            "{shell} knows no --watch"
+        );
+    }
+}
