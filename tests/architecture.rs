@@ -43,8 +43,12 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
     }
     let mut paths = Vec::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(under), &mut paths);
-    // A file of that name is a module of unit tests.
-    paths.retain(|path| path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs"));
+    // A file or directory of that name is a module of unit tests.
+    let of_tests = |path: &Path| path.ends_with("tests.rs") || path.iter().any(|part| part == "tests");
+    let within = Path::new(env!("CARGO_MANIFEST_DIR"));
+    paths.retain(|path| {
+        path.extension().is_some_and(|e| e == "rs") && !of_tests(path.strip_prefix(within).unwrap())
+    });
     assert!(
         !paths.is_empty(),
         "{under} has no Rust files: this test looks in the wrong place"

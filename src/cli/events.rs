@@ -7,7 +7,7 @@ use http::Method;
 
 use super::client::{Control, Lines, kind_name, session_id, with_query};
 use super::show::{self, Output};
-use crate::control::views::{Event, What};
+use crate::control::views::{By, Event, What};
 use crate::core::SessionId;
 
 /// Watch what happens: sessions, workers, and what others do with this API
@@ -116,13 +116,21 @@ fn sentence(event: &Event) -> String {
         ),
         What::ControlCreate { session, by }
         | What::ControlStop { session, by }
-        | What::ControlHold { session, by, .. } => format!("{session} by uid {}", by.uid),
-        What::ControlDrain { by } => format!("by uid {}", by.uid),
+        | What::ControlHold { session, by, .. } => format!("{session} by {}", who(by)),
+        What::ControlDrain { by } => format!("by {}", who(by)),
         What::EventsLost { missed: Some(missed) } => format!("{missed} events were missed"),
         What::EventsLost { missed: None } => "events of an earlier herd were missed".to_owned(),
     };
     let told = crate::worker::escape(told.as_bytes());
     format!("{} {} {told}\n", event.at, event.what.name())
+}
+
+fn who(by: &By) -> String {
+    match (&by.key, by.uid) {
+        (Some(key), _) => format!("key {key}"),
+        (None, Some(uid)) => format!("uid {uid}"),
+        (None, None) => "nobody known".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod events;
 mod hold;
 mod init;
 mod inspect;
+mod key;
 mod logs;
 mod manual;
 mod ps;
@@ -47,6 +48,7 @@ pub enum Verb {
     Hold(hold::Hold),
     Events(events::Events),
     Drain(drain::Drain),
+    Key(key::Key),
     Runner(runner::Runner),
     Bundle(bundle::Bundle),
     Completions(completions::Completions),
@@ -69,6 +71,7 @@ impl Cli {
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
             Verb::Drain(drain) => drain.run(),
+            Verb::Key(key) => key.run(),
             Verb::Runner(runner) => runner.run(),
             Verb::Bundle(bundle) => bundle.run(),
             Verb::Completions(completions) => completions.run(),

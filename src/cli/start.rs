@@ -125,7 +125,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
-    let control = control::Server::bind(&config.control_socket_for(&user))?;
+    let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
     let data = proxy::Server::bind(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -156,6 +156,7 @@ async fn supervise(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
+    let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let mut control = control
         .spawn(handle, data_port)
         .context("cannot serve the control API")?;
@@ -164,6 +165,7 @@ async fn supervise(
     info!(
         data = %format_args!("http://{address}"),
         control = %control_path.display(),
+        control_url,
         kinds = config.kinds.len(),
         "herd is ready"
     );

@@ -19,6 +19,10 @@ pub struct Config {
     pub session: Session,
     /// `control.socket`; `None`: `<runtime dir>/herd/control.sock` (see `docs/configuration.md`).
     pub control_socket: Option<PathBuf>,
+    /// `control.tcp`: loopback.
+    pub control_tcp: Option<SocketAddr>,
+    /// `control.keys`; not empty with `control_tcp`, and empty without.
+    pub control_keys: Vec<ControlKey>,
     /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
     pub state_dir: Option<PathBuf>,
     pub lifetime: Lifetime,
@@ -36,6 +40,32 @@ impl Config {
     pub fn kind_named(&self, name: &str) -> Option<KindId> {
         self.kinds.iter().position(|k| k.name == name).map(KindId)
     }
+}
+
+/// Who may use the control API over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlKey {
+    pub name: String,
+    pub source: KeySource,
+    pub may: May,
+}
+
+/// Where a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    Sha256([u8; 32]),
+    Env(String),
+    File(PathBuf),
+}
+
+/// How much of the control API somebody may use. Each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum May {
+    /// Metrics, health and readiness.
+    Metrics,
+    /// Everything that changes nothing.
+    Read,
+    Control,
 }
 
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::text::{
-    Address, Cidr, CookieName, Directory, EnvPattern, Header, HealthPath, Host, InOrder, LostStatus,
+    Address, Cidr, CookieName, Digest, Directory, EnvPattern, Header, HealthPath, Host, InOrder, LostStatus,
     PathPrefix, QueryName, SocketPath, TemplateText,
 };
 use super::units::{Count, PositiveTime, Size, Time, TimeOrNever};
@@ -95,6 +95,35 @@ pub(super) struct Control {
     /// UNIX socket of the control plane. Default: `/run/herd/control.sock` for root, else
     /// `$XDG_RUNTIME_DIR/herd/control.sock`, else `/tmp/herd-<uid>/control.sock`.
     pub(super) socket: Option<SocketPath>,
+    /// Also serve it on this address of loopback, to who sends one of `keys`. Default: no.
+    pub(super) tcp: Option<Address>,
+    /// Who may use `tcp`, by name: the name stands in events.
+    #[schemars(schema_with = "keys_schema")]
+    pub(super) keys: Option<InOrder<ControlKey>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {env: HERD_KEY, may: metrics}"
+)]
+pub(super) struct ControlKey {
+    /// The key's SHA-256, as `herd key` prints it.
+    pub(super) sha256: Option<Digest>,
+    /// Or a variable of herd's own environment that holds the key.
+    pub(super) env: Option<String>,
+    /// Or a file that holds the key.
+    pub(super) file: Option<String>,
+    /// `metrics`: metrics, health and readiness; `read` (default): everything that changes nothing; `control`: all.
+    pub(super) may: Option<May>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "metrics, read or control")]
+pub(super) enum May {
+    Metrics,
+    Read,
+    Control,
 }
 
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
@@ -203,6 +232,15 @@ fn defaults_schema(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<Kind>();
     schema.insert("not".to_owned(), serde_json::json!({ "required": ["cmd"] }));
     schema
+}
+
+fn keys_schema(generator: &mut SchemaGenerator) -> Schema {
+    let key = generator.subschema_for::<ControlKey>();
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" },
+        "additionalProperties": key,
+    })
 }
 
 fn workers_schema(generator: &mut SchemaGenerator) -> Schema {

@@ -78,6 +78,7 @@ from_text!(
     Address,
     Cidr,
     CookieName,
+    Digest,
     Directory,
     EnvPattern,
     Header,
@@ -202,6 +203,27 @@ impl FromText for CookieName {
             "\"{}\" is not a cookie name; write e.g. session_id",
             text.escape_debug()
         ))
+    }
+}
+
+/// SHA-256, in hexadecimal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Digest(pub(super) [u8; 32]);
+
+impl FromText for Digest {
+    const EXPECTING: &'static str = "64 hexadecimal digits";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+        let digest = bytes.and_then(|bytes| bytes.try_into().ok());
+        // What was written may be the key itself, which must not get into a log.
+        digest
+            .map(Self)
+            .ok_or_else(|| "is not a SHA-256 in hexadecimal (64 digits); `herd key` prints one".to_owned())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F]{64}$" })
     }
 }
 

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::model::{Config, Kind, Lifetime, Network, Queue, Reuse, Route, SandboxChoice, Session, Upstream};
+use super::model::{
+    Config, ControlKey, KeySource, Kind, Lifetime, May, Network, Queue, Reuse, Route, SandboxChoice, Session,
+    Upstream,
+};
 use super::problem::Collector;
 use super::template::{Template, Variable};
-use super::text::is_env_name;
+use super::text::{Address, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
 use super::{model, raw};
@@ -23,6 +26,9 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     let mut judge = Judge { tree, problems };
     let network = judge.network(file.network.unwrap_or_default());
     let session = judge.session(file.session.unwrap_or_default());
+    let control = file.control.unwrap_or_default();
+    let control_tcp = judge.control_tcp(&control);
+    let control_keys = judge.control_keys(control.keys);
     let defaults = file.defaults.unwrap_or_default();
     if defaults.cmd.is_some() {
         judge.at_key(
@@ -39,7 +45,9 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     Some(Config {
         network,
         session,
-        control_socket: file.control.and_then(|control| control.socket).map(|path| path.0),
+        control_socket: control.socket.map(|path| path.0),
+        control_tcp,
+        control_keys,
         state_dir: file.state_dir.map(|path| path.0),
         lifetime: match file.lifetime {
             Some(raw::Lifetime::Strict) => Lifetime::Strict,
@@ -99,6 +107,68 @@ impl Judge<'_> {
             self.at_value(path, format!("is out of range; write {hint}"));
         }
         value
+    }
+
+    fn control_tcp(&mut self, control: &raw::Control) -> Option<SocketAddr> {
+        let has_keys = control.keys.as_ref().is_some_and(|keys| !keys.0.is_empty());
+        let Some(Address(tcp)) = control.tcp else {
+            if has_keys {
+                self.at_key(
+                    &["control", "keys"],
+                    "are of no use without control.tcp; the socket needs none",
+                );
+            }
+            return None;
+        };
+        if !tcp.ip().is_loopback() {
+            self.at_value(
+                &["control", "tcp"],
+                "is not loopback, and keys would cross the network in the clear; write e.g. 127.0.0.1:9190, and put \
+                 something with TLS before it",
+            );
+        }
+        if !has_keys {
+            self.at_key(
+                &["control", "tcp"],
+                "needs control.keys: every user of this host can connect to it; `herd key` makes one",
+            );
+        }
+        Some(tcp)
+    }
+
+    fn control_keys(&mut self, keys: Option<InOrder<raw::ControlKey>>) -> Vec<ControlKey> {
+        let mut known = Vec::new();
+        for (name, key) in keys.map_or_else(Vec::new, |keys| keys.0) {
+            let path = ["control", "keys", &name];
+            let plain =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+            if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+                self.at_key(&path, "is not a name; write 1 to 63 of a-z 0-9 _ -");
+            }
+            let source = match (key.sha256, key.env, key.file) {
+                (Some(digest), None, None) => KeySource::Sha256(digest.0),
+                (None, Some(name), None) if is_env_name(&name) => KeySource::Env(name),
+                (None, Some(_), None) => {
+                    let path = [&path[..], &["env"]].concat();
+                    self.at_value(&path, "is not the name of a variable; write e.g. HERD_KEY");
+                    continue;
+                }
+                (None, None, Some(file)) => KeySource::File(file.into()),
+                _ => {
+                    if !self.problems.mentions_inside(&path.join(".")) {
+                        self.at_key(&path, "has to have exactly one of sha256, env and file");
+                    }
+                    continue;
+                }
+            };
+            let may = match key.may {
+                Some(raw::May::Metrics) => May::Metrics,
+                Some(raw::May::Read) | None => May::Read,
+                Some(raw::May::Control) => May::Control,
+            };
+            known.push(ControlKey { name, source, may });
+        }
+        known
     }
 
     fn network(&mut self, raw: raw::Network) -> Network {

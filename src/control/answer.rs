@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -29,6 +29,8 @@ enum Extra {
     /// Seconds.
     RetryAfter(u64),
     Close,
+    /// A key is missing or not known (RFC 6750, 3).
+    Authenticate,
 }
 
 /// An error in the making.
@@ -112,6 +114,12 @@ impl Problem {
         problem
     }
 
+    pub(super) fn unauthorized(detail: &str) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+        problem.extra = Some(Extra::Authenticate);
+        problem
+    }
+
     /// Why the driver gave no session; `kind_name` names a kind by its number.
     pub(super) fn refused(
         refusal: Refusal,
@@ -188,6 +196,10 @@ impl From<Problem> for Answer {
                 .ok()
                 .and_then(|methods| headers.insert(ALLOW, methods)),
             Some(Extra::RetryAfter(seconds)) => headers.insert(RETRY_AFTER, seconds.into()),
+            Some(Extra::Authenticate) => headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"herd\""),
+            ),
             Some(Extra::Close) => headers.insert(CONNECTION, HeaderValue::from_static("close")),
             None => None,
         };

@@ -2,9 +2,11 @@
 //! table in [`operations`]; `docs/api.md` tells it to people.
 //!
 //! It has a thread of its own, so that no flood of questions and no slow reader is felt by the driver or by sessions.
-//! Who may connect is decided twice: by the file system (a 0700 directory, a 0600 socket) and by the peer's credentials.
-//! Deliberately not here: TCP, keys, and anything that a session's client needs.
+//! Who may use the socket is decided twice: by the file system (a 0700 directory, a 0600 socket) and by the peer's
+//! credentials. Over TCP, which is loopback's and off unless asked for, a key decides ([`access`]). Deliberately not here:
+//! anything that a session's client needs.
 
+mod access;
 mod answer;
 mod creating;
 mod events;
@@ -37,15 +39,20 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+pub use access::KeyError;
 pub use socket::BindError;
 
-use crate::driver::{Handle, Peer};
+use access::{Caller, Keys};
 
-use answer::{Answer, Problem};
+use crate::config::Config;
+use crate::driver::{By, Handle};
+
+use answer::Answer;
 use router::Router;
 use socket::Socket;
 
@@ -60,10 +67,11 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// A thread that looked at processes and has nothing to do ends after this.
 const LOOKING_LINGERS: Duration = Duration::from_secs(1);
 
-/// A bound control socket.
+/// A bound control socket, and the port beside it, if there is one.
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
+    port: Option<(std::net::TcpListener, Keys)>,
 }
 
 /// What clients of the control API have to know of the data port.
@@ -103,7 +111,27 @@ impl Server {
     /// Takes the socket, or says who has it or what is wrong with its directory. To be called after the
     /// launcher is forked: a child that inherited the lock would keep it after herd's death.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        Socket::bind(path).map(|socket| Self { socket })
+        let socket = Socket::bind(path)?;
+        Ok(Self { socket, port: None })
+    }
+
+    /// Serves over TCP as well, if the configuration says so.
+    pub fn listen(mut self, config: &Config) -> Result<Self, KeyError> {
+        if let Some(address) = config.control_tcp {
+            let keys = Keys::read(&config.control_keys)?;
+            let listener = std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|source| KeyError::Listen { address, source })?;
+            self.port = Some((listener, keys));
+        }
+        Ok(self)
+    }
+
+    /// Where it listens beside the socket.
+    pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
+        self.port
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     pub fn path(&self) -> &Path {
@@ -141,6 +169,10 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
+        let (port, keys) = match self.port {
+            Some((port, keys)) => (Some(TcpListener::from_std(port)?), Arc::new(keys)),
+            None => (None, Arc::default()),
+        };
         let (stop, stopping) = watch::channel(false);
         let router = Router {
             driver,
@@ -149,52 +181,78 @@ impl Server {
             creating: Arc::default(),
             looking: Arc::default(),
         };
-        let mut connections = JoinSet::new();
+        // Apart, so that connections without a key cannot keep the socket's away.
+        let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(_) = connections.join_next() => {}
-                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Some(_) = local.join_next() => {}
+                Some(_) = remote.join_next() => {}
+                accepted = listener.accept(), if local.len() < MAX_CONNECTIONS => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(serve_connection(stream, router.clone()));
+                        let caller = caller(&stream);
+                        local.spawn(serve_connection(stream, router.clone(), caller));
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "the control socket cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    Err(error) => cannot_accept(error).await,
+                },
+                accepted = accept(port.as_ref()), if remote.len() < MAX_CONNECTIONS => match accepted {
+                    Ok(stream) => {
+                        let caller = Caller::Unknown(Arc::clone(&keys));
+                        remote.spawn(serve_connection(stream, router.clone(), caller));
                     }
+                    Err(error) => cannot_accept(error).await,
                 },
             }
         }
+        drop(port);
         drop(listener);
         // New clients shall find no socket, rather than one that never answers.
         drop(self.socket);
         stop.send_replace(true);
-        let finished = async { while connections.join_next().await.is_some() {} };
+        let finished = async {
+            while local.join_next().await.is_some() {}
+            while remote.join_next().await.is_some() {}
+        };
         let _ = tokio::time::timeout(LAST_ANSWERS, finished).await;
         Ok(())
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router) {
+async fn accept(port: Option<&TcpListener>) -> io::Result<tokio::net::TcpStream> {
+    match port {
+        Some(port) => port.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+async fn cannot_accept(error: io::Error) {
+    tracing::warn!(%error, "the control API cannot accept a connection");
+    tokio::time::sleep(ACCEPT_BACKOFF).await;
+}
+
+/// Who is at the other end of the socket, as the kernel tells it.
+fn caller(stream: &UnixStream) -> Caller {
     // A peer whose credentials cannot be read is nobody.
     let credentials = stream.peer_cred().ok();
     let uid = credentials.map_or(u32::MAX, |peer| peer.uid());
-    let pid = credentials.and_then(|peer| peer.pid());
-    let peer = Peer { uid, pid };
-    let trusted = uid == 0 || uid == geteuid().as_raw();
-    if !trusted {
-        tracing::warn!(uid, "a foreign user was refused at the control socket");
+    if uid == 0 || uid == geteuid().as_raw() {
+        let pid = credentials.and_then(|peer| peer.pid());
+        return Caller::Known(By::Peer { uid, pid });
     }
+    tracing::warn!(uid, "a foreign user was refused at the control socket");
+    Caller::Foreign { uid }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    caller: Caller,
+) {
     let mut stopping = router.stopping.clone();
     let service = service_fn(|request| {
-        let router = &router;
-        async move {
-            Ok::<Answer, Infallible>(match trusted {
-                true => router.answer(request, peer).await,
-                false => Problem::forbidden(uid).into(),
-            })
-        }
+        let (router, caller) = (&router, &caller);
+        async move { Ok::<Answer, Infallible>(router.answer(request, caller).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

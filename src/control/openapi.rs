@@ -9,12 +9,17 @@ use serde_json::{Map, Value, json};
 use super::operations::{Answered, Content, OPERATIONS, Operation, Problems};
 use super::query::{Parameter, Takes};
 use super::views;
+use crate::config::May;
 
 /// Which every operation may answer with.
 const ALWAYS: &[Problems] = &[
     Problems {
         status: 400,
         codes: "bad_request, session_id_invalid",
+    },
+    Problems {
+        status: 401,
+        codes: "unauthorized",
     },
     Problems {
         status: 403,
@@ -49,13 +54,20 @@ fn write() -> Value {
         "info": {
             "title": "herd control API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Served on a UNIX socket to herd's own user and to root, never on the data port. Every error \
-                            is a problem document (RFC 9457) with a stable code, which is in X-Herd-Error, too.",
+            "description": "Served on a UNIX socket to herd's own user and to root, and with `control.tcp` on loopback to \
+                            who sends a key; never on the data port. Every error is a problem document (RFC 9457) with \
+                            a stable code, which is in X-Herd-Error, too.",
             "license": { "name": "MIT", "identifier": "MIT" },
         },
         "servers": [{ "url": "http://herd", "description": "The host's name does not matter." }],
         "paths": paths,
-        "components": { "schemas": generator.take_definitions(true) },
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {
+                "key": { "type": "http", "scheme": "bearer", "description": "Over TCP; the socket needs none." },
+            },
+        },
+        "security": [{ "key": [] }, {}],
     })
 }
 
@@ -90,7 +102,13 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
             })
         });
     }
+    let needs = match operation.needs() {
+        May::Metrics => "metrics",
+        May::Read => "read",
+        May::Control => "control",
+    };
     let mut described = json!({
+        "x-needs": needs,
         "operationId": format!("{:?}", operation.verb),
         "summary": operation.summary,
         "parameters": parameters,
@@ -179,13 +197,13 @@ mod tests {
     fn the_document_that_is_checked_in_is_the_one_that_is_served() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
         let served = serde_json::to_string_pretty(document()).unwrap() + "\n";
-        if std::env::var_os("HERD_WRITE_DOCS").is_some() {
+        if std::env::var_os("UPDATE").is_some() {
             std::fs::write(path, &served).unwrap();
         }
         let kept = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             kept == served,
-            "docs/openapi.json is not up to date: HERD_WRITE_DOCS=1 cargo test --lib openapi"
+            "docs/openapi.json is not up to date: UPDATE=1 cargo test openapi"
         );
     }
 

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::query::{Parameter, Takes};
 use super::views;
+use crate::config::May;
 
 /// Which code answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,17 @@ impl Operation {
                 (Some(name), Some(segment)) if name == segment => {}
                 _ => return None,
             }
+        }
+    }
+
+    /// What a key has to allow.
+    pub(super) fn needs(&self) -> May {
+        match self.verb {
+            Verb::Health | Verb::Ready | Verb::Metrics => May::Metrics,
+            // Holding may create, and letting go ends.
+            Verb::Hold => May::Control,
+            _ if self.method == Method::GET => May::Read,
+            _ => May::Control,
         }
     }
 

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::DataPort;
+use super::access::Caller;
 use super::answer::{self, Answer, Problem};
 use super::creating::Creating;
 use super::logs::{self, Reading};
@@ -17,7 +18,7 @@ use super::query::Query;
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{events, hold, openapi, pressure, sessions};
 use crate::core::{Origin, SessionId};
-use crate::driver::{Deed, Handle, JournalEvent, Peer};
+use crate::driver::{By, Deed, Handle, JournalEvent};
 use crate::worker::escape;
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
@@ -38,21 +39,27 @@ pub(super) struct Asked<'r> {
     pub(super) query: Query<'r>,
     /// What stands for the placeholder of its path.
     pub(super) placed: Option<&'r str>,
-    pub(super) peer: Peer,
+    pub(super) by: By,
 }
 
 impl Router {
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, caller: &Caller) -> Answer {
         let head = request.method() == Method::HEAD;
-        let answer = self.route(&mut request, peer).await.unwrap_or_else(Answer::from);
+        let answer = self
+            .route(&mut request, caller)
+            .await
+            .unwrap_or_else(Answer::from);
         match head {
             true => answer.map(|_| Empty::new().boxed_unsync()),
             false => answer,
         }
     }
 
-    async fn route(&self, request: &mut Request<Incoming>, peer: Peer) -> Result<Answer, Problem> {
+    async fn route(&self, request: &mut Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+        // Before anything is told, be it what there is not.
+        let allowed = caller.identify(request.headers())?;
         let operation = find(request.method(), request.uri().path())?;
+        let by = allowed.to(operation.needs())?;
         let new = match operation.body {
             Some(_) => sessions::body(request).await?,
             None => views::NewSession::default(),
@@ -62,7 +69,7 @@ impl Router {
             query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
             placed: operation.matches(request.uri().path()).flatten(),
             request,
-            peer,
+            by,
         };
         match operation.verb {
             Verb::Health => Ok(answer::text("ok\n")),
@@ -107,7 +114,7 @@ impl Router {
                     .iter()
                     .map(|kind| kind.bound)
                     .sum();
-                self.audit(Deed::Drain, peer);
+                self.audit(Deed::Drain, &asked.by);
                 self.driver.drain().await?;
                 let draining = true;
                 Ok(answer::json(StatusCode::ACCEPTED, &Draining { draining, bound }))
@@ -116,8 +123,9 @@ impl Router {
     }
 
     /// For the journal: who asked for a change.
-    pub(super) fn audit(&self, deed: Deed, by: Peer) {
-        tracing::info!(uid = by.uid, pid = by.pid, ?deed, "control");
+    pub(super) fn audit(&self, deed: Deed, by: &By) {
+        tracing::info!(?by, ?deed, "control");
+        let by = by.clone();
         self.driver.journal().push(JournalEvent::Controlled { deed, by });
     }
 
@@ -208,7 +216,7 @@ impl Router {
             .await?;
         let origin = attached.origin;
         if origin == Origin::Created {
-            self.audit(Deed::Hold { id, origin }, asked.peer);
+            self.audit(Deed::Hold { id, origin }, &asked.by);
         }
         let stream = hold::hold(attached, self.stopping.clone());
         Ok(answer::stream("application/x-ndjson", stream))

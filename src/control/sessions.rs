@@ -143,7 +143,7 @@ impl Router {
         let patience = patience(asked.request.headers())?;
         let outcome = self.creating.create(&self.driver, &id, &new, patience).await?;
         if outcome != Outcome::There(Origin::Reused) {
-            self.audit(Deed::Create { id: id.clone() }, asked.peer);
+            self.audit(Deed::Create { id: id.clone() }, &asked.by);
         }
         self.created(&id, outcome).await
     }
@@ -164,7 +164,7 @@ impl Router {
             }
         };
         if outcome == Outcome::There(Origin::Created) || outcome == Outcome::OnTheWay {
-            self.audit(Deed::Create { id: id.clone() }, asked.peer);
+            self.audit(Deed::Create { id: id.clone() }, &asked.by);
         }
         let outcome = match outcome {
             // A key that was used before: the answer is the same.
@@ -214,7 +214,7 @@ impl Router {
                 ));
             }
         };
-        self.audit(Deed::Stop { id: id.clone() }, asked.peer);
+        self.audit(Deed::Stop { id: id.clone() }, &asked.by);
         let report = StopReport {
             id: id.as_str().to_owned(),
             outcome,

@@ -2,7 +2,7 @@
 //! one that falls behind is told how much it missed.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ pub enum Event {
     /// Somebody used the control API to change something.
     Controlled {
         deed: Deed,
-        by: Peer,
+        by: By,
     },
 }
 
@@ -79,12 +79,17 @@ pub enum Deed {
     Drain,
 }
 
-/// Who used it, as the kernel tells it of the other end of a UNIX socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    /// When it connected; not necessarily who holds the connection now.
-    pub pid: Option<i32>,
+/// Who used it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// As the kernel tells it of the other end of a UNIX socket.
+    Peer {
+        uid: u32,
+        /// When it connected; not necessarily who holds the connection now.
+        pid: Option<i32>,
+    },
+    /// The name of a key.
+    Key(Arc<str>),
 }
 
 #[derive(Debug, Default)]

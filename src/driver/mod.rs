@@ -28,7 +28,7 @@ pub use handle::{
     Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
     SessionState, SessionView, Stopped, Wait,
 };
-pub use journal::{Deed, Entry, Event as JournalEvent, Journal, Peer};
+pub use journal::{By, Deed, Entry, Event as JournalEvent, Journal};
 pub use session::{Hold, Session};
 
 use self::attention::{Attention, Listed};

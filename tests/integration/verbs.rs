@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::running::{HERD, Running, poll, spawn, stderr, stdout};
+use crate::supervised::Mode;
 
 #[test]
 fn a_command_runs_with_a_session_of_its_own_that_ends_with_it() {
@@ -184,6 +185,51 @@ fn the_version_is_told_with_and_without_a_herd() {
         .unwrap();
     let told: Value = serde_json::from_slice(&alone.stdout).unwrap();
     assert_eq!((alone.status.code(), &told["running"]), (Some(0), &Value::Null));
+}
+
+#[test]
+fn a_key_that_herd_makes_opens_the_port() {
+    let made = std::process::Command::new(HERD)
+        .args(["key", "-o", "json"])
+        .output()
+        .unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let sha256 = made["sha256"].as_str().unwrap();
+    let yaml = format!(
+        "network: {{ data_bind: 127.0.0.1:0 }}\n\
+         control: {{ tcp: 127.0.0.1:0, keys: {{ grafana: {{ sha256: {sha256}, may: metrics }} }} }}\n\
+         workers: {{ runner: {{ cmd: [{HERD}, runner, --listen, \"{{{{.Port}}}}\"], sandbox: off }} }}\n"
+    );
+    let herd = Running::launch_with(tempfile::tempdir().unwrap(), Mode::Own, &yaml).ready();
+    let said = herd.said();
+    let url = said
+        .split_once("control_url=\"")
+        .unwrap()
+        .1
+        .split('"')
+        .next()
+        .unwrap();
+    let ask = |path: &str, key: &str| {
+        let header = format!("authorization: Bearer {key}");
+        let output = std::process::Command::new("curl")
+            .args([
+                "-sS",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-H",
+                &header,
+                &format!("{url}{path}"),
+            ])
+            .output()
+            .unwrap();
+        stdout(&output)
+    };
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(ask("/metrics", key), "200");
+    assert_eq!(ask("/v1/sessions", key), "403");
+    assert_eq!(ask("/metrics", "herd_wrong"), "401");
 }
 
 #[test]

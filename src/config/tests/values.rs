@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::{ControlKey, KeySource, May};
 use crate::core::KindId;
 
 #[test]
@@ -99,7 +100,10 @@ network:
   trusted_proxies: [10.0.0.0/8, "::1"]
   dead_peer_timeout: 5s
 session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lost_status: 404, lost_for: 6s}
-control: {socket: /run/c.sock}
+control:
+  socket: /run/c.sock
+  tcp: "[::1]:7"
+  keys: {a: {env: A_KEY}, b: {file: /b, may: metrics}, c: {sha256: c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0, may: control}}
 state_dir: /run/s
 lifetime: strict
 drain_timeout: 7s
@@ -155,6 +159,20 @@ workers:
         (404, Duration::from_secs(6))
     );
     assert_eq!(config.control_socket.as_deref(), Some("/run/c.sock".as_ref()));
+    assert_eq!(config.control_tcp, Some("[::1]:7".parse().unwrap()));
+    let key = |name: &str, source, may| ControlKey {
+        name: name.to_owned(),
+        source,
+        may,
+    };
+    assert_eq!(
+        config.control_keys,
+        [
+            key("a", KeySource::Env("A_KEY".to_owned()), May::Read),
+            key("b", KeySource::File("/b".into()), May::Metrics),
+            key("c", KeySource::Sha256([0xc0; 32]), May::Control),
+        ]
+    );
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),

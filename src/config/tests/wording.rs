@@ -231,6 +231,39 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:19: control.socket: is not a path; write e.g. /run/herd/control.sock",
         ),
         (
+            "control: {tcp: \"0.0.0.0:9190\", keys: {a: {env: A}}}",
+            "1:16: control.tcp: is not loopback, and keys would cross the network in the clear; write e.g. \
+             127.0.0.1:9190, and put something with TLS before it",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\"}",
+            "1:11: control.tcp: needs control.keys: every user of this host can connect to it; `herd key` makes one",
+        ),
+        (
+            "control: {keys: {a: {env: A}}}",
+            "1:11: control.keys: are of no use without control.tcp; the socket needs none",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\", keys: {a: {may: read}}}",
+            "1:41: control.keys.a: has to have exactly one of sha256, env and file",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\", keys: {a: {sha256: herd_secret}}}",
+            "1:53: control.keys.a.sha256: is not a SHA-256 in hexadecimal (64 digits); `herd key` prints one",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\", keys: {a: {env: \"\"}}}",
+            "1:50: control.keys.a.env: is not the name of a variable; write e.g. HERD_KEY",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\", keys: {A b: {env: A}}}",
+            "1:41: control.keys.A b: is not a name; write 1 to 63 of a-z 0-9 _ -",
+        ),
+        (
+            "control: {tcp: \"127.0.0.1:9190\", keys: {a: {env: A, may: all}}}",
+            "1:58: control.keys.a.may: is \"all\"; write metrics or read or control",
+        ),
+        (
             "lifetime: forever",
             "1:11: lifetime: is \"forever\"; write strict or best-effort",
         ),

@@ -2,6 +2,7 @@
 
 mod creating;
 mod events;
+mod keys;
 mod watching;
 
 use std::collections::HashMap;
@@ -80,6 +81,7 @@ impl Crew for Pretended {
 
 struct Herd {
     socket: PathBuf,
+    port: Option<std::net::SocketAddr>,
     driver: Handle,
     stop: oneshot::Sender<()>,
     served: oneshot::Receiver<()>,
@@ -95,10 +97,15 @@ workers:
 "#;
 
 fn start() -> Herd {
-    let config = Arc::new(config::parse(CONFIG, "test.yaml").unwrap());
+    start_with("")
+}
+
+/// With more of herd.yaml.
+fn start_with(more: &str) -> Herd {
+    let config = Arc::new(config::parse(&format!("{CONFIG}{more}"), "test.yaml").unwrap());
     let (events, received) = mpsc::channel(64);
     let (mut owner, driver) = Driver::new(
-        config,
+        Arc::clone(&config),
         Pretended {
             events,
             logs: HashMap::new(),
@@ -107,7 +114,8 @@ fn start() -> Herd {
     let (shutdown, shutdowns) = mpsc::channel(1);
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("herd/control.sock");
-    let server = Server::bind(&socket).unwrap();
+    let server = Server::bind(&socket).unwrap().listen(&config).unwrap();
+    let port = server.local_addr();
     let (stop, stopped) = oneshot::channel();
     let (done, served) = oneshot::channel();
     let mut tasks = JoinSet::new();
@@ -126,6 +134,7 @@ fn start() -> Herd {
     });
     Herd {
         socket,
+        port,
         driver,
         stop,
         served,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dead, HeldOrigin};
 use crate::control::time::millis;
-use crate::driver::{Deed, JournalEvent, Peer};
+use crate::driver::{self, Deed, JournalEvent};
 
 /// One event of `GET /v1/events`: the JSON in its `data`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -90,11 +90,13 @@ pub enum What {
     EventsLost { missed: Option<u64> },
 }
 
-/// Who used the control API.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+/// Who used the control API: a process of this host by its socket, or somebody with a key over TCP.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub struct By {
-    pub uid: u32,
+    pub uid: Option<u32>,
     pub pid: Option<i32>,
+    /// The key's name.
+    pub key: Option<String>,
 }
 
 impl What {
@@ -144,11 +146,18 @@ impl What {
     }
 }
 
-impl From<Peer> for By {
-    fn from(peer: Peer) -> Self {
-        Self {
-            uid: peer.uid,
-            pid: peer.pid,
+impl From<driver::By> for By {
+    fn from(by: driver::By) -> Self {
+        match by {
+            driver::By::Peer { uid, pid } => Self {
+                uid: Some(uid),
+                pid,
+                key: None,
+            },
+            driver::By::Key(name) => Self {
+                key: Some(name.to_string()),
+                ..Self::default()
+            },
         }
     }
 }

@@ -1,0 +1,98 @@
+//! The API over TCP, where a key says who asks.
+
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+
+use super::*;
+
+const READER: &str = "herd_reader_0123456789";
+const SCRAPER: &str = "herd_scraper_0123456789";
+const BOSS: &str = "herd_boss_0123456789";
+
+fn with_keys() -> Herd {
+    let sha256 = |key: &str| data_encoding::HEXLOWER.encode(&Sha256::digest(key));
+    start_with(&format!(
+        "control:\n  tcp: 127.0.0.1:0\n  keys:\n    reader: {{sha256: {}}}\n    scraper: {{sha256: {}, may: metrics}}\n    \
+         boss: {{sha256: {}, may: control}}\n",
+        sha256(READER),
+        sha256(SCRAPER),
+        sha256(BOSS)
+    ))
+}
+
+async fn ask(herd: &Herd, method: &str, path: &str, headers: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(herd.port.unwrap()).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: herd\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("the answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+fn bearer(key: &str) -> String {
+    format!("authorization: Bearer {key}\r\n")
+}
+
+#[test]
+fn a_key_opens_what_it_may_and_nothing_else() {
+    local(async {
+        let herd = with_keys();
+        for (key, method, path, status) in [
+            (SCRAPER, "GET", "/metrics", "200"),
+            (SCRAPER, "GET", "/readyz", "200"),
+            (SCRAPER, "GET", "/v1/sessions", "403"),
+            (READER, "GET", "/v1/sessions", "200"),
+            (READER, "GET", "/metrics", "200"),
+            (READER, "PUT", "/v1/sessions/a", "403"),
+            (READER, "GET", "/v1/sessions/a/hold", "403"),
+            (READER, "POST", "/v1/drain", "403"),
+            (READER, "GET", "/nowhere", "404"),
+            (BOSS, "PUT", "/v1/sessions/a", "201"),
+            (READER, "DELETE", "/v1/sessions/a", "403"),
+            (BOSS, "DELETE", "/v1/sessions/a", "200"),
+        ] {
+            let (head, body) = ask(&herd, method, path, &bearer(key)).await;
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{key} {method} {path}: {head}\n{body}"
+            );
+        }
+        let (_, text) = herd.ask("GET", "/v1/events?replay=100&follow=false").await;
+        assert!(
+            text.contains(r#""by":{"uid":null,"pid":null,"key":"boss"}"#),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn without_a_known_key_nothing_is_told() {
+    local(async {
+        let herd = with_keys();
+        for headers in [
+            String::new(),
+            bearer("herd_nobody_0123456789"),
+            format!("authorization: Basic {BOSS}\r\n"),
+            format!("authorization: {BOSS}\r\n"),
+            format!("{}{}", bearer(BOSS), bearer(BOSS)),
+        ] {
+            for path in ["/healthz", "/nowhere", "/v1/sessions/a"] {
+                let (head, _) = ask(&herd, "GET", path, &headers).await;
+                assert!(head.starts_with("HTTP/1.1 401 "), "{headers} {path}: {head}");
+                assert!(head.contains("x-herd-error: unauthorized\r\n"), "{head}");
+                assert!(head.contains("www-authenticate: Bearer"), "{head}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_socket_needs_no_key() {
+    local(async {
+        let herd = with_keys();
+        herd.json("GET", "/v1/sessions").await;
+    });
+}
