@@ -66,6 +66,10 @@ pub(super) async fn body(request: &mut Request<Incoming>) -> Result<NewSession, 
             "the body has to be JSON, with Content-Type: application/json",
         ));
     }
+    // serde would take a list of the fields' values, too.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::bad_request("the body has to be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(&text);
     let new: NewSession = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| Problem::bad_request(format!("the body is not understood: {error}")))?;

@@ -140,6 +140,7 @@ fn a_body_that_is_wrong_is_told_how() {
                 "compressed",
             ),
             (JSON, "{", "400", "bad_request", "EOF while parsing"),
+            (JSON, "[]", "400", "bad_request", "a JSON object"),
             (JSON, "{} {}", "400", "bad_request", "trailing characters"),
             (
                 JSON,
