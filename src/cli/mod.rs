@@ -17,6 +17,7 @@ mod manual;
 mod ps;
 mod run;
 mod runner;
+mod service;
 mod show;
 mod start;
 mod stop;

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::service;
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
@@ -22,7 +23,7 @@ use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy;
 use crate::sandbox::cgroup::{Hierarchies, Host};
-use crate::sys::kernel;
+use crate::sys::{activation, kernel};
 use crate::telemetry::{self, LogArgs};
 use crate::worker::{DEFAULT_PORTS, StateDir, Workers};
 
@@ -39,6 +40,9 @@ const REAP_LIMIT: Duration = Duration::from_secs(10);
 /// `drain_timeout`. A second one ends everything at once.
 ///
 /// A flag is stronger than its HERD_* variable, that than herd.yaml, that than the default.
+///
+/// Under systemd, herd tells that it is ready and that it lives (Type=notify, WatchdogSec=), and takes its data socket from
+/// a socket unit if there is one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   herd start --config herd.yaml
@@ -127,7 +131,13 @@ fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
     // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
-    let data = proxy::Server::bind(&config)?;
+    let data = match activation::listener()? {
+        Some(listener) => {
+            info!("the service manager listens for herd; network.data_bind is not used");
+            proxy::Server::on(listener)
+        }
+        None => proxy::Server::bind(&config)?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,8 +159,9 @@ async fn supervise(
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
+    let data_url = format!("http://{address}");
     let data_port = control::DataPort {
-        url: format!("http://{address}"),
+        url: data_url.clone(),
         session_header: config.session.headers[0].to_string(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -170,11 +181,13 @@ async fn supervise(
         "herd is ready"
     );
 
+    service::ready(&data_url);
     let serving = async {
         tokio::select! {
             () = driver.run(reports, asked) => Ok(()),
             lost = launcher_lost => Err(anyhow::Error::from(lost)),
             survived = signals.obey(ask) => Err(survived),
+            () = service::live() => Ok(()),
             failed = control.failed() => Err(anyhow::Error::from(failed).context("the control API failed")),
         }
     };
@@ -216,6 +229,7 @@ impl Signals {
     async fn obey(&mut self, ask: mpsc::Sender<Shutdown>) -> anyhow::Error {
         for shutdown in [Shutdown::Drain, Shutdown::Now] {
             self.next().await;
+            service::stopping();
             // The driver is gone only if this future is about to be dropped.
             let _ = ask.send(shutdown).await;
         }

@@ -103,6 +103,11 @@ impl Server {
         })
     }
 
+    /// Serves where somebody else listens already: a service manager, which goes on listening while herd is restarted.
+    pub fn on(listener: TcpListener) -> Self {
+        Self { listener }
+    }
+
     /// The address, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()

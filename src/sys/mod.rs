@@ -1,6 +1,7 @@
 //! Thin safe wrappers around what Linux offers and `std` does not: pidfds, `clone3`, namespaces' helpers,
 //! `/proc`, socket diagnostics. Nothing here knows what a session or a worker is.
 
+pub mod activation;
 pub mod fd;
 pub mod fork;
 pub mod host;

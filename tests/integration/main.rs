@@ -29,5 +29,6 @@ mod proxy;
 mod random_kills;
 mod runner;
 mod sandbox;
+mod service;
 mod start;
 mod verbs;
