@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -22,10 +23,10 @@ def show(key):
     return ctl("show", "-P", key, "herd.service").strip()
 
 
-def get(session, kind="runner", timeout=60):
-    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=timeout)
+def get(session, kind="runner", path="/healthz"):
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
     try:
-        connection.request("GET", "/healthz", headers={"X-Session-ID": session, "X-Herd-Worker": kind})
+        connection.request("GET", path, headers={"X-Session-ID": session, "X-Herd-Worker": kind})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:
@@ -49,7 +50,7 @@ def until(what, check, limit=60):
 
 
 def processes():
-    return subprocess.run(["pgrep", "-u", str(__import__("os").getuid()), "-f", "herd runner"], capture_output=True, text=True).stdout
+    return subprocess.run(["pgrep", "-u", str(os.getuid()), "-f", "herd runner"], capture_output=True, text=True).stdout
 
 
 def root():
@@ -57,7 +58,7 @@ def root():
     status, _ = get("first")
     expect("the socket starts herd", status == 200, status)
     expect("herd has said that it is ready", show("ActiveState") == "active" and "serving" in show("StatusText"), show("StatusText"))
-    status, body = get("boxed", "boxed")
+    status, body = get("boxed", "boxed", "/")
     expect("a sandbox has the limits it asked for", status == 200, body)
 
     # Clients that come all the time, while herd is restarted twice.
@@ -110,7 +111,7 @@ def user():
     ctl("start", "herd.service")
     status, _ = get("a")
     expect("a user's herd serves", status == 200, status)
-    status, body = get("b", "boxed")
+    status, body = get("b", "boxed", "/")
     expect("its sandboxes have limits, too", status == 200, body)
     ctl("stop", "herd.service")
     expect("a stop is clean", show("Result") == "success", show("Result"))

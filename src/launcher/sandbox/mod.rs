@@ -38,6 +38,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -86,6 +87,8 @@ pub(super) fn run(
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
+    // Directories that are made here have to be open to the sandbox's user, whatever herd was started with.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let status_fd = status.as_raw_fd();
     let mut keeper = Keeper::new(status, Guarding::Namespace);
     keeper.guard(parent);

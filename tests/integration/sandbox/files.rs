@@ -28,6 +28,18 @@ fn everywhere(test: impl Fn(&Probed, &str)) {
     }
 }
 
+/// As services are often started: what herd makes for a sandbox would be closed to its user.
+#[test]
+fn a_sandbox_does_not_depend_on_the_umask_herd_was_started_with() {
+    for mode in Mode::sandboxed() {
+        let through = ["sh", "-c", "umask 077; exec \"$@\"", "sh"];
+        let probed = Probed::start_through(&through, place(), mode, &Settings::default());
+        probed.lives("a");
+        let mask = probed.text("a", "/proc/self/status");
+        assert!(mask.contains("Umask:\t0022\n"), "{mask}");
+    }
+}
+
 #[test]
 fn no_file_of_the_host_is_seen_that_is_not_shown() {
     everywhere(|probed, root| {

@@ -86,9 +86,14 @@ impl Probed {
     }
 
     fn start_in(dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Self {
+        Self::start_through(&[], dir, mode, settings)
+    }
+
+    /// By a command that becomes the one that follows it.
+    fn start_through(through: &[&str], dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Self {
         let yaml = settings.yaml(dir.path());
         give(mode, &dir.path().join("bundle"));
-        let herd = Running::launch_with(dir, mode, &yaml).ready();
+        let herd = Running::launch_through(through, dir, mode, &yaml).ready();
         let client = Client::of(&herd).unwrap();
         Self { mode, herd, client }
     }
