@@ -38,6 +38,8 @@ const PARK_AFTER: Duration = Duration::from_secs(1);
 const FIRST_READ: usize = 2048;
 /// How long input is still read after a refusal, so that a reset does not overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// When herd ends, a connection that has said nothing yet has this long from its accept to do so.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 const MAX_H2_STREAMS: u32 = 256;
 /// Streams that were reset before herd took them up (CVE-2023-44487), or by herd for the peer's errors
 /// (CVE-2025-8671).
@@ -170,9 +172,16 @@ async fn connection(
         Trust::Untrusted
     };
     let mut first = Vec::new();
+    // Who connected a moment before the end has its request on the way, and gets an answer.
+    let expected = Instant::now() + LAST_MOMENT;
+    let last_moment = async {
+        // An error means that herd ends, too.
+        let _ = stage.wait_for(|s| *s != Stage::Serving).await;
+        sleep_until(expected).await;
+    };
     let preface = tokio::select! {
         preface = timeout(network.header_timeout, preface(&mut stream, &mut first)) => preface,
-        _ = stage.wait_for(|s| *s != Stage::Serving) => return,
+        () = last_moment => return,
     };
     match preface {
         // Boxed apart, so that neither takes the room of the other.
