@@ -13,5 +13,6 @@ pub mod network;
 pub mod pidfd;
 pub mod process;
 pub mod seccomp;
+pub mod tcp;
 pub mod timer;
 pub mod user_namespace;
