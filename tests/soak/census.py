@@ -18,8 +18,8 @@ RATIO, SLACK_KB = 1.10, 4096
 herd remembers the last 1000 endings and 64 logs on purpose: a few hundred bytes each. A leak of one kilobyte a session
 exceeds this within the hour."""
 
-FILLING, FILLING_KB = 10, 8192
-"""A run of fewer minutes is filling those, and the allocator's free lists, to its end: it may differ by so much."""
+FILLING, FILLING_KB = 30, 8192
+"""In a run of fewer minutes the first fifth ends before those are full: it may differ by so much."""
 
 
 def cgroups(name):
