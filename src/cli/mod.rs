@@ -25,12 +25,14 @@ mod version;
 
 use std::process::ExitCode;
 
+use crate::telemetry;
+
 /// One session, one worker: stateful processes behind a proxy, dead with their client
 #[derive(Debug, clap::Parser)]
 #[command(name = "herd", version, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
-    pub log: crate::telemetry::LogArgs,
+    pub log: telemetry::LogArgs,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -79,14 +81,16 @@ impl Cli {
             Verb::Manual(manual) => manual.run(),
             Verb::Version(version) => version.run(),
         };
-        result.unwrap_or_else(|error| {
+        let code = result.unwrap_or_else(|error| {
             let wrote = error.downcast_ref::<std::io::Error>();
             if wrote.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
                 // Whoever reads our output has read enough.
                 return ExitCode::SUCCESS;
             }
-            eprintln!("herd: {error:#}");
+            telemetry::say(&format!("herd: {error:#}"));
             ExitCode::FAILURE
-        })
+        });
+        telemetry::flush();
+        code
     }
 }

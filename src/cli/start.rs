@@ -69,6 +69,8 @@ impl Start {
             lifetime: config.lifetime,
             sandboxes,
         })?;
+        // No sooner: the launcher has to be forked before there is a thread.
+        telemetry::write_behind().context("cannot start the thread that writes the log")?;
         tell_guard(&forked.guard);
         tell_sandboxes(&config, &forked);
         raise_open_files();

@@ -82,7 +82,7 @@ pub struct Network {
     pub max_headers: usize,
     /// Peers whose `X-Forwarded-*` is appended to instead of overwritten.
     pub trusted_proxies: Vec<IpNet>,
-    /// A peer that answers nothing for this long is dead (TCP keep-alive, TCP_USER_TIMEOUT, h2 PING).
+    /// A peer that answers nothing for this long is dead (TCP keep-alive, TCP_INFO, h2 PING).
     pub dead_peer_timeout: Duration,
 }
 

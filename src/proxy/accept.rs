@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +56,11 @@ pub(crate) async fn run(
     let mut connections = JoinSet::new();
     let mut reserve = Reserve::new();
     let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
+    let watching = Rc::clone(&thread);
+    let watch = tokio::task::spawn_local(async move {
+        let dead_after = watching.config.network.dead_peer_timeout;
+        watching.peers.look_after(dead_after).await;
+    });
     let mut stopping = stage.clone();
     loop {
         tokio::select! {
@@ -82,6 +88,7 @@ pub(crate) async fn run(
     }
     connections.abort_all();
     tidy.abort();
+    watch.abort();
 }
 
 /// A descriptor to give up when there are none left, so that a waiting client can be turned away instead
@@ -137,6 +144,7 @@ async fn accept(
     }
 }
 
+/// The kernel looks after a connection on which nothing is under way; see `peers` for the others.
 fn prepare(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -146,8 +154,7 @@ fn prepare(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
             .with_time(third)
             .with_interval(third)
             .with_retries(2),
-    )?;
-    socket.set_tcp_user_timeout(Some(dead_after))
+    )
 }
 
 async fn connection(
@@ -162,6 +169,10 @@ async fn connection(
         tracing::debug!(%peer, error = %e, "the client left at once");
         return;
     }
+    let watching = Rc::clone(&thread);
+    let Ok(_watched) = watching.peers.watch(stream.as_raw_fd()) else {
+        return;
+    };
     let trusted = network
         .trusted_proxies
         .iter()

@@ -148,10 +148,11 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 
 /// The target in origin form, without the query parameter that carries the id.
 pub(crate) fn origin_form(sources: &Sources, uri: &Uri) -> PathAndQuery {
-    let whole = uri
-        .path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let whole = match uri.path_and_query() {
+        Some(whole) if whole.as_str() != "/" => whole.clone(),
+        // Also of `http://host#part`, which calls itself "/" and would be written as nothing.
+        _ => PathAndQuery::from_static("/"),
+    };
     let (Some(parameter), Some(query)) = (&sources.query, whole.query()) else {
         return whole;
     };
@@ -328,12 +329,12 @@ mod tests {
             ("/p?%73ession=a", "/p"),
             ("/p?x=1", "/p?x=1"),
             ("http://h/p?session=a", "/p"),
+            ("http://h?session=a", "/"),
+            ("http://h#part", "/"),
+            ("http://h", "/"),
         ] {
-            assert_eq!(
-                origin_form(&sources(), &uri.parse().unwrap()).as_str(),
-                target,
-                "{uri}"
-            );
+            let written = Uri::from(origin_form(&sources(), &uri.parse().unwrap()));
+            assert_eq!(written.to_string(), target, "{uri}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
+//! | `peers` | which clients are gone without a word |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
@@ -30,6 +31,7 @@ pub mod fuzz;
 mod gate;
 mod gather;
 mod identity;
+mod peers;
 mod send;
 mod splice;
 mod thread;

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::code::{Code, Problem};
+use super::peers::Peers;
 use super::upstream::Bound;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
@@ -26,6 +27,7 @@ pub(crate) struct Thread {
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
+    pub(crate) peers: Peers,
     /// Connections that gave their buffers back, since the system got the memory.
     slimmed: Cell<usize>,
 }
@@ -47,6 +49,7 @@ impl Thread {
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
+            peers: Peers::default(),
             slimmed: Cell::new(0),
         })
     }

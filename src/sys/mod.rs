@@ -15,6 +15,7 @@ pub mod network;
 pub mod pidfd;
 pub mod process;
 pub mod seccomp;
+pub mod tcp;
 pub mod timer;
 pub mod usage;
 pub mod user_namespace;

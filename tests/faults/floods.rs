@@ -31,6 +31,12 @@ pub(crate) fn run(case: Case, random: Random) -> Observed {
             }
             // Those that are there now; the children that they make all the time are the snapshot's to find.
             let watched = Watched::new(tree(session.keeper));
+            assert!(
+                !watched.pids().is_empty(),
+                "the bomb ended before it was killed: {}; herd said:\n{}",
+                scene.shown(VICTIM),
+                scene.herd.said()
+            );
             let since = Instant::now();
             match session.stream.take() {
                 Some(socket) if case.state == State::WebSocket => drop(socket),

@@ -383,6 +383,13 @@ impl Scene {
     /// herd goes on: the neighbour lives, and nothing of the session is open any more. Ends herd.
     pub(crate) fn assert_as_before(mut self) {
         self.assert_neighbour_lives();
+        if self.case.state == State::Stopping {
+            // A stop before that would give its worker, which ignores it, all of the stop timeout.
+            poll("its ttl has ended the session that came last", || {
+                let shown = self.shown(VICTIM);
+                (shown["state"] != "bound").then_some(()).ok_or(shown.to_string())
+            });
+        }
         for id in [VICTIM, FIRST] {
             // One that is gone already is no matter.
             let _ = self.client.stop(id);

@@ -15,8 +15,11 @@ the runtime's threads for blocking calls come and go."""
 
 RATIO, SLACK_KB = 1.10, 4096
 """Memory may differ by so much between the first and the last third. An allocator does not give back every page, and
-herd remembers the last 1000 endings and 64 logs on purpose, which a short run is still filling: a few hundred bytes
-each. A leak of one kilobyte a session exceeds this within the hour."""
+herd remembers the last 1000 endings and 64 logs on purpose: a few hundred bytes each. A leak of one kilobyte a session
+exceeds this within the hour."""
+
+FILLING, FILLING_KB = 30, 8192
+"""In a run of fewer minutes the first fifth ends before those are full: it may differ by so much."""
 
 
 def cgroups(name):
@@ -93,8 +96,9 @@ class Recorder(threading.Thread):
         self.join()
 
 
-def flatness(rows):
-    """Per number: median of the first and the last third, and whether that is flat."""
+def flatness(rows, minutes):
+    """Per number: median of the first and the last third, and whether that is flat for a run of so many minutes."""
+    slack_kb = FILLING_KB if minutes < FILLING else SLACK_KB
     third = max(1, len(rows) // 3)
     verdicts = {}
     # PSS is recorded, but says as much of how many keepers share herd's pages as of herd.
@@ -102,6 +106,6 @@ def flatness(rows):
         first = statistics.median(row[name] for row in rows[:third])
         last = statistics.median(row[name] for row in rows[-third:])
         # Under load, counts differ by what happens to be open; at quiet points they are compared exactly.
-        slack = SLACK_KB if name.endswith("_kb") else 16
+        slack = slack_kb if name.endswith("_kb") else 16
         verdicts[name] = {"first": first, "last": last, "flat": last <= max(first * RATIO, first + slack)}
     return verdicts

@@ -13,12 +13,20 @@ import socket
 import struct
 import subprocess
 import threading
+import time
+from pathlib import Path
 
 from harness import HERD, Client
 from processes import CAP, eventually
 
 REFUSED = {"at_capacity", "queue_timeout"}
 """Of a pool that is busy."""
+
+
+SLOW_READERS, SLOW_CHUNKS, STALL = 6, 100, 3.0
+SLOW_LINE = "nobody-reads-this-" * 50
+SLOW_KB = 24 << 10
+"""A worker writes some ten megabytes a second for each reader that does not read. What others do meanwhile is less."""
 
 
 class Unaccounted(Exception):
@@ -139,6 +147,40 @@ class Visitor:
             if outcome == "ok" and answer != value:
                 raise Unaccounted(f"{session} read {len(answer)} other bytes than it had written")
 
+    def slow(self):
+        """Answers without an end, which nobody reads for a while and then slowly: herd may not take them in meanwhile."""
+        kind = self.kind()
+        session = f"{self.name}-slow-{self.random.getrandbits(48):x}"
+        if self.ask("slow", "PUT", "/v1/value", session, kind, b"slow", may={"ok", *REFUSED})[0] != "ok":
+            return
+        before = resident(self.herd)
+        with contextlib.ExitStack() as open_until_here:
+            streams = [open_until_here.enter_context(self.command(session, kind, f"yes {SLOW_LINE}")) for _ in range(SLOW_READERS)]
+            deadline = time.monotonic() + STALL
+            while time.monotonic() < deadline:
+                if (grown := resident(self.herd) - before) > SLOW_KB:
+                    raise Unaccounted(f"herd has grown by {grown} kB beside {SLOW_READERS} answers that nobody reads")
+                time.sleep(0.1)  # A look at what is not to happen.
+            read_slowly(streams)
+        self.ledger.note("slow", "read as far as wanted")
+        stop(self.herd, session)
+
+    def command(self, session, kind, script):
+        """The answer to a command; its head is read, and nothing more."""
+        stream = socket.socket()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        stream.settimeout(2 * CAP)
+        stream.connect(("127.0.0.1", self.herd.port))
+        body = json.dumps({"cmd": ["sh", "-c", script]})
+        stream.sendall(
+            f"POST /v1/run HTTP/1.1\r\nHost: soak\r\nX-Session-ID: {session}\r\nX-Herd-Worker: {kind}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        head = read_head(stream)
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise Unaccounted(f"a command of {session} was answered {head!r}")
+        return stream
+
     def capacity(self):
         """More sessions than a pool has workers: some queue, some are refused."""
         wait = {"X-Herd-Wait": "0"} if self.random.random() < 0.5 else {}
@@ -181,12 +223,7 @@ class Visitor:
             f"GET /v1/echo HTTP/1.1\r\nHost: soak\r\nX-Session-ID: {session}\r\nX-Herd-Worker: {kind}\r\nConnection: Upgrade\r\n"
             f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
-        head = b""
-        while b"\r\n\r\n" not in head:
-            part = stream.recv(1)
-            if not part:
-                raise Unaccounted(f"the handshake of {session} was cut: {head!r}")
-            head += part
+        head = read_head(stream)
         fields = head.decode().lower()
         if " 101 " in fields.splitlines()[0]:
             with self.ledger.lock:
@@ -276,6 +313,39 @@ def sessions(herd, query=""):
 def stop(herd, session):
     """Ends it, if it has not ended meanwhile."""
     control(herd, f"/v1/sessions/{session}", "DELETE", may=(200, 404))
+
+
+def read_head(stream):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        part = stream.recv(1)
+        if not part:
+            raise Unaccounted(f"a head was cut: {head!r}")
+        head += part
+    return head
+
+
+def read_slowly(streams):
+    """Some of each endless answer, in small pieces and in turn: all of it is as it was written."""
+    answers = [[stream.makefile("rb", buffering=4096), b""] for stream in streams]
+    for _ in range(SLOW_CHUNKS):
+        for answer in answers:
+            size = int(answer[0].readline(), 16)
+            answer[1] += answer[0].read(size)
+            answer[0].read(2)
+        time.sleep(0.02)
+    written = SLOW_LINE + "\n"
+    for _, body in answers:
+        *whole, _ = body.split(b"\n")
+        said = "".join(json.loads(line)["data"] for line in whole)
+        if not said or said != (written * (len(said) // len(written) + 1))[: len(said)]:
+            raise Unaccounted(f"an endless answer of {len(said)} bytes is not what the worker wrote")
+
+
+def resident(herd):
+    """Its memory in kilobytes."""
+    status = Path(f"/proc/{herd.child.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 def frame(opcode, payload):

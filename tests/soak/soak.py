@@ -1,7 +1,7 @@
 """A long mixed load on one herd, in cycles with quiet points between them.
 
-Browsers, code runners, plain requests, WebSockets, crashes, killed clients, full pools and large bodies, on bare and
-sandboxed kinds at once. The run fails if a request ends in no known way, if herd's counts and the clients' differ, if
+Browsers, code runners, plain requests, WebSockets, crashes, killed clients, full pools, large bodies and slow readers, on
+bare and sandboxed kinds at once, beside streams that rest from beginning to end. The run fails if a request ends in no known way, if herd's counts and the clients' differ, if
 anything is left at a quiet point or at the end, or if memory grows.
 """
 
@@ -16,6 +16,7 @@ import census
 import processes
 from clients import Ledger, Visitor, control, sessions, stop
 from harness import Herd, Mode
+from resting import STREAMS, Resting
 
 RUNNER = {"cmd": ["herd", "runner"], "health_path": "/healthz", "ttl": "1m", "queue": {"max": 8, "timeout": "3s"}}
 KINDS = {
@@ -26,9 +27,11 @@ KINDS = {
     },
     "bare": {**RUNNER, "max": 6},
     "boxed": {**RUNNER, "max": 6, "sandbox": {"rootfs": "host", "pids": 128, "memory": "256M"}},
+    "resting": {**RUNNER, "max": 2},
+    "resting-boxed": {**RUNNER, "max": 2, "sandbox": "host"},
     "tiny": {**RUNNER, "max": 1, "queue": {"max": 1, "timeout": "1s"}},
 }
-EPISODES = ["requests"] * 6 + ["websockets"] * 4 + ["bodies"] * 2 + ["crashes"] * 2 + ["killed"] * 2 + ["capacity"] * 3
+EPISODES = ["requests"] * 6 + ["websockets"] * 4 + ["bodies"] * 2 + ["crashes"] * 2 + ["killed"] * 2 + ["capacity"] * 3 + ["slow"]
 VISITORS, EPISODES_A_CYCLE = 6, 5
 
 
@@ -43,7 +46,8 @@ def cycle(herd, ledger, seed, number):
         browser = Visitor(herd, ledger, random.Random(f"{seed}/{number}/browser"), f"c{number}b")
         pool.submit(browser.run, "browsers")
     for session in sessions(herd):
-        stop(herd, session["id"])
+        if not session["id"].startswith("resting"):
+            stop(herd, session["id"])
     agree(herd, ledger, number, created, crashed)
 
 
@@ -74,7 +78,8 @@ def quiet(herd, baseline):
     deadline, before = time.monotonic() + processes.CAP, None
     while True:
         pools = control(herd, "/v1/workers")["workers"]
-        idle = not any(p["starting"] or p["bound"] or p["dying"] or p["queued"] for p in pools) and not herd.connections()
+        idle = not any(p["starting"] or p["dying"] or p["queued"] for p in pools) and herd.connections() == STREAMS
+        idle = idle and sum(p["bound"] for p in pools) == STREAMS
         row = census.look(herd)
         above = baseline and any(row[name] > baseline[name] for name in baseline)
         if idle and not above and before == exact(row):
@@ -97,6 +102,7 @@ def main():
     baseline, started, seconds = None, time.monotonic(), arguments.minutes * 60
     try:
         recorder.start()
+        resting = Resting(herd, ledger, random.Random(f"{arguments.seed}/resting"))
         while time.monotonic() - started < seconds and len(ledger.failures) < 20:
             number += 1
             cycle(herd, ledger, arguments.seed, number)
@@ -111,6 +117,7 @@ def main():
                 ledger.failures.append(
                     f"after cycle {number} something stays (before, now): {off}\n{processes.listed(herd.everything())}"
                 )
+        resting.wake()
     finally:
         recorder.stop()
         try:
@@ -130,7 +137,8 @@ def main():
 def report(arguments, ledger, samples, rows, baseline, cycles, started):
     after = started + arguments.minutes * 60 / 5
     loaded = [s for s in samples if s["at"] > after] or samples
-    verdicts = {"under load": census.flatness(loaded), "at quiet points": census.flatness(rows) if rows else {}}
+    flat = lambda of: census.flatness(of, arguments.minutes) if of else {}
+    verdicts = {"under load": flat(loaded), "at quiet points": flat(rows)}
     for when, numbers in verdicts.items():
         for name, verdict in numbers.items():
             if not verdict["flat"]:

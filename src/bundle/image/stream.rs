@@ -222,6 +222,10 @@ impl<R: Read> Stream<R> {
     }
 
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, StreamError> {
+        if header.as_ustar().is_none() && header.as_gnu().is_none() {
+            // Some tools would take it for a file of its own.
+            return Err(StreamError::Extension("its own header has a format without any"));
+        }
         let size = raw_size(header).map_err(|_| StreamError::Extension("its size"))?;
         if size > EXTENSION_MAX {
             return Err(StreamError::ExtensionSize);
@@ -520,6 +524,21 @@ mod tests {
             names(&extension).unwrap_err().to_string(),
             "an extended header is larger than 1 MiB"
         );
+        for kind in [
+            EntryType::XHeader,
+            EntryType::XGlobalHeader,
+            EntryType::GNULongName,
+        ] {
+            let mut oldest = member(kind, b"x", &record("path", "long"));
+            oldest[257..265].fill(0);
+            let mut header = Header::from_byte_slice(&oldest[..512]).clone();
+            header.set_cksum();
+            oldest[..512].copy_from_slice(header.as_bytes());
+            assert_eq!(
+                names(&oldest).unwrap_err().to_string(),
+                "an extended header is malformed: its own header has a format without any"
+            );
+        }
         let mut corrupt = member(EntryType::Regular, b"f", b"");
         corrupt[0] = b'g';
         assert!(matches!(names(&corrupt), Err(StreamError::Checksum)));

@@ -174,7 +174,7 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
     while let Some(head) = head(&mut reader)? {
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         match path.split('?').next().unwrap_or_default() {
-            "/head" => answer(&mut out, head.as_bytes())?,
+            "/head" | "/" => answer(&mut out, head.as_bytes())?,
             "/worker" => answer(&mut out, worker.to_string().as_bytes())?,
             "/count" => {
                 let (body, trailers) = body(&head, &mut reader)?;

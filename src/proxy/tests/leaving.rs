@@ -130,3 +130,15 @@ fn a_body_that_waited_unread_arrives_whole() {
         assert_eq!(client.answer().text(), format!("{length} "));
     }
 }
+
+#[test]
+fn who_does_not_read_for_long_has_not_left() {
+    let herd = Herd::start("  dead_peer_timeout: 500ms", "");
+    let mut client = herd.connect();
+    client.send("GET /large HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 200"));
+    // All buffers on the way are full by then, and the client's kernel says no more than that it has no room.
+    std::thread::sleep(Duration::from_secs(4));
+    let body = client.read(32 << 20);
+    assert!(body.iter().all(|byte| *byte == b'x'));
+}

@@ -117,6 +117,15 @@ fn smuggling_attempts_are_refused_and_the_connection_closed() {
 }
 
 #[test]
+fn a_target_that_is_only_a_fragment_is_the_root() {
+    let herd = herd();
+    let mut client = herd.connect();
+    client.send("GET http://h#part HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
+    let answer = client.answer();
+    assert!(answer.text().starts_with("GET / HTTP/1.1\r\n"), "{answer:?}");
+}
+
+#[test]
 fn a_refusal_after_a_good_request_leaves_the_good_one_alone() {
     let herd = herd();
     let mut client = herd.connect();

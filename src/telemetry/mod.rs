@@ -1,11 +1,15 @@
 //! herd's own log, on stderr: text for people, JSON lines for machines.
 //!
 //! Fields may carry what clients sent and workers wrote, so in text every field is escaped: nothing
-//! logged can drive the terminal or forge a line. JSON escapes by itself. Deliberately not here: log
-//! files, rotation and metrics; stderr belongs to whoever started herd.
+//! logged can drive the terminal or forge a line. JSON escapes by itself. Nobody waits for a line to
+//! be read: see `lines`. Deliberately not here: log files, rotation and metrics; stderr belongs to
+//! whoever started herd.
+
+mod lines;
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
@@ -13,7 +17,14 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
 
+use self::lines::{Event, Lines};
 use crate::worker::escape;
+
+/// This process's.
+static LINES: Lines = Lines::new();
+
+/// What a reader that has fallen behind may take to catch up before herd ends without it.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How and how much herd logs.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,7 +74,7 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     if json {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(io::stderr)
+            .with_writer(|| Event(&LINES))
             .json()
             .flatten_event(true)
             .with_current_span(false)
@@ -76,8 +87,32 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     Ok(tracing::dispatcher::set_global_default(text(
         filter,
         colour.into(),
-        io::stderr,
+        || Event(&LINES),
     ))?)
+}
+
+/// From now on a thread writes the log, and nobody waits for whoever reads it. Also before a panic's message what was
+/// logged before it is written.
+pub fn write_behind() -> io::Result<()> {
+    LINES.write_behind(io::stderr(), |lines| {
+        tracing::warn!(lines, "the log was not read fast enough: lines are missing here");
+    })?;
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        flush();
+        tell(panic);
+    }));
+    Ok(())
+}
+
+/// A last word on stderr, after all that was logged before.
+pub fn say(text: &str) {
+    LINES.put(format!("{text}\n").as_bytes());
+}
+
+/// What was logged is written, unless nobody reads it.
+pub fn flush() {
+    LINES.flush(LAST_LINES);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
