@@ -57,6 +57,10 @@ impl Crew for Pretended {
         self.events.try_send(Event::Gone { worker, death }).unwrap();
     }
 
+    fn kill_switch(&self, _: WorkerId) -> Option<Arc<crate::worker::KillSwitch>> {
+        None
+    }
+
     fn pid(&self, _: WorkerId) -> Option<i32> {
         Some(11)
     }

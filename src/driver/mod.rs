@@ -328,9 +328,12 @@ impl<C: Crew> Driver<C> {
             StopOutcome::Forgotten => {
                 let _ = reply.send(Stopped::Forgotten);
             }
-            // It may have been decided to end already, with its tree not gone yet: wait for that.
+            // It may have been decided to end already, with its tree not gone yet: that ends now, too.
             StopOutcome::Unknown => match self.records.dying_worker(id) {
-                Some(worker) => self.stops.entry(worker).or_default().push(reply),
+                Some(worker) => {
+                    self.core.hasten(worker);
+                    self.stops.entry(worker).or_default().push(reply);
+                }
                 None => {
                     let _ = reply.send(Stopped::Unknown);
                 }
@@ -424,6 +427,7 @@ impl<C: Crew> Driver<C> {
             worker,
             endpoint,
             holders,
+            kill_switch: self.crew.kill_switch(worker),
             end: watch::Sender::new(None),
             attention: Arc::clone(&self.attention),
             listed: Listed::new(),

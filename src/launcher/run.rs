@@ -207,8 +207,6 @@ impl Launcher<'_> {
             };
             fd::retry(|| poll(&mut fds, timeout))?;
             let (request, child) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
-            // What cannot be removed is empty and the next herd's to sweep.
-            let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
             if child {
                 while let Some(_signal) = self.signals.read_signal()? {}
                 self.reap()?;
@@ -219,6 +217,10 @@ impl Launcher<'_> {
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
                 }
+            }
+            if !request || self.removals.is_behind() {
+                // Nobody waits for this. What cannot be removed is empty and the next herd's to sweep.
+                let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
             }
         }
     }
@@ -314,13 +316,11 @@ impl Launcher<'_> {
             return Ok(());
         }
         for Kept { keeper, group } in std::mem::take(&mut self.reaped) {
-            if let Some(group) = group {
-                // Nothing runs in it any more. An error leaves it to the next herd's sweep.
-                let _ = self
-                    .removals
-                    .push(&self.sandboxes.hierarchies, group, Instant::now());
-            }
             self.say(&Reply::Reaped { keeper }, &[])?;
+            if let Some(group) = group {
+                // Nothing runs in it any more, and no other sandbox will have its name.
+                self.removals.push(group, Instant::now());
+            }
         }
         Ok(())
     }

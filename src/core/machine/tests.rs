@@ -133,7 +133,7 @@ impl Bench {
 
     fn release(&mut self, holder: HolderKind) -> Release {
         let release = self.holders().release(holder, self.now);
-        if release == Release::Notify {
+        if release != Release::Quiet {
             let session = self.holders.last().unwrap().0.clone();
             self.core.attention(&session, self.now);
             self.collect();

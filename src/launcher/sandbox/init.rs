@@ -8,7 +8,7 @@
 //! No untrusted code has run in the sandbox until `execve`, so nothing here races with anything.
 
 use std::collections::HashMap;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use caps::CapSet;
@@ -18,6 +18,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use oci_spec::runtime::Spec;
 
+use crate::sandbox::cgroup;
 use crate::sys::fd;
 use crate::sys::fork::exit_now;
 
@@ -31,6 +32,8 @@ pub(super) struct Init {
     pub(super) plan: Arc<Plan>,
     /// See [`super::identity::Identity::rename`].
     pub(super) rename: Option<u32>,
+    /// Of the sandbox's control group.
+    pub(super) doors: Vec<RawFd>,
     /// The program comes from here, to the end of file.
     pub(super) go: RawFd,
     pub(super) stdout: RawFd,
@@ -64,6 +67,14 @@ impl Init {
             setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(step("limit the number of processes"))?;
         }
         setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("forbid core dumps"))?;
+        // SAFETY: the keeper's copies of the descriptors stay open until this process is made, and so do these.
+        let doors: Vec<_> = self
+            .doors
+            .iter()
+            .map(|raw| unsafe { BorrowedFd::borrow_raw(*raw) })
+            .collect();
+        // Before the second user namespace, in which the owner of the group's files is nobody.
+        cgroup::join(&doors).map_err(|e| format!("cannot put the sandbox into its control group: {e}"))?;
         if let Some(name) = self.rename {
             rename(name)?;
         }

@@ -145,9 +145,13 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map_err(|e| format!("cannot make a pipe: {}", e.desc()))?;
     let [stdout, stderr, status] = outputs;
+    let doors = group
+        .doors()
+        .map_err(|e| format!("cannot open the sandbox's control group: {e}"))?;
     let init = init::Init {
         plan: Arc::clone(plan),
         rename: identity.rename,
+        doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
         go: read.as_raw_fd(),
         stdout,
         stderr,
@@ -156,10 +160,6 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
     let spec = spec::spec(&identity, user_namespace.as_fd(), files::HOSTNAME)
         .map_err(|e| format!("cannot describe the sandbox: {e}"))?;
     let pid = launch(spec, init, stderr)?;
-    group.add(pid.as_raw()).map_err(|e| {
-        // It has run nothing yet, and this process's end is its end.
-        format!("cannot put the sandbox into its control group: {e}")
-    })?;
     Ok(Created {
         init: pid,
         go: Some(write),
