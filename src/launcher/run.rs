@@ -23,6 +23,7 @@ use crate::sys::process;
 
 use super::fork::Guard;
 use super::keeper;
+use super::parked::{self, Leftovers, Parked};
 use super::sandbox::{self, Ids, Owner, SubRange};
 use super::wire::{self, KeeperId, Program, Reply, Request, Task};
 
@@ -118,6 +119,7 @@ pub(super) fn launcher(
         keepers: HashMap::new(),
         reaped: Vec::new(),
         removals: Removals::default(),
+        leftovers: Leftovers::default(),
     };
     match launcher.serve() {
         Ok(()) => 0,
@@ -181,14 +183,16 @@ struct Launcher<'a> {
     keepers: HashMap<i32, Kept>,
     /// Keepers that are gone while strays of some keeper are not; only with the weak guard.
     reaped: Vec<Kept>,
-    /// Control groups of sandboxes that are gone, which the kernel does not let go of yet.
+    /// Control groups of sandboxes that are gone.
     removals: Removals,
+    leftovers: Leftovers,
 }
 
 /// One keeper, and what has to be removed after it.
 struct Kept {
     keeper: KeeperId,
     group: Option<GroupId>,
+    parked: Option<Parked>,
 }
 
 impl Launcher<'_> {
@@ -201,7 +205,11 @@ impl Launcher<'_> {
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            let timeout = match self.removals.next(Instant::now()) {
+            let pause = match self.leftovers.is_empty() {
+                true => self.removals.next(Instant::now()),
+                false => Some(Duration::ZERO),
+            };
+            let timeout = match pause {
                 Some(pause) => PollTimeout::try_from(pause + ROUND_UP).unwrap_or(PollTimeout::MAX),
                 None => PollTimeout::NONE,
             };
@@ -218,9 +226,13 @@ impl Launcher<'_> {
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
                 }
             }
-            if !request || self.removals.is_behind() {
-                // Nobody waits for this. What cannot be removed is empty and the next herd's to sweep.
+            // Nobody waits for either. A group that cannot be removed is empty and the next herd's to sweep.
+            let idle = !request && !child;
+            if idle || self.removals.is_behind() {
                 let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
+            }
+            if idle || self.leftovers.are_too_many() {
+                self.leftovers.drop_one();
             }
         }
     }
@@ -235,6 +247,11 @@ impl Launcher<'_> {
             Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
         let group = prepared.group();
+        let (parked, parking) = match self.weak {
+            true => (None, None),
+            // Without a descriptor for it a death takes longer, and that is all.
+            false => parked::make().ok().unzip(),
+        };
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
@@ -244,18 +261,24 @@ impl Launcher<'_> {
                     keeper::Guarding::Namespace
                 };
                 exit_now(match prepared {
-                    Prepared::Bare(program) => keeper::run(&program, pipes, &self.lifeline, guard),
+                    Prepared::Bare(program) => keeper::run(&program, pipes, parking, &self.lifeline, guard),
                     Prepared::Sandbox(order, control) => sandbox::run(
                         &order,
                         &self.sandboxes.hierarchies,
                         pipes,
                         control,
+                        parking,
                         &self.lifeline,
                     ),
                 })
             }
             Ok(Side::Parent { pid, child }) => {
-                self.keepers.insert(pid, Kept { keeper, group });
+                let kept = Kept {
+                    keeper,
+                    group,
+                    parked,
+                };
+                self.keepers.insert(pid, kept);
                 self.say(&Reply::Spawned { keeper }, &[child.as_fd()])
             }
             Err(e) => {
@@ -315,8 +338,16 @@ impl Launcher<'_> {
         if self.weak && self.kill_strays() > 0 {
             return Ok(());
         }
-        for Kept { keeper, group } in std::mem::take(&mut self.reaped) {
+        for Kept {
+            keeper,
+            group,
+            parked,
+        } in std::mem::take(&mut self.reaped)
+        {
             self.say(&Reply::Reaped { keeper }, &[])?;
+            if let Some(parked) = parked {
+                self.leftovers.push(parked);
+            }
             if let Some(group) = group {
                 // Nothing runs in it any more, and no other sandbox will have its name.
                 self.removals.push(group, Instant::now());

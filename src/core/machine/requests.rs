@@ -211,7 +211,7 @@ impl Core {
         let pool = &mut self.pools[kind.0];
         pool.leave_queue(id);
         pool.bound += 1;
-        pool.succeeded();
+        pool.succeeded(now);
         self.outputs.push_back(Output::Bound {
             session: name.clone(),
             kind,

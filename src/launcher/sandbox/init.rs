@@ -23,6 +23,7 @@ use crate::sys::fd;
 use crate::sys::fork::exit_now;
 
 use super::super::keeper::{Guarding, Keeper, signals};
+use super::super::parked;
 use super::super::wire::{self, Program};
 use super::plan::Plan;
 
@@ -34,6 +35,7 @@ pub(super) struct Init {
     pub(super) rename: Option<u32>,
     /// Of the sandbox's control group.
     pub(super) doors: Vec<RawFd>,
+    pub(super) parking: Option<RawFd>,
     /// The program comes from here, to the end of file.
     pub(super) go: RawFd,
     pub(super) stdout: RawFd,
@@ -62,6 +64,10 @@ impl Init {
     fn lock_up(&self) -> Result<(), String> {
         let step = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {}", e.desc());
         prctl::set_name(c"herd-init").map_err(step("set its name"))?;
+        if let Some(parking) = self.parking {
+            // SAFETY: as for the doors below.
+            parked::park(unsafe { BorrowedFd::borrow_raw(parking) });
+        }
         // Also where control groups count: in its user namespace the worker's processes are counted alone.
         if let Some(most) = self.plan.most_processes {
             setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(step("limit the number of processes"))?;

@@ -48,6 +48,7 @@ use crate::sys::process::{self, Ownership};
 use crate::sys::{fd, network, user_namespace};
 
 use super::keeper::{self, Guarding, Keeper};
+use super::parked::{self, Parking};
 use super::wire::{self, Answer, Ask, Report};
 
 pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR, SYSTEM};
@@ -74,6 +75,7 @@ pub(super) fn run(
     hierarchies: &Hierarchies,
     pipes: [OwnedFd; 3],
     control: OwnedFd,
+    parking: Option<Parking>,
     parent: &Lifeline,
 ) -> i32 {
     let [stdout, stderr, status] = pipes;
@@ -82,6 +84,7 @@ pub(super) fn run(
         .map(AsRawFd::as_raw_fd)
         .collect();
     keep.push(parent.as_raw_fd());
+    keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     keep.extend(hierarchies.descriptors());
     if fd::close_all_except(&keep).is_err() {
         return 1;
@@ -97,7 +100,7 @@ pub(super) fn run(
         }
     };
     let outputs = [stdout.as_raw_fd(), stderr.as_raw_fd(), status_fd];
-    let created = match create(order, hierarchies, outputs) {
+    let created = match create(order, hierarchies, outputs, parking.as_ref()) {
         Ok(created) => created,
         Err(message) => {
             keeper.failed(message);
@@ -107,6 +110,9 @@ pub(super) fn run(
     // Only the sandbox writes there from now on, so that its end is the end of the output.
     drop((stdout, stderr));
     keeper.report(&Report::Created);
+    if let Some(parking) = parking {
+        parked::park(parking.as_fd());
+    }
     Serving {
         keeper,
         created,
@@ -125,7 +131,12 @@ struct Created {
     group: Group,
 }
 
-fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result<Created, String> {
+fn create(
+    order: &Order,
+    hierarchies: &Hierarchies,
+    outputs: [i32; 3],
+    parking: Option<&Parking>,
+) -> Result<Created, String> {
     let plan = &order.plan;
     let identity = order.ids.identity(order.slot, plan.user);
     let group = hierarchies
@@ -152,6 +163,7 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
         plan: Arc::clone(plan),
         rename: identity.rename,
         doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
+        parking: parking.map(|parking| parking.as_fd().as_raw_fd()),
         go: read.as_raw_fd(),
         stdout,
         stderr,
