@@ -357,6 +357,7 @@ impl<C: Crew> Driver<C> {
 
     /// Does everything the core has asked for.
     fn carry_out(&mut self) {
+        let mut created = Vec::new();
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Start {
@@ -381,7 +382,7 @@ impl<C: Crew> Driver<C> {
                     kind,
                     worker,
                     holders,
-                } => self.bound(session, kind, worker, holders),
+                } => created.extend(self.bound(session, kind, worker, holders)),
                 Output::Grant {
                     ticket,
                     session,
@@ -405,19 +406,25 @@ impl<C: Crew> Driver<C> {
                 Output::Drained => self.drained = true,
             }
         }
+        // Not before the grants, which somebody waits for.
+        for session in created {
+            let (kind, worker, pid) = (&session.kind.name, session.worker, self.crew.pid(session.worker));
+            info!(session = %session.name.id, kind, %worker, pid, endpoint = %session.endpoint, "session created");
+        }
     }
 
-    fn bound(&mut self, name: SessionRef, kind_id: KindId, worker: WorkerId, holders: Arc<Holders>) {
-        let Some(staff) = self.staff.get_mut(&worker) else {
-            return;
-        };
-        let Some(endpoint) = staff.endpoint.clone() else {
-            return;
-        };
+    fn bound(
+        &mut self,
+        name: SessionRef,
+        kind_id: KindId,
+        worker: WorkerId,
+        holders: Arc<Holders>,
+    ) -> Option<Arc<Session>> {
+        let staff = self.staff.get_mut(&worker)?;
+        let endpoint = staff.endpoint.clone()?;
         staff.session = Some(name.clone());
         let kind = Arc::clone(self.config.kind(kind_id));
         let pid = self.crew.pid(worker);
-        info!(session = %name.id, kind = kind.name, %worker, pid, endpoint = %endpoint, "session created");
         self.records
             .bound(&name, &kind.name, worker, pid, endpoint.to_string());
         let session = Session {
@@ -433,7 +440,9 @@ impl<C: Crew> Driver<C> {
             listed: Listed::new(),
             clock: self.clock,
         };
-        self.live.insert(name, Arc::new(session));
+        let session = Arc::new(session);
+        self.live.insert(name, Arc::clone(&session));
+        Some(session)
     }
 
     fn grant(
