@@ -10,8 +10,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::sys::fd;
 
@@ -23,9 +22,12 @@ pub(super) struct Parked(#[expect(dead_code, reason = "it is held")] OwnedFd);
 #[derive(Debug)]
 pub(super) struct Parking(OwnedFd);
 
-pub(super) fn make() -> io::Result<(Parked, Parking)> {
-    let (ours, theirs) = fd::packet_pair()?;
-    Ok((Parked(ours), Parking(theirs)))
+/// `None` where half of the descriptors that the launcher may have are taken: it needs some to make processes with, and
+/// without this a death takes longer, and that is all.
+pub(super) fn make(limit: u64) -> Option<(Parked, Parking)> {
+    let (ours, theirs) = fd::packet_pair().ok()?;
+    let few = u64::try_from(ours.as_raw_fd()).is_ok_and(|number| number < limit / 2);
+    few.then_some((Parked(ours), Parking(theirs)))
 }
 
 impl AsFd for Parking {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -114,6 +115,7 @@ pub(super) fn launcher(
             Namespaces::PID_MOUNT
         },
         weak,
+        open_files: OpenFiles::raise(),
         sandboxes,
         ids,
         keepers: HashMap::new(),
@@ -177,6 +179,7 @@ struct Launcher<'a> {
     lifeline: Lifeline,
     namespaces: Namespaces,
     weak: bool,
+    open_files: OpenFiles,
     sandboxes: &'a Sandboxes,
     /// `None`: there are no namespaces to make sandboxes of.
     ids: Option<Ids>,
@@ -186,6 +189,29 @@ struct Launcher<'a> {
     /// Control groups of sandboxes that are gone.
     removals: Removals,
     leftovers: Leftovers,
+}
+
+/// How many descriptors a process may have. The launcher holds one per keeper; workers keep the limit that herd was
+/// started with, because some programs cannot live with a larger one.
+struct OpenFiles {
+    usual: u64,
+    most: u64,
+}
+
+impl OpenFiles {
+    fn raise() -> Self {
+        let (usual, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
+        match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+            Ok(()) => Self { usual, most },
+            Err(_) => Self { usual, most: usual },
+        }
+    }
+
+    /// In a new keeper.
+    fn restore(&self) -> nix::Result<()> {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, self.usual, most)
+    }
 }
 
 /// One keeper, and what has to be removed after it.
@@ -249,12 +275,14 @@ impl Launcher<'_> {
         let group = prepared.group();
         let (parked, parking) = match self.weak {
             true => (None, None),
-            // Without a descriptor for it a death takes longer, and that is all.
-            false => parked::make().ok().unzip(),
+            false => parked::make(self.open_files.most).unzip(),
         };
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
+                if self.open_files.restore().is_err() {
+                    exit_now(1);
+                }
                 let guard = if self.weak {
                     keeper::Guarding::Group
                 } else {
