@@ -41,13 +41,13 @@ workers:
     cmd: [x]
     min: 1
     max: 3
-    ttl: "40s"
+    ttl: "12s"
     queue: {max: 4, timeout: "5s"}
   again:
     cmd: [x]
     max: 2
     reuse: true
-    ttl: "20s"
+    ttl: "6s"
     queue: {max: 3, timeout: "8s"}
   graceful:
     cmd: [x]
