@@ -33,7 +33,7 @@ use herd::config::{self, Kind};
 use herd::core::{Exit, SessionId, WorkerId};
 use herd::driver::{Crew, Driver, Shutdown};
 use herd::proxy::Server;
-use herd::worker::{Death, Endpoint, Event, Logs, Sandboxing};
+use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Sandboxing};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -393,6 +393,10 @@ impl Crew for Outside {
     }
 
     fn logs(&self, _: WorkerId) -> Option<Arc<Logs>> {
+        None
+    }
+
+    fn kill_switch(&self, _: WorkerId) -> Option<Arc<KillSwitch>> {
         None
     }
 

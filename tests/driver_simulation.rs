@@ -20,7 +20,7 @@ use herd::core::{StartFailure, StartFailureKind};
 use herd::driver::{
     Attach, Attached, Crew, Driver, Handle, Hold, KindChoice, Remains, Session, Shutdown, Wait,
 };
-use herd::worker::{Death, Endpoint, Event, Logs, Sandboxing};
+use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Sandboxing};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{JoinHandle, LocalSet, yield_now};
 use tokio::time::advance;
@@ -41,13 +41,13 @@ workers:
     cmd: [x]
     min: 1
     max: 3
-    ttl: "40s"
+    ttl: "12s"
     queue: {max: 4, timeout: "5s"}
   again:
     cmd: [x]
     max: 2
     reuse: true
-    ttl: "20s"
+    ttl: "6s"
     queue: {max: 3, timeout: "8s"}
   graceful:
     cmd: [x]
@@ -99,6 +99,10 @@ impl Crew for Pretended {
         if let Some((_, life)) = self.0.borrow_mut().alive.get_mut(&worker) {
             *life = Life::Killed;
         }
+    }
+
+    fn kill_switch(&self, _: WorkerId) -> Option<Arc<KillSwitch>> {
+        None
     }
 
     fn pid(&self, _: WorkerId) -> Option<i32> {

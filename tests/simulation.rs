@@ -248,7 +248,7 @@ impl World {
         let index = self.random.below(self.held.len());
         let held = self.held.swap_remove(index);
         self.say(|| format!("{:?} of {:?} leaves", held.holder, held.session));
-        if held.holders.release(held.holder, self.now) == Release::Notify {
+        if held.holders.release(held.holder, self.now) != Release::Quiet {
             self.notices.push(held.session);
             if self.random.chance(70) {
                 self.deliver_notices();
@@ -522,6 +522,10 @@ impl World {
             .expect("ended without having been bound");
         assert_eq!(worker, Some(bound_to));
         assert!(holders.snapshot().closed, "an ended session can still be held");
+        assert!(
+            !holders.snapshot().left || reason == EndReason::Disconnected,
+            "its last holder left, and it ended otherwise: {reason}"
+        );
         if let Some(model) = self.workers.get_mut(&bound_to) {
             model.session = None;
         }
@@ -587,8 +591,9 @@ impl World {
                 held,
                 "holders of {session:?}"
             );
+            let seen = holders.snapshot();
             assert!(
-                !holders.snapshot().closed,
+                !seen.closed || seen.left && self.notices.contains(session),
                 "{session:?} is closed but was not ended"
             );
         }

@@ -5,11 +5,15 @@
 //! therefore end it" is a single atomic step that a new request either precedes or is refused by:
 //!
 //! ```text
-//! bit 63 closed | 62 notify | 61 ever a stream | 60 ever a hold | 59..44 holds | 43..28 sequence | 27..0 all holders
+//! bit 63 closed | 62 notify | 61 ever a stream | 60 ever a hold | 59..44 holds | 43..28 sequence | 27 left | 26..0 all holders
 //! ```
 //!
 //! The sequence counts acquisitions (it wraps): a deadline that was armed at sequence *n* can tell
 //! whether anybody came since. A closed word never opens again; the next incarnation has its own.
+//!
+//! Where a disconnect ends a session at once, nobody has to be asked about it: whoever leaves last closes the
+//! word, in a step that a newcomer precedes or is refused by, and may kill the worker. The owner finds the session
+//! *left* and draws the conclusions.
 
 use std::time::Duration;
 
@@ -24,7 +28,8 @@ const HOLD_ONE: u64 = 1 << 44;
 const HOLD_MASK: u64 = 0xffff << 44;
 const SEQUENCE_ONE: u64 = 1 << 28;
 const SEQUENCE_MASK: u64 = 0xffff << 28;
-const COUNT_MASK: u64 = SEQUENCE_ONE - 1;
+const LEFT: u64 = 1 << 27;
+const COUNT_MASK: u64 = LEFT - 1;
 
 /// What holds a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,17 @@ pub enum Release {
     Quiet,
     /// The owner has to look at this session now.
     Notify,
+    /// The same, and its end is certain: this was the last holder, and nobody can acquire any more.
+    Left,
+}
+
+/// What becomes of a session that nothing holds any more, once a stream, connection or hold has held it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheld {
+    /// Its owner decides.
+    Decide,
+    /// It ends with its last holder.
+    End,
 }
 
 /// What [`Holders::close_if_idle`] found.
@@ -68,6 +84,8 @@ pub struct Snapshot {
     pub ever_stream: bool,
     pub ever_hold: bool,
     pub closed: bool,
+    /// Closed by its last holder.
+    pub left: bool,
 }
 
 /// The holders of one incarnation of a session.
@@ -78,14 +96,16 @@ pub struct Holders {
     last_release: AtomicU64,
     /// For display only; decisions use the word.
     streams: AtomicU32,
+    unheld: Unheld,
 }
 
 impl Holders {
-    pub fn new(now: Moment) -> Self {
+    pub fn new(now: Moment, unheld: Unheld) -> Self {
         Self {
             word: AtomicU64::new(0),
             last_release: AtomicU64::new(micros(now)),
             streams: AtomicU32::new(0),
+            unheld,
         }
     }
 
@@ -119,7 +139,8 @@ impl Holders {
     pub fn release(&self, kind: HolderKind, now: Moment) -> Release {
         let one = self.leaving(kind, now);
         let before = self.word.fetch_sub(one, Ordering::AcqRel);
-        notice(kind, before, before.wrapping_sub(one))
+        let after = before.wrapping_sub(one);
+        self.close_if_left(notice(kind, before, after), after)
     }
 
     /// Gives a hold back whose client has left before its answer. If nothing else holds the session, that
@@ -137,7 +158,20 @@ impl Holders {
         let (Ok(before) | Err(before)) =
             self.word
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some(without(word)));
-        notice(kind, before, without(before))
+        let after = without(before);
+        self.close_if_left(notice(kind, before, after), after)
+    }
+
+    /// Closes a session whose last holder has just left it for good.
+    fn close_if_left(&self, release: Release, after: u64) -> Release {
+        let after = decode(after);
+        let last = self.unheld == Unheld::End && after.holders == 0 && (after.ever_stream || after.ever_hold);
+        // Not if somebody came since: then that one's leaving decides.
+        let unchanged = |s: Snapshot| !s.closed && s.sequence == after.sequence;
+        match last && release == Release::Notify && self.change_if(unchanged, |word| word | CLOSED | LEFT) {
+            true => Release::Left,
+            false => release,
+        }
     }
 
     /// What the word falls by. The moment is stored before it does: whoever sees zero also sees the moment.
@@ -231,6 +265,7 @@ fn decode(word: u64) -> Snapshot {
         ever_stream: word & EVER_STREAM != 0,
         ever_hold: word & EVER_HOLD != 0,
         closed: word & CLOSED != 0,
+        left: word & LEFT != 0,
     }
 }
 
@@ -248,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_plain_request_never_disturbs_the_owner() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release(HolderKind::Request, at(5)), Release::Quiet);
         assert_eq!(h.last_release(), at(5));
@@ -256,7 +291,7 @@ mod tests {
 
     #[test]
     fn after_a_stream_the_last_holder_notifies_until_quietened() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         assert!(h.acquire(HolderKind::Stream));
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release(HolderKind::Stream, at(1)), Release::Quiet);
@@ -269,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_last_hold_notifies_even_while_requests_run() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         assert!(h.acquire(HolderKind::Request));
         assert!(h.acquire(HolderKind::Hold));
         assert_eq!(h.snapshot().holds, 1);
@@ -279,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_closed_session_admits_nobody() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         assert!(h.acquire(HolderKind::Request));
         let ttl = Duration::from_millis(1);
         assert_eq!(h.close_if_idle(ttl, at(7)), Idle::LookAgain(at(8)));
@@ -294,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_deadline_notices_who_came_since_it_was_armed() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         let armed = h.snapshot().sequence;
         assert!(h.acquire(HolderKind::Request));
         let _ = h.release(HolderKind::Request, at(1));
@@ -304,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_session_is_idle_from_its_last_release_on() {
-        let (h, ttl) = (Holders::new(at(0)), Duration::from_millis(10));
+        let (h, ttl) = (Holders::new(at(0), Unheld::Decide), Duration::from_millis(10));
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release(HolderKind::Request, at(5)), Release::Quiet);
         assert_eq!(h.close_if_idle(ttl, at(14)), Idle::LookAgain(at(15)));
@@ -314,7 +349,7 @@ mod tests {
 
     #[test]
     fn who_came_after_the_look_is_not_quietened() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         let seen = h.snapshot().sequence;
         assert!(h.acquire(HolderKind::Stream));
         h.quieten_if_unchanged(seen);
@@ -323,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_last_client_that_leaves_unanswered_counts_as_a_stream() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         assert!(h.acquire(HolderKind::Request));
         assert!(h.acquire(HolderKind::Request));
         assert_eq!(h.release_unanswered(HolderKind::Request, at(1)), Release::Quiet);
@@ -333,8 +368,34 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_ends_with_its_last_holder_is_closed_by_it() {
+        let h = Holders::new(at(0), Unheld::End);
+        assert!(h.acquire(HolderKind::Request));
+        assert_eq!(
+            h.release(HolderKind::Request, at(1)),
+            Release::Quiet,
+            "no stream yet"
+        );
+        assert!(h.acquire(HolderKind::Stream));
+        assert!(h.acquire(HolderKind::Request));
+        assert_eq!(h.release(HolderKind::Stream, at(2)), Release::Quiet);
+        assert_eq!(h.release(HolderKind::Request, at(3)), Release::Left);
+        assert!(h.snapshot().closed && h.snapshot().left);
+        assert!(!h.acquire(HolderKind::Request));
+    }
+
+    #[test]
+    fn a_session_that_was_closed_by_its_owner_is_not_left() {
+        let h = Holders::new(at(0), Unheld::End);
+        assert!(h.acquire(HolderKind::Stream));
+        h.close();
+        assert_eq!(h.release(HolderKind::Stream, at(1)), Release::Notify);
+        assert!(!h.snapshot().left);
+    }
+
+    #[test]
     fn the_sequence_wraps_without_touching_its_neighbours() {
-        let h = Holders::new(at(0));
+        let h = Holders::new(at(0), Unheld::Decide);
         for _ in 0..=u32::from(u16::MAX) {
             assert!(h.acquire(HolderKind::Request));
             let _ = h.release(HolderKind::Request, at(0));

@@ -40,7 +40,7 @@ mod rules;
 mod timers;
 
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
-pub use holders::{HolderKind, Holders, Idle, Release, Snapshot};
+pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
 pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
 pub use machine::{
     Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,

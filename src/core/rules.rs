@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Unheld;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
     /// `reuse: false`: a worker serves one session and dies.
@@ -54,4 +56,15 @@ pub struct Rules {
     pub queue_timeout: Duration,
     /// How long a crashed session answers `session_lost`.
     pub lost_for: Duration,
+}
+
+impl Rules {
+    /// Whether a disconnect leaves anything to decide, or to wait for.
+    pub(super) fn unheld(&self) -> Unheld {
+        let at_once = self.on_disconnect == OnDisconnect::Kill && self.disconnect_grace.is_zero();
+        match at_once && self.reuse == Reuse::Never {
+            true => Unheld::End,
+            false => Unheld::Decide,
+        }
+    }
 }

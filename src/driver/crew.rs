@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Kind;
 use crate::core::{SessionId, WorkerId};
-use crate::worker::{Logs, Sandboxing, Workers};
+use crate::worker::{KillSwitch, Logs, Sandboxing, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
 pub trait Crew {
@@ -14,6 +14,8 @@ pub trait Crew {
     fn terminate(&mut self, worker: WorkerId);
     /// SIGKILL to the whole tree, now.
     fn kill(&mut self, worker: WorkerId);
+    /// The same, from any thread and without asking the driver; `None`: only through it.
+    fn kill_switch(&self, worker: WorkerId) -> Option<Arc<KillSwitch>>;
     /// The keeper's process id, as the host sees it.
     fn pid(&self, worker: WorkerId) -> Option<i32>;
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
@@ -34,6 +36,10 @@ impl Crew for Workers {
 
     fn kill(&mut self, worker: WorkerId) {
         Workers::kill(self, worker);
+    }
+
+    fn kill_switch(&self, worker: WorkerId) -> Option<Arc<KillSwitch>> {
+        Workers::kill_switch(self, worker)
     }
 
     fn pid(&self, worker: WorkerId) -> Option<i32> {

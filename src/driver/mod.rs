@@ -378,9 +378,12 @@ impl<C: Crew> Driver<C> {
             StopOutcome::Forgotten => {
                 let _ = reply.send(Stopped::Forgotten);
             }
-            // It may have been decided to end already, with its tree not gone yet: wait for that.
+            // It may have been decided to end already, with its tree not gone yet: that ends now, too.
             StopOutcome::Unknown => match self.records.dying(id).and_then(|dying| dying.worker) {
-                Some(worker) => self.stops.entry(worker).or_default().push(reply),
+                Some(worker) => {
+                    self.core.hasten(worker);
+                    self.stops.entry(worker).or_default().push(reply);
+                }
                 None => {
                     let _ = reply.send(Stopped::Unknown);
                 }
@@ -404,6 +407,7 @@ impl<C: Crew> Driver<C> {
 
     /// Does everything the core has asked for.
     fn carry_out(&mut self) {
+        let mut created = Vec::new();
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Start {
@@ -429,7 +433,7 @@ impl<C: Crew> Driver<C> {
                     kind,
                     worker,
                     holders,
-                } => self.bound(session, kind, worker, holders),
+                } => created.extend(self.bound(session, kind, worker, holders)),
                 Output::Grant {
                     ticket,
                     session,
@@ -455,19 +459,25 @@ impl<C: Crew> Driver<C> {
                 Output::Drained => self.drained = true,
             }
         }
+        // Not before the grants, which somebody waits for.
+        for session in created {
+            let (kind, worker, pid) = (&session.kind.name, session.worker, self.crew.pid(session.worker));
+            info!(session = %session.name.id, kind, %worker, pid, endpoint = %session.endpoint, "session created");
+        }
     }
 
-    fn bound(&mut self, name: SessionRef, kind_id: KindId, worker: WorkerId, holders: Arc<Holders>) {
-        let Some(staff) = self.staff.get_mut(&worker) else {
-            return;
-        };
-        let Some(endpoint) = staff.endpoint.clone() else {
-            return;
-        };
+    fn bound(
+        &mut self,
+        name: SessionRef,
+        kind_id: KindId,
+        worker: WorkerId,
+        holders: Arc<Holders>,
+    ) -> Option<Arc<Session>> {
+        let staff = self.staff.get_mut(&worker)?;
+        let endpoint = staff.endpoint.clone()?;
         staff.session = Some(name.clone());
         let kind = Arc::clone(self.config.kind(kind_id));
         let pid = self.crew.pid(worker);
-        info!(session = %name.id, kind = kind.name, %worker, pid, endpoint = %endpoint, "session created");
         self.records
             .bound(&name, &kind.name, worker, pid, endpoint.to_string());
         self.journal.push(JournalEvent::SessionCreated {
@@ -483,13 +493,16 @@ impl<C: Crew> Driver<C> {
             worker,
             endpoint,
             holders,
+            kill_switch: self.crew.kill_switch(worker),
             end: watch::Sender::new(None),
             attention: Arc::clone(&self.attention),
             listed: Listed::new(),
             clock: self.clock,
             bound: self.clock.now(),
         };
-        self.live.insert(name, Arc::new(session));
+        let session = Arc::new(session);
+        self.live.insert(name, Arc::clone(&session));
+        Some(session)
     }
 
     fn grant(

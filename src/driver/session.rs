@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Kind;
 use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, Release, SessionRef, WorkerId};
-use crate::worker::Endpoint;
+use crate::worker::{Endpoint, KillSwitch};
 
 use super::attention::{Attention, Listed};
 use super::clock::Clock;
@@ -22,6 +22,7 @@ pub struct Session {
     pub worker: WorkerId,
     pub endpoint: Endpoint,
     pub(super) holders: Arc<Holders>,
+    pub(super) kill_switch: Option<Arc<KillSwitch>>,
     pub(super) end: watch::Sender<Option<EndReason>>,
     pub(super) attention: Arc<Attention<Arc<Session>>>,
     pub(super) listed: Listed,
@@ -124,7 +125,13 @@ impl Drop for Hold {
             Client::Answered => session.holders.release(self.kind, session.now()),
             Client::Expected => session.holders.release_unanswered(self.kind, session.now()),
         };
-        if release == Release::Notify {
+        if release == Release::Left
+            && let Some(switch) = &session.kill_switch
+        {
+            // Its end is certain and its client gone: the driver hears of it, but nothing waits for the driver.
+            switch.kill();
+        }
+        if release != Release::Quiet {
             session.attention.list(&session.listed, || Arc::clone(session));
         }
     }

@@ -5,7 +5,7 @@
 //! that kills what it can see.
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -20,6 +20,7 @@ use crate::sys::lifeline::Lifeline;
 use crate::sys::{fd, process};
 
 use super::exec;
+use super::parked::{self, Parking};
 use super::run::KILL_TREE;
 use super::wire::{Program, Report};
 
@@ -46,14 +47,21 @@ pub(super) fn signals() -> SigSet {
 }
 
 /// Runs in the freshly forked process; its result is the exit status.
-pub(super) fn run(program: &Program, pipes: [OwnedFd; 3], parent: &Lifeline, guarding: Guarding) -> i32 {
+pub(super) fn run(
+    program: &Program,
+    pipes: [OwnedFd; 3],
+    parking: Option<Parking>,
+    parent: &Lifeline,
+    guarding: Guarding,
+) -> i32 {
     let [stdout, stderr, status] = pipes;
-    let keep = [
+    let mut keep = vec![
         stdout.as_raw_fd(),
         stderr.as_raw_fd(),
         status.as_raw_fd(),
         parent.as_raw_fd(),
     ];
+    keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
@@ -64,6 +72,10 @@ pub(super) fn run(program: &Program, pipes: [OwnedFd; 3], parent: &Lifeline, gua
         return 1;
     };
     keeper.start(program, stdout, stderr);
+    // Not before: the program does not wait for it.
+    if let Some(parking) = parking {
+        parked::park(parking.as_fd());
+    }
     keeper.watch(&signals);
     if guarding == Guarding::Group {
         keeper.kill_all();

@@ -22,6 +22,7 @@ mod fork;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod keeper;
+mod parked;
 mod run;
 pub mod sandbox;
 mod subordinate;

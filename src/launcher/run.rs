@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -23,6 +24,7 @@ use crate::sys::process;
 
 use super::fork::Guard;
 use super::keeper;
+use super::parked::{self, Leftovers, Parked};
 use super::sandbox::{self, Ids, Owner, SubRange};
 use super::wire::{self, KeeperId, Program, Reply, Request, Task};
 
@@ -113,11 +115,13 @@ pub(super) fn launcher(
             Namespaces::PID_MOUNT
         },
         weak,
+        open_files: OpenFiles::raise(),
         sandboxes,
         ids,
         keepers: HashMap::new(),
         reaped: Vec::new(),
         removals: Removals::default(),
+        leftovers: Leftovers::default(),
     };
     match launcher.serve() {
         Ok(()) => 0,
@@ -175,20 +179,46 @@ struct Launcher<'a> {
     lifeline: Lifeline,
     namespaces: Namespaces,
     weak: bool,
+    open_files: OpenFiles,
     sandboxes: &'a Sandboxes,
     /// `None`: there are no namespaces to make sandboxes of.
     ids: Option<Ids>,
     keepers: HashMap<i32, Kept>,
     /// Keepers that are gone while strays of some keeper are not; only with the weak guard.
     reaped: Vec<Kept>,
-    /// Control groups of sandboxes that are gone, which the kernel does not let go of yet.
+    /// Control groups of sandboxes that are gone.
     removals: Removals,
+    leftovers: Leftovers,
+}
+
+/// How many descriptors a process may have. The launcher holds one per keeper; workers keep the limit that herd was
+/// started with, because some programs cannot live with a larger one.
+struct OpenFiles {
+    usual: u64,
+    most: u64,
+}
+
+impl OpenFiles {
+    fn raise() -> Self {
+        let (usual, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((0, 0));
+        match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+            Ok(()) => Self { usual, most },
+            Err(_) => Self { usual, most: usual },
+        }
+    }
+
+    /// In a new keeper.
+    fn restore(&self) -> nix::Result<()> {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, self.usual, most)
+    }
 }
 
 /// One keeper, and what has to be removed after it.
 struct Kept {
     keeper: KeeperId,
     group: Option<GroupId>,
+    parked: Option<Parked>,
 }
 
 impl Launcher<'_> {
@@ -201,14 +231,16 @@ impl Launcher<'_> {
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            let timeout = match self.removals.next(Instant::now()) {
+            let pause = match self.leftovers.is_empty() {
+                true => self.removals.next(Instant::now()),
+                false => Some(Duration::ZERO),
+            };
+            let timeout = match pause {
                 Some(pause) => PollTimeout::try_from(pause + ROUND_UP).unwrap_or(PollTimeout::MAX),
                 None => PollTimeout::NONE,
             };
             fd::retry(|| poll(&mut fds, timeout))?;
             let (request, child) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
-            // What cannot be removed is empty and the next herd's to sweep.
-            let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
             if child {
                 while let Some(_signal) = self.signals.read_signal()? {}
                 self.reap()?;
@@ -219,6 +251,14 @@ impl Launcher<'_> {
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
                 }
+            }
+            // Nobody waits for either. A group that cannot be removed is empty and the next herd's to sweep.
+            let idle = !request && !child;
+            if idle || self.removals.is_behind() {
+                let _ = self.removals.retry(&self.sandboxes.hierarchies, Instant::now());
+            }
+            if idle || self.leftovers.are_too_many() {
+                self.leftovers.drop_one();
             }
         }
     }
@@ -233,27 +273,40 @@ impl Launcher<'_> {
             Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
         let group = prepared.group();
+        let (parked, parking) = match self.weak {
+            true => (None, None),
+            false => parked::make(self.open_files.most).unzip(),
+        };
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
+                if self.open_files.restore().is_err() {
+                    exit_now(1);
+                }
                 let guard = if self.weak {
                     keeper::Guarding::Group
                 } else {
                     keeper::Guarding::Namespace
                 };
                 exit_now(match prepared {
-                    Prepared::Bare(program) => keeper::run(&program, pipes, &self.lifeline, guard),
+                    Prepared::Bare(program) => keeper::run(&program, pipes, parking, &self.lifeline, guard),
                     Prepared::Sandbox(order, control) => sandbox::run(
                         &order,
                         &self.sandboxes.hierarchies,
                         pipes,
                         control,
+                        parking,
                         &self.lifeline,
                     ),
                 })
             }
             Ok(Side::Parent { pid, child }) => {
-                self.keepers.insert(pid, Kept { keeper, group });
+                let kept = Kept {
+                    keeper,
+                    group,
+                    parked,
+                };
+                self.keepers.insert(pid, kept);
                 self.say(&Reply::Spawned { keeper }, &[child.as_fd()])
             }
             Err(e) => {
@@ -313,14 +366,20 @@ impl Launcher<'_> {
         if self.weak && self.kill_strays() > 0 {
             return Ok(());
         }
-        for Kept { keeper, group } in std::mem::take(&mut self.reaped) {
-            if let Some(group) = group {
-                // Nothing runs in it any more. An error leaves it to the next herd's sweep.
-                let _ = self
-                    .removals
-                    .push(&self.sandboxes.hierarchies, group, Instant::now());
-            }
+        for Kept {
+            keeper,
+            group,
+            parked,
+        } in std::mem::take(&mut self.reaped)
+        {
             self.say(&Reply::Reaped { keeper }, &[])?;
+            if let Some(parked) = parked {
+                self.leftovers.push(parked);
+            }
+            if let Some(group) = group {
+                // Nothing runs in it any more, and no other sandbox will have its name.
+                self.removals.push(group, Instant::now());
+            }
         }
         Ok(())
     }

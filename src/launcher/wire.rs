@@ -158,11 +158,14 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 }
 
 /// `None`: the other side is gone.
+///
+/// The buffer becomes as large as the message: what a keeper touches of its memory is its own from then on, and there
+/// are as many keepers as workers.
 pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     socket: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    buffer.resize(MAX_BODY, 0);
+    buffer.resize(fd::packet_length(socket)?.min(MAX_BODY), 0);
     receive_into(socket, buffer)
 }
 

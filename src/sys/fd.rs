@@ -5,8 +5,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv,
+    recvmsg, sendmsg, socketpair,
 };
 
 /// Most descriptors one packet carries.
@@ -38,6 +38,12 @@ pub fn send_packet(socket: BorrowedFd<'_>, body: &[u8], fds: &[BorrowedFd<'_>]) 
     })?;
     debug_assert_eq!(sent, body.len(), "packets are sent whole");
     Ok(())
+}
+
+/// Bytes of the packet that comes next, which is waited for like the packet itself; 0: the peer is gone.
+pub fn packet_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    Ok(retry(|| recv(socket.as_raw_fd(), &mut [], flags))?)
 }
 
 /// Receives one packet into `buffer`; its length (0: the peer is gone) and the descriptors it carried,

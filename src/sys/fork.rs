@@ -23,6 +23,7 @@ pub struct Namespaces(u64);
 impl Namespaces {
     pub const NONE: Self = Self(0);
     pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
+    pub const USER_PID: Self = Self((libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64);
     pub const PID_MOUNT: Self = Self((libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64);
     pub const USER_PID_MOUNT: Self =
         Self((libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64);

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The processes below one root, itself included.
@@ -20,11 +21,15 @@ impl Census {
     pub const LISTED: usize = 128;
 
     /// Counts the tree below `root`. It changes while it is counted; call it for reports, not decisions.
+    ///
+    /// A kill waits for this, so it asks for as little as it can.
     pub fn take(root: i32) -> Self {
         let pids = tree(root);
+        let mut buffer = Vec::new();
+        let mut memory = |pid: &i32| private_memory(*pid, &mut buffer);
         Self {
             processes: pids.len(),
-            memory: pids.iter().filter_map(|pid| private_memory(*pid)).sum(),
+            memory: pids.iter().filter_map(&mut memory).sum(),
             pids: pids.into_iter().take(Self::LISTED).collect(),
         }
     }
@@ -35,46 +40,69 @@ const MOST: usize = 4096;
 
 /// `root` and its descendants that exist now, breadth first.
 pub fn tree(root: i32) -> Vec<i32> {
+    let mut buffer = Vec::new();
     let mut seen = HashSet::from([root]);
     let mut found = vec![root];
     let mut next = 0;
     while next < found.len() && found.len() < MOST {
-        for child in children(found[next]) {
-            if seen.insert(child) {
-                found.push(child);
-            }
+        match children_into(found[next], &mut buffer) {
+            Some(children) => found.extend(children.into_iter().filter(|child| seen.insert(*child))),
+            None if next == 0 => return Vec::new(),
+            None => {}
         }
         next += 1;
     }
-    if Path::new(&format!("/proc/{root}")).exists() {
-        found
-    } else {
-        Vec::new()
-    }
+    found
 }
 
 /// The children of all threads of `pid`; none if it is gone.
 pub fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|list| {
-            list.split_ascii_whitespace()
-                .filter_map(|n| n.parse().ok())
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    children_into(pid, &mut Vec::new()).unwrap_or_default()
 }
 
-fn private_memory(pid: i32) -> Option<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm
-        .split_ascii_whitespace()
-        .skip(1)
-        .filter_map(|n| n.parse::<u64>().ok());
+fn children_into(pid: i32, buffer: &mut Vec<u8>) -> Option<Vec<i32>> {
+    let task = format!("/proc/{pid}/task");
+    // A directory has two links and one per directory in it: most processes have one thread, whose name is known.
+    let threads = fs::metadata(&task).ok()?.nlink().saturating_sub(2);
+    let mut found = Vec::new();
+    let mut add = |thread: &Path| {
+        if read(&thread.join("children"), buffer).is_some() {
+            found.extend(numbers::<i32>(buffer));
+        }
+    };
+    if threads == 1 {
+        add(&Path::new(&task).join(pid.to_string()));
+    } else {
+        for thread in fs::read_dir(&task).ok()?.flatten() {
+            add(&thread.path());
+        }
+    }
+    Some(found)
+}
+
+/// Without asking for a size, which no file of `/proc` has.
+fn read(path: &Path, buffer: &mut Vec<u8>) -> Option<()> {
+    let mut file = fs::File::open(path).ok()?;
+    let mut length = 0;
+    loop {
+        buffer.resize(length + 512, 0);
+        match file.read(&mut buffer[length..]).ok()? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    buffer.truncate(length);
+    Some(())
+}
+
+fn numbers<N: std::str::FromStr>(text: &[u8]) -> impl Iterator<Item = N> {
+    text.split(u8::is_ascii_whitespace)
+        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
+}
+
+fn private_memory(pid: i32, buffer: &mut Vec<u8>) -> Option<u64> {
+    read(Path::new(&format!("/proc/{pid}/statm")), buffer)?;
+    let mut pages = numbers::<u64>(buffer).skip(1);
     let (resident, shared) = (pages.next()?, pages.next()?);
     Some(resident.saturating_sub(shared) * page_size())
 }

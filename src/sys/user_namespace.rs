@@ -47,13 +47,19 @@ pub unsafe fn with_maps(uids: &[MapLine], gids: &[MapLine]) -> io::Result<OwnedF
         Side::Parent { pid, child } => {
             drop((read, there));
             let _ = fd::retry(|| nix::unistd::read(&ready, &mut [0; 1]));
-            let result = fs::write(format!("/proc/{pid}/uid_map"), map_text(uids))
-                .and_then(|()| fs::write(format!("/proc/{pid}/gid_map"), map_text(gids)))
-                .and_then(|()| File::open(format!("/proc/{pid}/ns/user")));
+            let result = map(pid, uids, gids);
             // It may have been killed by a signal meant for a whole group: then there is nothing to kill.
             let _ = child.signal(Signal::SIGKILL);
             let _ = fd::retry(|| nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None));
-            Ok(result?.into())
+            result
         }
     }
+}
+
+/// Writes the maps of the user namespace that a process was made in, and opens it. The process has to be dumpable: the
+/// maps of another belong to the host's root.
+pub fn map(pid: i32, uids: &[MapLine], gids: &[MapLine]) -> io::Result<OwnedFd> {
+    fs::write(format!("/proc/{pid}/uid_map"), map_text(uids))?;
+    fs::write(format!("/proc/{pid}/gid_map"), map_text(gids))?;
+    Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
 }

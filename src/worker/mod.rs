@@ -5,6 +5,7 @@ mod environment;
 mod escape;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod kill;
 mod logs;
 mod output;
 mod ports;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
 pub use escape::escape;
+pub use kill::KillSwitch;
 pub use logs::{Line, Logs, Stream};
 pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -22,9 +22,11 @@ use crate::sys::{listener, timer};
 
 use super::endpoint::{Connection, Endpoint, InsideEndpoint, Standing, TcpEndpoint, standing};
 
-/// The first probe comes at once; then pauses grow to the longest.
+/// The first probe comes at once. Then the pauses grow with the time that has passed, so that a worker is found ready a
+/// tenth of its start too late at most.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const OF_THE_TIME: u32 = 10;
 
 /// One health request may take this long; a worker that hangs on one may answer the next.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
@@ -59,7 +61,8 @@ pub(super) async fn verdict(
     keeper: &Arc<Keeper>,
     last: &RefCell<String>,
 ) -> Verdict {
-    let mut pause = FIRST_PAUSE;
+    let began = Instant::now();
+    let pause = || (began.elapsed() / OF_THE_TIME).clamp(FIRST_PAUSE, LONGEST_PAUSE);
     let mut strange = 0;
     let mut inside = None;
     loop {
@@ -76,13 +79,12 @@ pub(super) async fn verdict(
                 if strange == STRANGER_AFTER {
                     return Verdict::Stranger;
                 }
-                timer::pause(pause).await;
+                timer::pause(pause()).await;
                 continue;
             }
         };
         strange = 0;
-        timer::pause(pause).await;
-        pause = (pause + pause / 2).min(LONGEST_PAUSE);
+        timer::pause(pause()).await;
     }
 }
 

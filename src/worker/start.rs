@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::config::{Kind, SandboxNetwork, Upstream, Values};
 use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
 use crate::launcher::{Keeper, sandbox};
-use crate::sys::listener;
+use crate::sys::{listener, timer};
 
 use super::logs::{Logs, Stream};
 use super::readiness::{self, Target, Verdict};
@@ -43,6 +43,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a worker's end waits for its directory to be removed; the removal itself goes on.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a session that has just got its worker needs to send its first request.
+const BREATH: Duration = Duration::from_millis(2);
 
 /// Longest address of a UNIX socket, bytes, without the final NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -185,10 +188,12 @@ impl Life {
         let mut running = match started {
             Ok(running) => running,
             Err(NotStarted::AtAll(message)) => {
+                self.restock();
                 self.resource(message).await;
                 return Try::Over(None);
             }
             Err(NotStarted::Sandbox { mut running, message }) => {
+                self.restock();
                 // What libcontainer said of it is among the output.
                 if let Err(e) = running.keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the sandbox's keeper: {e}");
@@ -206,6 +211,7 @@ impl Life {
             () = running.report.ended() => None,
             verdict = readiness::verdict(&self.kind, &target, &keeper, &last) => Some(verdict),
             () = tokio::time::sleep_until(until) => {
+                self.restock();
                 let last = last.borrow().clone();
                 self.fail(StartFailureKind::Timeout { after: limit, last }).await;
                 return Try::Over(running.end(&self.shared).await);
@@ -218,9 +224,11 @@ impl Life {
                     endpoint,
                 })
                 .await;
+                self.restock();
                 Try::Over(running.end(&self.shared).await)
             }
             Some(Verdict::Stranger) => {
+                self.restock();
                 if let Err(e) = keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
@@ -228,6 +236,7 @@ impl Life {
                 self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
             }
             Some(Verdict::Short(e)) => {
+                self.restock();
                 if let Err(e) = keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
@@ -236,7 +245,10 @@ impl Life {
                     .await;
                 Try::Over(exit)
             }
-            None => self.ended_early(running, port, attempt).await,
+            None => {
+                self.restock();
+                self.ended_early(running, port, attempt).await
+            }
         }
     }
 
@@ -332,15 +344,23 @@ impl Life {
                 self.kind.start_timeout
             )),
         };
-        // The next session is not to wait for what this one has taken.
-        let shared = Rc::clone(&self.shared);
-        tokio::task::spawn_local(async move { shared.stock_up(kind).await });
         match ready {
             Ok(()) => Ok(running),
             Err(message) => Err(NotStarted::Sandbox {
                 running: Box::new(running),
                 message,
             }),
+        }
+    }
+
+    /// The next session is not to wait for what this one has taken; nor is this one's first request to wait for that.
+    fn restock(&self) {
+        if self.kind.sandbox.on().is_some() {
+            let (shared, kind) = (Rc::clone(&self.shared), self.kind.index);
+            tokio::task::spawn_local(async move {
+                timer::pause(BREATH).await;
+                shared.stock_up(kind).await;
+            });
         }
     }
 

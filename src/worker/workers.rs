@@ -16,6 +16,7 @@ use crate::launcher::{Client, Keeper, Lost};
 use crate::sys::process::Census;
 
 use super::environment;
+use super::kill::KillSwitch;
 use super::logs::Logs;
 use super::ports::Ports;
 use super::sandbox::Stock;
@@ -52,8 +53,9 @@ pub(super) struct Shared {
 struct Slot {
     logs: Arc<Logs>,
     tree: Tree,
-    /// When the driver decided to kill it, and what there was to kill.
-    killed: Option<Killed>,
+    /// When the driver decided to kill it while there was nothing to kill.
+    doomed: Option<Instant>,
+    reaped: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,7 @@ enum Tree {
     Pending {
         terminate: Terminate,
     },
-    Alive(Arc<Keeper>),
+    Alive(Arc<KillSwitch>),
     Gone,
 }
 
@@ -72,9 +74,9 @@ enum Terminate {
     Asked,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Killed {
-    decided: Instant,
+/// A kill that was decided.
+#[derive(Debug)]
+pub(super) struct Kill {
     /// From the decision until the tree was reaped; zero as long as it is not.
     pub(super) took: Duration,
     pub(super) census: Census,
@@ -125,7 +127,8 @@ impl Workers {
         let slot = Slot {
             logs: Arc::clone(&logs),
             tree,
-            killed: None,
+            doomed: None,
+            reaped: None,
         };
         self.shared.slots.borrow_mut().insert(worker, slot);
         let life = Life {
@@ -143,7 +146,7 @@ impl Workers {
         if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker) {
             match &mut slot.tree {
                 Tree::Pending { terminate } => *terminate = Terminate::Asked,
-                Tree::Alive(keeper) => warn_if_failed(worker, "terminate", keeper.terminate()),
+                Tree::Alive(switch) => terminate_now(worker, switch),
                 Tree::Gone => {}
             }
         }
@@ -152,16 +155,21 @@ impl Workers {
     /// Kills the whole tree now, in this call; as soon as there is one, if it is only starting.
     pub fn kill(&mut self, worker: WorkerId) {
         if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker) {
-            slot.kill(worker);
+            slot.kill();
+        }
+    }
+
+    /// For whoever has to kill it without asking the driver; while the worker has a process.
+    pub fn kill_switch(&self, worker: WorkerId) -> Option<Arc<KillSwitch>> {
+        match &self.shared.slots.borrow().get(&worker)?.tree {
+            Tree::Alive(switch) => Some(Arc::clone(switch)),
+            Tree::Pending { .. } | Tree::Gone => None,
         }
     }
 
     /// The keeper's process id as the host sees it, while the worker has one.
     pub fn pid(&self, worker: WorkerId) -> Option<i32> {
-        match &self.shared.slots.borrow().get(&worker)?.tree {
-            Tree::Alive(keeper) => keeper.pid(),
-            Tree::Pending { .. } | Tree::Gone => None,
-        }
+        self.kill_switch(worker)?.keeper().pid()
     }
 
     /// How workers of the kind at this index are isolated.
@@ -212,36 +220,34 @@ fn unheard() -> Lost {
 }
 
 impl Slot {
-    fn kill(&mut self, worker: WorkerId) {
-        let decided = match &self.killed {
-            Some(killed) => killed.decided,
-            None => Instant::now(),
-        };
-        let census = match &self.tree {
-            Tree::Alive(keeper) => {
-                let census = keeper.pid().map(Census::take).unwrap_or_default();
-                warn_if_failed(worker, "kill", keeper.kill());
-                census
+    fn kill(&mut self) {
+        match &self.tree {
+            Tree::Alive(switch) => switch.kill(),
+            Tree::Pending { .. } | Tree::Gone => {
+                self.doomed.get_or_insert_with(Instant::now);
             }
-            Tree::Pending { .. } | Tree::Gone => Census::default(),
-        };
-        if self
-            .killed
-            .as_ref()
-            .is_none_or(|killed| killed.census.processes == 0)
-        {
-            self.killed = Some(Killed {
-                decided,
-                took: Duration::ZERO,
-                census,
-            });
         }
+    }
+
+    fn killed(&self) -> Option<Kill> {
+        let killed = match &self.tree {
+            Tree::Alive(switch) => switch.killed(),
+            Tree::Pending { .. } | Tree::Gone => None,
+        };
+        let decided = self.doomed.or(killed.map(|killed| killed.decided))?;
+        Some(Kill {
+            took: self
+                .reaped
+                .map(|reaped| reaped.duration_since(decided))
+                .unwrap_or_default(),
+            census: killed.map(|killed| killed.census.clone()).unwrap_or_default(),
+        })
     }
 }
 
-fn warn_if_failed(worker: WorkerId, what: &str, result: std::io::Result<()>) {
-    if let Err(e) = result {
-        tracing::error!(%worker, "cannot {what} the worker: {e}");
+fn terminate_now(worker: WorkerId, switch: &KillSwitch) {
+    if let Err(e) = switch.keeper().terminate() {
+        tracing::error!(%worker, "cannot terminate the worker: {e}");
     }
 }
 
@@ -250,16 +256,17 @@ impl Shared {
     /// Its keeper exists from now on; does what was asked before.
     pub(super) fn alive(&self, worker: WorkerId, keeper: &Arc<Keeper>) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
-            let before = std::mem::replace(&mut slot.tree, Tree::Alive(Arc::clone(keeper)));
-            if slot.killed.is_some() {
-                slot.kill(worker);
+            let switch = Arc::new(KillSwitch::new(worker, Arc::clone(keeper)));
+            let before = std::mem::replace(&mut slot.tree, Tree::Alive(Arc::clone(&switch)));
+            if slot.doomed.is_some() {
+                switch.kill();
             } else if matches!(
                 before,
                 Tree::Pending {
                     terminate: Terminate::Asked
                 }
             ) {
-                warn_if_failed(worker, "terminate", keeper.terminate());
+                terminate_now(worker, &switch);
             }
         }
     }
@@ -275,10 +282,8 @@ impl Shared {
 
     /// The tree is gone: the end of the time that its death took.
     pub(super) fn reaped(&self, worker: WorkerId) {
-        if let Some(slot) = self.slots.borrow_mut().get_mut(&worker)
-            && let Some(killed) = &mut slot.killed
-        {
-            killed.took = killed.decided.elapsed();
+        if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
+            slot.reaped = Some(Instant::now());
         }
     }
 
@@ -289,10 +294,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn killed(&self, worker: WorkerId) -> Option<Killed> {
-        self.slots
-            .borrow()
-            .get(&worker)
-            .and_then(|slot| slot.killed.clone())
+    /// Whether it was decided to kill it.
+    pub(super) fn killed(&self, worker: WorkerId) -> Option<Kill> {
+        self.slots.borrow().get(&worker).and_then(Slot::killed)
     }
 }

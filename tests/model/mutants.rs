@@ -12,7 +12,7 @@ const FILES: [&str; 4] = [
 ];
 
 /// Name, file, text, and what stands there instead.
-const MUTATIONS: [(&str, &str, &str, &str); 11] = [
+const MUTATIONS: [(&str, &str, &str, &str); 13] = [
     (
         "acquire_after_close",
         "core/holders.rs",
@@ -24,6 +24,18 @@ const MUTATIONS: [(&str, &str, &str, &str); 11] = [
         "core/holders.rs",
         "self.change_if(|s| !s.closed && s.sequence == sequence, |word| word | CLOSED)",
         "{ let _ = sequence; self.word.fetch_or(CLOSED, Ordering::AcqRel); true }",
+    ),
+    (
+        "leave_whoever_came",
+        "core/holders.rs",
+        "!s.closed && s.sequence == after.sequence;",
+        "!s.closed;",
+    ),
+    (
+        "leave_whoever_closed",
+        "core/holders.rs",
+        "!s.closed && s.sequence == after.sequence;",
+        "s.sequence == after.sequence;",
     ),
     (
         "count_before_moment",

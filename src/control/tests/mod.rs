@@ -66,6 +66,10 @@ impl Crew for Pretended {
         Some(11)
     }
 
+    fn kill_switch(&self, _: WorkerId) -> Option<Arc<crate::worker::KillSwitch>> {
+        None
+    }
+
     fn sandboxing(&self, _: usize) -> crate::worker::Sandboxing {
         crate::worker::Sandboxing::Off
     }

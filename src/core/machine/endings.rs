@@ -34,6 +34,9 @@ impl Core {
             return;
         };
         let seen = holders.snapshot();
+        if seen.left {
+            return self.end(id, EndReason::Disconnected, now);
+        }
         let hold_gone = seen.ever_hold && seen.holds == 0;
         let unheld = seen.holders == 0;
         if seen.holds > 0 || !(unheld || hold_gone) || !(seen.ever_stream || seen.ever_hold) {
@@ -115,7 +118,8 @@ impl Core {
         }
     }
 
-    /// Ends a bound session: nobody can hold it any more, and its worker dies or is recycled.
+    /// Ends a bound session: nobody can hold it any more, and its worker dies or is recycled. One that its last holder
+    /// has left is ended by that, whatever is told of it first: its worker may be dead already for this reason.
     pub(super) fn end(&mut self, id: &SessionId, reason: EndReason, now: Moment) {
         let Some(session) = self.sessions.get(id) else {
             return;
@@ -126,6 +130,15 @@ impl Core {
         let (kind, name, worker, holders) =
             (session.kind, reference(id, session), *worker, Arc::clone(holders));
         holders.close();
+        let reason = match holders.snapshot().left {
+            true => EndReason::Disconnected,
+            false => reason,
+        };
+        let recycled = self.rules[kind.0].reuse == Reuse::AfterSession && self.phase == Phase::Serving;
+        // The client is gone, or somebody said "now": nothing is left to be polite to, and nothing to wait for.
+        if matches!(reason, EndReason::Disconnected | EndReason::Stopped) && !recycled {
+            self.kill(worker);
+        }
         self.timers.arm(Subject::Session(name.clone()), None);
         self.outputs.push_back(Output::Ended {
             session: name.clone(),
@@ -151,7 +164,7 @@ impl Core {
             // The caller has the dead worker in hand.
             EndReason::Crashed(_) => {}
             EndReason::Drained => self.terminate(worker, now),
-            _ if rules.reuse == Reuse::AfterSession && self.phase == Phase::Serving => {
+            _ if recycled => {
                 self.set_worker(
                     worker,
                     WorkerState::Recycling {
@@ -161,8 +174,8 @@ impl Core {
                 );
                 self.consider_recycling(&name, now);
             }
-            // The client is gone, or somebody said "now": nothing is left to be polite to.
-            EndReason::Disconnected | EndReason::Stopped => self.kill(worker),
+            // Killed above.
+            EndReason::Disconnected | EndReason::Stopped => {}
             EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
         }
         self.reconcile(kind, now);

@@ -11,6 +11,8 @@ use super::{
 
 /// From this many failures in a row on, new sessions are refused for a while.
 const CRASH_LOOP: u32 = 5;
+/// How long a refill waits for the request that made it necessary.
+pub(super) const BREATH: Duration = Duration::from_millis(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -39,10 +41,16 @@ impl Pool {
         (self.backoff_until > now).then(|| self.backoff_until.since(now))
     }
 
-    pub(super) fn succeeded(&mut self) {
+    /// A worker was bound. A warm one that has to be replaced is, but not while the session's first request is under
+    /// way: a start is the work of several processes.
+    pub(super) fn succeeded(&mut self, now: Moment) {
         self.failures = 0;
-        self.refill_at = Moment::default();
         self.backoff_until = Moment::default();
+        let soon = now + BREATH;
+        // Others who come before that do not put it off.
+        if self.refill_at <= now || self.refill_at > soon {
+            self.refill_at = soon;
+        }
     }
 
     pub(super) fn failed(&mut self, now: Moment) {

@@ -47,22 +47,26 @@ impl Core {
                     });
                 }
                 SessionState::Bound { holders, .. } => {
-                    if !holders.acquire(holder) {
+                    if holders.acquire(holder) {
+                        let session = reference(&id, session);
+                        let (queued, starting) = (Duration::ZERO, Duration::ZERO);
+                        let origin = Origin::Reused;
+                        self.outputs.push_back(Output::Grant {
+                            ticket,
+                            session,
+                            origin,
+                            queued,
+                            starting,
+                        });
+                        return Ok(());
+                    }
+                    if !holders.snapshot().left {
                         return Err(Refusal::AtCapacity {
                             retry_after: RETRY_AFTER,
                         });
                     }
-                    let session = reference(&id, session);
-                    let (queued, starting) = (Duration::ZERO, Duration::ZERO);
-                    let origin = Origin::Reused;
-                    self.outputs.push_back(Output::Grant {
-                        ticket,
-                        session,
-                        origin,
-                        queued,
-                        starting,
-                    });
-                    return Ok(());
+                    // Its last holder's word of that is on its way here; the next incarnation does not wait for it.
+                    self.end(&id, EndReason::Disconnected, now);
                 }
                 SessionState::Waiting { tickets, covered, .. } => {
                     if wait == Wait::Refuse && covered.is_none() {
@@ -189,7 +193,7 @@ impl Core {
         let (tickets, since, covered) = (std::mem::take(tickets), *since, covered.unwrap_or(now));
         let (kind, name) = (session.kind, reference(id, session));
         let rules = &self.rules[kind.0];
-        let holders = Arc::new(Holders::new(now));
+        let holders = Arc::new(Holders::new(now, rules.unheld()));
         let lifetime_ends = rules.max_lifetime.map(|limit| now + limit);
         let idle_check = rules.ttl.map(|ttl| now + ttl);
         session.state = SessionState::Bound {
@@ -207,7 +211,7 @@ impl Core {
         let pool = &mut self.pools[kind.0];
         pool.leave_queue(id);
         pool.bound += 1;
-        pool.succeeded();
+        pool.succeeded(now);
         self.outputs.push_back(Output::Bound {
             session: name.clone(),
             kind,

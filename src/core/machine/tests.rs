@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::*;
+use super::pool::BREATH;
 
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -133,7 +134,7 @@ impl Bench {
 
     fn release(&mut self, holder: HolderKind) -> Release {
         let release = self.holders().release(holder, self.now);
-        if release == Release::Notify {
+        if release != Release::Quiet {
             let session = self.holders.last().unwrap().0.clone();
             self.core.attention(&session, self.now);
             self.collect();
@@ -208,14 +209,80 @@ fn five_hundred_requests_for_one_new_id_make_one_start_and_one_created() {
 }
 
 #[test]
-fn the_warm_stock_is_filled_at_start_and_refilled_at_once() {
-    let mut bench = Bench::new(Rules { min: 1, ..rules() });
-    assert_eq!(starts(&bench.take()), 1);
+fn the_warm_stock_is_filled_at_start_and_refilled_when_the_claim_had_a_breath() {
+    let mut bench = Bench::new(Rules {
+        min: 2,
+        max: 4,
+        ..rules()
+    });
+    assert_eq!(starts(&bench.take()), 2);
     bench.ready(1);
+    bench.ready(2);
     let ticket = bench.ask("a", HolderKind::Request);
     let outputs = bench.take();
     assert_eq!(answer(&outputs, ticket), Some(Ok(Origin::Created)));
-    assert_eq!(starts(&outputs), 1);
+    assert_eq!(starts(&outputs), 0);
+    bench.pass(BREATH / 2);
+    let _ = bench.ask("b", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 0);
+    bench.pass(BREATH / 2);
+    assert_eq!(starts(&bench.take()), 2, "the second claim does not put it off");
+}
+
+#[test]
+fn who_waits_does_not_wait_for_a_refill() {
+    let mut bench = Bench::new(Rules { min: 1, ..rules() });
+    bench.ready(1);
+    let _ = bench.ask("a", HolderKind::Request);
+    bench.take();
+    let _ = bench.ask("b", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 1);
+}
+
+/// The data plane's word of a session that was left may come after anything else.
+#[test]
+fn a_session_that_was_left_ends_as_disconnected_whatever_is_told_of_it_first() {
+    let left = |then: &dyn Fn(&mut Bench)| {
+        let mut bench = Bench::bound(rules(), HolderKind::Stream);
+        let now = bench.now;
+        assert_eq!(bench.holders().release(HolderKind::Stream, now), Release::Left);
+        then(&mut bench);
+        bench.take()
+    };
+    let killed_and_gone = left(&|bench| bench.gone(1));
+    assert_eq!(endings(&killed_and_gone), ["disconnected"]);
+    assert_eq!(killed(&killed_and_gone), Vec::<u64>::new());
+    let stopped = left(&|bench| {
+        let id = SessionId::parse(b"a").unwrap();
+        let now = bench.now;
+        assert!(matches!(bench.core.stop(&id, now), StopOutcome::Ending { .. }));
+    });
+    assert_eq!(
+        (endings(&stopped), killed(&stopped)),
+        (vec!["disconnected"], vec![1])
+    );
+    let asked_for = left(&|bench| {
+        let _ = bench.ask("a", HolderKind::Request);
+    });
+    assert_eq!(endings(&asked_for), ["disconnected"]);
+    assert_eq!((killed(&asked_for), starts(&asked_for)), (vec![1], 1));
+}
+
+#[test]
+fn a_polite_end_can_be_hastened() {
+    let mut bench = Bench::bound(
+        Rules {
+            ttl: Some(secs(1)),
+            ..rules()
+        },
+        HolderKind::Request,
+    );
+    let _ = bench.release(HolderKind::Request);
+    bench.pass(secs(2));
+    assert_eq!(killed(&bench.take()), Vec::<u64>::new(), "it was asked to end");
+    bench.core.hasten(WorkerId(1));
+    bench.core.hasten(WorkerId(1));
+    assert_eq!(killed(&bench.take()), [1]);
 }
 
 #[test]

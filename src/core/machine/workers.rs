@@ -181,6 +181,13 @@ impl Core {
         self.outputs.push_back(Output::Kill { worker });
     }
 
+    /// Nobody waits any more for a worker that was told to end politely.
+    pub fn hasten(&mut self, worker: WorkerId) {
+        if self.is_politely_dying(worker) {
+            self.kill(worker);
+        }
+    }
+
     pub(super) fn worker_due(&mut self, worker: WorkerId, now: Moment) {
         let Some(known) = self.workers.get(&worker) else {
             return;

@@ -18,10 +18,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
-use nix::unistd::{chdir, pivot_root};
+use nix::sys::stat::{Mode, mkdirat, umask};
+use nix::unistd::{chdir, fchownat, pivot_root};
 
 use crate::sys::mounts::{self, Attributes, Tree, mount_point, open_in};
 use crate::sys::user_namespace::{self, MapLine};
@@ -96,34 +96,33 @@ const SYSTEM_DEVICES: &str = "/sys/devices/system";
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "tty", "urandom"];
 
-/// Builds it over `at`, any directory, and makes it this process's root. Single-threaded process, with its own
-/// mount namespace.
-pub(super) fn build(
-    plan: &Plan,
-    identity: &Identity,
-    user_namespace: BorrowedFd<'_>,
-    at: &Path,
-) -> Result<(), String> {
+/// Mounts it over `at`, any directory. Known from here on by what was mounted, not by its name: who removes the
+/// directory takes the mount away from it, and the name would then lead to the host's files.
+pub(super) fn mount_room(plan: &Plan, at: &Path) -> Result<OwnedFd, String> {
     let options = format!("mode=0755,size={},nr_inodes={}", plan.tmpfs, plan.inodes);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("herd"), at, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| format!("cannot make the sandbox's writable layer: {}", e.desc()))?;
-    // From here on by what was mounted, not by its name: who removes the directory takes the mount away from it, and
-    // the name would then lead to the host's files.
-    chdir(at).map_err(|e| format!("cannot enter the sandbox's writable layer: {}", e.desc()))?;
-    let at = Path::new(".");
+    open_in_host(at).map_err(|e| format!("cannot enter the sandbox's writable layer: {e}"))
+}
+
+/// Fills the room, which is the working directory, and makes it the root of this process and of its children.
+/// Single-threaded process, with its own mount namespace.
+pub(super) fn build(plan: &Plan, identity: &Identity, user_namespace: BorrowedFd<'_>) -> Result<(), String> {
+    // Whatever herd was started with; what the worker inherits is another process's.
+    umask(Mode::from_bits_truncate(0o022));
     let build = Build {
         plan,
         identity,
         user_namespace,
-        at,
+        at: Path::new("."),
     };
     build.own_places().map_err(step("prepare the sandbox"))?;
     match &plan.root {
         PlannedRoot::Host => build.host_root(),
         PlannedRoot::Bundle { rootfs } => build.bundle_root(rootfs),
     }?;
-    let root = open_in_host(&at.join("root")).map_err(step("open the sandbox's root"))?;
+    let root = open_in_host(&build.at.join("root")).map_err(step("open the sandbox's root"))?;
     build.host_parts(root.as_fd())?;
     for mount in &plan.mounts {
         build.mount(root.as_fd(), mount)?;
@@ -359,16 +358,25 @@ impl Build<'_> {
     /// A directory of the sandbox, made and given to its root where it does not exist.
     fn place(&self, root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
         let path = Path::new(path);
-        let parent = path.parent().and_then(Path::to_str).filter(|p| *p != "/");
-        if let Some(parent) = parent {
-            self.place(root, parent)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match open_in(root, path, flags, Mode::empty()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
         }
-        let existed = open_in(root, path, OFlag::O_PATH, Mode::empty()).is_ok();
-        let place = mount_point(root, path, mounts::Kind::Directory)?;
-        if !existed {
-            set_mode(&place, 0o755)?;
-            set_owner(&place, self.identity.root)?;
-        }
+        let made = |parent: BorrowedFd<'_>| -> io::Result<()> {
+            let name = path.file_name().unwrap_or_default();
+            Ok(mkdirat(parent, name, Mode::from_bits_truncate(0o755))?)
+        };
+        match path
+            .parent()
+            .and_then(Path::to_str)
+            .filter(|parent| *parent != "/")
+        {
+            Some(parent) => made(self.place(root, parent)?.as_fd()),
+            None => made(root),
+        }?;
+        let place = open_in(root, path, flags, Mode::empty())?;
+        set_owner(&place, self.identity.root)?;
         Ok(place)
     }
 
@@ -518,7 +526,8 @@ fn set_mode(place: &OwnedFd, mode: u32) -> io::Result<()> {
 }
 
 fn set_owner(place: &OwnedFd, owner: Owner) -> io::Result<()> {
-    chown(by_descriptor(place), Some(owner.uid), Some(owner.gid))
+    let (uid, gid) = (Some(owner.uid.into()), Some(owner.gid.into()));
+    Ok(fchownat(place, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
 }
 
 /// The option string of overlayfs separates by `,` and `:` and knows one escape (mount(8)).

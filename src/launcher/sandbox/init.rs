@@ -8,7 +8,7 @@
 //! No untrusted code has run in the sandbox until `execve`, so nothing here races with anything.
 
 use std::collections::HashMap;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use caps::CapSet;
@@ -18,10 +18,12 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use oci_spec::runtime::Spec;
 
-use crate::sys::fd;
+use crate::sandbox::cgroup;
 use crate::sys::fork::exit_now;
+use crate::sys::{fd, memory};
 
 use super::super::keeper::{Guarding, Keeper, signals};
+use super::super::parked;
 use super::super::wire::{self, Program};
 use super::plan::Plan;
 
@@ -31,6 +33,9 @@ pub(super) struct Init {
     pub(super) plan: Arc<Plan>,
     /// See [`super::identity::Identity::rename`].
     pub(super) rename: Option<u32>,
+    /// Of the sandbox's control group.
+    pub(super) doors: Vec<RawFd>,
+    pub(super) parking: Option<RawFd>,
     /// The program comes from here, to the end of file.
     pub(super) go: RawFd,
     pub(super) stdout: RawFd,
@@ -59,11 +64,23 @@ impl Init {
     fn lock_up(&self) -> Result<(), String> {
         let step = |what: &'static str| move |e: nix::Error| format!("cannot {what}: {}", e.desc());
         prctl::set_name(c"herd-init").map_err(step("set its name"))?;
+        if let Some(parking) = self.parking {
+            // SAFETY: as for the doors below.
+            parked::park(unsafe { BorrowedFd::borrow_raw(parking) });
+        }
         // Also where control groups count: in its user namespace the worker's processes are counted alone.
         if let Some(most) = self.plan.most_processes {
             setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(step("limit the number of processes"))?;
         }
         setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("forbid core dumps"))?;
+        // SAFETY: the keeper's copies of the descriptors stay open until this process is made, and so do these.
+        let doors: Vec<_> = self
+            .doors
+            .iter()
+            .map(|raw| unsafe { BorrowedFd::borrow_raw(*raw) })
+            .collect();
+        // Before the second user namespace, in which the owner of the group's files is nobody.
+        cgroup::join(&doors).map_err(|e| format!("cannot put the sandbox into its control group: {e}"))?;
         if let Some(name) = self.rename {
             rename(name)?;
         }
@@ -99,6 +116,8 @@ impl Init {
             keeper.failed("the sandbox's first process cannot watch its signals".to_owned());
             return 1;
         };
+        // libcontainer has left a lot, and this process does little more than wait.
+        memory::give_back();
         let program: Program = match wire::read_to_end(go) {
             Ok(Some(program)) => program,
             // The keeper has gone without a word: so does this.

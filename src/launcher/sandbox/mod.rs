@@ -3,15 +3,14 @@
 //! ```text
 //! launcher
 //!  └─ keeper       PID 1 of the worker's PID namespace, in the sandbox's network namespace
-//!      ├─ intermediate    libcontainer's; gone once init exists
 //!      └─ init     PID 1 of the sandbox's own namespaces; waits, locked up, for the program (a *created* sandbox)
 //!          └─ the worker's process tree
 //! ```
 //!
 //! The keeper owns the sandbox like any other worker's tree: whatever happens to it, the kernel kills everything
-//! in its PID namespace, libcontainer's intermediate process included, and with the last of them go the mounts
-//! and the network. It does in its own namespaces all that needs rights over the host, then leaves the host's
-//! files ([`files`]) before libcontainer begins; so what libcontainer does, it does with nothing around it.
+//! in its PID namespace, and with the last of them go the mounts and the network. It does in its own namespaces all
+//! that needs rights over the host, then leaves the host's files ([`files`]) before libcontainer begins ([`launch`]);
+//! so what libcontainer does, it does with nothing around it.
 //!
 //! What libcontainer is *not* asked for: control groups (the keeper's, through directories that were opened
 //! before), system call filters (the [executor](init)'s, precompiled), reading or writing any state.
@@ -20,20 +19,15 @@ mod doors;
 mod files;
 mod identity;
 mod init;
+mod launch;
 mod plan;
 mod spec;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use libcgroups::common::CgroupConfig;
-use libcontainer::notify_socket::NotifyListener;
-use libcontainer::process::args::{ContainerArgs, ContainerType};
-use libcontainer::process::container_main_process::container_main_process;
-use libcontainer::syscall::syscall::SyscallType;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -46,10 +40,12 @@ use crate::config::SandboxNetwork;
 use crate::sandbox::cgroup::{Group, GroupId, Hierarchies};
 use crate::sys::lifeline::Lifeline;
 use crate::sys::process::{self, Ownership};
-use crate::sys::{fd, network, user_namespace};
+use crate::sys::{fd, memory, network};
 
 use super::keeper::{self, Guarding, Keeper};
+use super::parked::{self, Parking};
 use super::wire::{self, Answer, Ask, Report};
+use launch::Launch;
 
 pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR, SYSTEM};
 pub use identity::{Ids, Owner, Slot, SubRange};
@@ -75,6 +71,7 @@ pub(super) fn run(
     hierarchies: &Hierarchies,
     pipes: [OwnedFd; 3],
     control: OwnedFd,
+    parking: Option<Parking>,
     parent: &Lifeline,
 ) -> i32 {
     let [stdout, stderr, status] = pipes;
@@ -83,6 +80,7 @@ pub(super) fn run(
         .map(AsRawFd::as_raw_fd)
         .collect();
     keep.push(parent.as_raw_fd());
+    keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     keep.extend(hierarchies.descriptors());
     if fd::close_all_except(&keep).is_err() {
         return 1;
@@ -100,7 +98,7 @@ pub(super) fn run(
         }
     };
     let outputs = [stdout.as_raw_fd(), stderr.as_raw_fd(), status_fd];
-    let created = match create(order, hierarchies, outputs) {
+    let created = match create(order, hierarchies, outputs, parking.as_ref()) {
         Ok(created) => created,
         Err(message) => {
             keeper.failed(message);
@@ -110,6 +108,11 @@ pub(super) fn run(
     // Only the sandbox writes there from now on, so that its end is the end of the output.
     drop((stdout, stderr));
     keeper.report(&Report::Created);
+    if let Some(parking) = parking {
+        parked::park(parking.as_fd());
+    }
+    // It waits from here on, as long as the worker lives.
+    memory::give_back();
     Serving {
         keeper,
         created,
@@ -128,7 +131,12 @@ struct Created {
     group: Group,
 }
 
-fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result<Created, String> {
+fn create(
+    order: &Order,
+    hierarchies: &Hierarchies,
+    outputs: [i32; 3],
+    parking: Option<&Parking>,
+) -> Result<Created, String> {
     let plan = &order.plan;
     let identity = order.ids.identity(order.slot, plan.user);
     let group = hierarchies
@@ -141,114 +149,36 @@ fn create(order: &Order, hierarchies: &Hierarchies, outputs: [i32; 3]) -> Result
             .map_err(|e| format!("cannot make a network namespace: {}", e.desc()))?;
         network::bring_loopback_up().map_err(|e| format!("cannot bring up the loopback interface: {e}"))?;
     }
-    // SAFETY: keepers have one thread.
-    let user_namespace = unsafe { user_namespace::with_maps(&identity.uids, &identity.gids) }
-        .map_err(|e| format!("cannot make a user namespace: {e}"))?;
-    files::build(plan, &identity, user_namespace.as_fd(), &order.dir)?;
+    let room = files::mount_room(plan, &order.dir)?;
+    let listener = launch::started_already(room.as_fd())?;
+    nix::unistd::fchdir(&room).map_err(|e| format!("cannot enter the sandbox's room: {}", e.desc()))?;
+    drop(room);
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map_err(|e| format!("cannot make a pipe: {}", e.desc()))?;
     let [stdout, stderr, status] = outputs;
+    let doors = group
+        .doors()
+        .map_err(|e| format!("cannot open the sandbox's control group: {e}"))?;
     let init = init::Init {
         plan: Arc::clone(plan),
         rename: identity.rename,
+        doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
+        parking: parking.map(|parking| parking.as_fd().as_raw_fd()),
         go: read.as_raw_fd(),
         stdout,
         stderr,
         status,
     };
-    let spec = spec::spec(&identity, user_namespace.as_fd(), files::HOSTNAME)
-        .map_err(|e| format!("cannot describe the sandbox: {e}"))?;
-    let pid = launch(spec, init, stderr)?;
-    group.add(pid.as_raw()).map_err(|e| {
-        // It has run nothing yet, and this process's end is its end.
-        format!("cannot put the sandbox into its control group: {e}")
-    })?;
+    let spec =
+        spec::spec(&identity, files::HOSTNAME).map_err(|e| format!("cannot describe the sandbox: {e}"))?;
+    let launch = Launch::begin(spec, init, &identity, listener)?;
+    files::build(plan, &identity, launch.user_namespace())?;
+    let pid = launch.finish()?;
     Ok(Created {
         init: pid,
         go: Some(write),
         group,
     })
-}
-
-/// libcontainer's own launch, without its detours over files: nobody else is to find this container.
-fn launch(spec: oci_spec::runtime::Spec, init: init::Init, errors: i32) -> Result<Pid, String> {
-    let notify_listener = started_already().map_err(|e| format!("cannot make the start signal: {e}"))?;
-    let args = ContainerArgs {
-        container_type: ContainerType::InitContainer,
-        syscall: SyscallType::Linux,
-        spec: Rc::new(spec),
-        rootfs: PathBuf::from(files::ROOT),
-        console_socket: None,
-        notify_listener,
-        preserve_fds: 0,
-        container: None,
-        // It is made already.
-        user_ns_config: None,
-        // There is nothing at /sys/fs/cgroup here, so its manager finds nothing to do.
-        cgroup_config: CgroupConfig {
-            cgroup_path: PathBuf::from("none"),
-            systemd_cgroup: false,
-            container_name: "sandbox".to_owned(),
-        },
-        detached: true,
-        executor: Box::new(init),
-        no_pivot: false,
-        stdin: None,
-        stdout: None,
-        stderr: None,
-        as_sibling: false,
-        pid_file: None,
-    };
-    // Its log tells more of a failure than its error does, and belongs to the worker's output.
-    let log = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::ERROR)
-        .with_ansi(false)
-        .without_time()
-        .with_writer(move || Raw(errors))
-        .finish();
-    tracing::subscriber::with_default(log, || container_main_process(&args))
-        .map(|pid| Pid::from_raw(pid.as_raw()))
-        .map_err(|e| format!("cannot launch the sandbox: {}", chain(&e)))
-}
-
-/// libcontainer's init waits on a socket for its start; this one has been told already, because the executor
-/// does the waiting.
-fn started_already() -> Result<NotifyListener, Box<dyn std::error::Error>> {
-    let path = Path::new("/start");
-    let listener = NotifyListener::new(path)?;
-    // What it sends does not matter, and its end is what counts.
-    drop(std::os::unix::net::UnixStream::connect(path)?);
-    std::fs::remove_file(path)?;
-    Ok(listener)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// A descriptor by number, which others own.
-struct Raw(i32);
-
-impl io::Write for Raw {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        // SAFETY: the number stays an open descriptor for as long as the sandbox is being made.
-        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0) };
-        Ok(nix::unistd::write(fd, buf)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 struct Serving {

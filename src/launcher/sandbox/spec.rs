@@ -5,7 +5,6 @@
 //! the [executor's](super::init).
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -41,29 +40,20 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The user namespace exists already, because libcontainer would need a setuid program to map more than one id.
-pub(super) fn spec(
-    identity: &Identity,
-    user_namespace: BorrowedFd<'_>,
-    hostname: &str,
-) -> Result<Spec, OciSpecError> {
+/// The user and the PID namespace exist already ([`super::launch`]); libcontainer is told that there are some.
+pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecError> {
     let namespaces = [
+        LinuxNamespaceType::User,
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ];
-    let mut namespaces = namespaces
+    let namespaces = namespaces
         .into_iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
-    namespaces.push(
-        LinuxNamespaceBuilder::default()
-            .typ(LinuxNamespaceType::User)
-            .path(format!("/proc/self/fd/{}", user_namespace.as_raw_fd()))
-            .build()?,
-    );
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
     // To give the only id there is another name, its owner has to be able to give files capabilities
     // (user_namespaces(7)); the executor drops this one with all others.

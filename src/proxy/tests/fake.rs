@@ -93,6 +93,10 @@ impl Crew for Fakes {
         std::thread::spawn(move || stage.end(worker, Exit::Signal(9)));
     }
 
+    fn kill_switch(&self, _: WorkerId) -> Option<Arc<crate::worker::KillSwitch>> {
+        None
+    }
+
     fn pid(&self, _: WorkerId) -> Option<i32> {
         None
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -87,10 +87,14 @@ impl Dir {
         Ok(text)
     }
 
+    pub(super) fn open_to_write(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.file, name, flags, Mode::empty())?)
+    }
+
     /// In one `write`: the kernel takes what each call brings as a whole.
     pub(super) fn write(&self, name: &str, value: &str) -> io::Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(&self.file, name, flags, Mode::empty())?);
+        let mut file = File::from(self.open_to_write(name)?);
         match file.write(value.as_bytes())? {
             n if n == value.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),

@@ -5,8 +5,8 @@
 //!   │ fork                        (before any thread: the launcher inherits the open directories)
 //! launcher
 //!   │ fork
-//! keeper    Hierarchies::create ─▶ Group::add(init) ─▶ …the program runs… ─▶ Group::outcome
-//! launcher  Removals::push, once the keeper is reaped: the group goes, now or a little later
+//! keeper    Hierarchies::create ─▶ Group::doors ─▶ join, by the sandbox's init ─▶ …the program runs… ─▶ Group::outcome
+//! launcher  Removals::push, once the keeper is reaped: the group goes, a little later
 //! herd      Hierarchies::close, at a clean end
 //! ```
 //!
@@ -38,7 +38,7 @@ mod why;
 #[cfg(test)]
 mod tests;
 
-pub use group::{CreateError, Group, Outcome};
+pub use group::{CreateError, Group, Outcome, join};
 pub use limits::{Controller, Controllers, Cpus, Limits};
 pub use open::{GroupId, Hierarchies, Opened};
 pub use plan::{Offer, survey};

@@ -28,7 +28,7 @@ impl Hierarchies {
     }
 }
 
-/// The groups that could not be removed at once. Time comes from the caller, whose loop must not wait.
+/// The groups that are to be removed. Time comes from the caller, whose loop must not wait.
 #[derive(Debug, Default)]
 pub struct Removals {
     waiting: Vec<Waiting>,
@@ -39,42 +39,48 @@ struct Waiting {
     id: GroupId,
     due: Instant,
     pause: Duration,
+    tried: bool,
 }
 
 impl Removals {
     const FIRST_PAUSE: Duration = Duration::from_millis(1);
     const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    /// More than this many are behind.
+    const BACKLOG: usize = 64;
 
-    /// Removes a group whose keeper was reaped, now or in a later [`Removals::retry`].
-    pub fn push(&mut self, hierarchies: &Hierarchies, id: GroupId, now: Instant) -> io::Result<Removal> {
-        let removal = hierarchies.remove(id)?;
-        if removal == Removal::Busy {
-            self.waiting.push(Waiting {
-                id,
-                due: now + Self::FIRST_PAUSE,
-                pause: Self::FIRST_PAUSE,
-            });
-        }
-        Ok(removal)
+    /// Has a group removed whose keeper was reaped, in a later [`Removals::retry`].
+    pub fn push(&mut self, id: GroupId, now: Instant) {
+        self.waiting.push(Waiting {
+            id,
+            due: now,
+            pause: Self::FIRST_PAUSE,
+            tried: false,
+        });
     }
 
-    /// Tries again what is due. What fails with an error is given up and returned.
+    /// So many that they have to be seen to even if there is something better to do.
+    pub fn is_behind(&self) -> bool {
+        self.waiting.len() > Self::BACKLOG
+    }
+
+    /// Tries what is due. What fails with an error is given up and returned.
     pub fn retry(&mut self, hierarchies: &Hierarchies, now: Instant) -> Vec<(GroupId, io::Error)> {
         let mut failed = Vec::new();
         self.waiting.retain_mut(|waiting| {
             if waiting.due > now {
                 return true;
             }
-            // Nothing may live in it: who owned it is gone.
-            let result = hierarchies
-                .find(waiting.id)
-                .kill()
-                .and_then(|()| hierarchies.remove(waiting.id));
+            // As a rule nothing lives in it; and nothing may: who owned it is gone.
+            let killed = match std::mem::replace(&mut waiting.tried, true) {
+                true => hierarchies.find(waiting.id).kill(),
+                false => Ok(()),
+            };
+            let result = killed.and_then(|()| hierarchies.remove(waiting.id));
             match result {
                 Ok(Removal::Gone) => false,
                 Ok(Removal::Busy) => {
-                    waiting.pause = (waiting.pause * 2).min(Self::LONGEST_PAUSE);
                     waiting.due = now + waiting.pause;
+                    waiting.pause = (waiting.pause * 2).min(Self::LONGEST_PAUSE);
                     true
                 }
                 Err(error) => {

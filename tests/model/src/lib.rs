@@ -40,6 +40,12 @@ models! {
     a_disconnect_spares_who_came_since fails {
         close_without_looking_again: "a holder of a dead worker"
     }
+    a_session_that_was_left_has_no_holder fails {
+        leave_whoever_came: "a holder of a dead worker"
+    }
+    a_stop_and_the_last_holder_agree_on_who_ends_a_session fails {
+        leave_whoever_closed: "ended for two reasons"
+    }
     a_session_in_use_until_now_is_not_idle fails {
         count_before_moment: "evicted for idleness"
         moment_read_before_count: "evicted for idleness"

@@ -10,7 +10,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-use super::super::core::{HolderKind, Holders, Idle, Moment, Release};
+use super::super::core::{HolderKind, Holders, Idle, Moment, Release, Unheld};
 use super::attention::{Attention, Listed};
 use super::departures::Departures;
 use super::sync::{Mutex, Notify};
@@ -25,7 +25,11 @@ struct Session {
 
 impl Session {
     fn held_by(kinds: &[HolderKind]) -> Arc<Self> {
-        let holders = Holders::new(at(0));
+        Self::new(Unheld::Decide, kinds)
+    }
+
+    fn new(unheld: Unheld, kinds: &[HolderKind]) -> Arc<Self> {
+        let holders = Holders::new(at(0), unheld);
         for kind in kinds {
             assert!(holders.acquire(*kind));
         }
@@ -39,7 +43,11 @@ impl Session {
 
     /// What dropping a `Hold` does.
     fn leave(self: &Arc<Self>, kind: HolderKind) {
-        if self.holders.release(kind, at(1)) == Release::Notify {
+        let release = self.holders.release(kind, at(1));
+        if release == Release::Left {
+            assert!(!self.dead.swap(true, Ordering::SeqCst), "killed twice");
+        }
+        if release != Release::Quiet {
             self.attention.list(&self.listed, || Arc::clone(self));
         }
     }
@@ -120,6 +128,41 @@ pub(crate) fn a_disconnect_spares_who_came_since() {
         });
         session.end_if_unheld();
         comes.join().unwrap();
+    });
+}
+
+/// Where a disconnect ends a session at once, whoever leaves last kills its worker without asking the owner.
+pub(crate) fn a_session_that_was_left_has_no_holder() {
+    loom::model(|| {
+        let session = Session::new(Unheld::End, &[HolderKind::Stream, HolderKind::Request]);
+        let stream = client(&session, |session| session.leave(HolderKind::Stream));
+        let comes = client(&session, |session| {
+            if session.holders.acquire(HolderKind::Request) {
+                session.assert_served();
+                session.leave(HolderKind::Request);
+            }
+        });
+        session.leave(HolderKind::Request);
+        stream.join().unwrap();
+        comes.join().unwrap();
+        assert!(session.dead.load(Ordering::SeqCst), "all left, and it lives on");
+        assert!(!session.holders.acquire(HolderKind::Stream), "a holder of a dead worker");
+    });
+}
+
+/// The owner stops a session while its last holder leaves: one of the two closes it.
+pub(crate) fn a_stop_and_the_last_holder_agree_on_who_ends_a_session() {
+    loom::model(|| {
+        let session = Session::new(Unheld::End, &[HolderKind::Stream]);
+        let leaves = client(&session, |session| session.leave(HolderKind::Stream));
+        session.holders.close();
+        let left = session.holders.snapshot().left;
+        leaves.join().unwrap();
+        assert_eq!(
+            session.dead.load(Ordering::SeqCst),
+            left,
+            "ended for two reasons"
+        );
     });
 }
 
