@@ -383,6 +383,7 @@ impl Crew for Outside {
             processes: 0,
             memory: 0,
             took: Duration::ZERO,
+            survivors: 0,
             exit: Exit::Signal(9),
         };
         self.tell(Event::Gone { worker, death });

@@ -291,6 +291,7 @@ impl World {
             processes: 1,
             memory: 0,
             took: Duration::ZERO,
+            survivors: 0,
             exit: Exit::Signal(9),
         };
         self.tell(Event::Gone { worker, death });

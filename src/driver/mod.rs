@@ -228,6 +228,7 @@ impl<C: Crew> Driver<C> {
         self.core.worker_gone(worker, death.exit, self.clock.now());
         self.carry_out();
         let kind = self.kind_name(worker).to_owned();
+        self.metrics.survived(&kind, death.survivors);
         let staff = self.staff.remove(&worker);
         if let Some(left) = staff.as_ref().and_then(|staff| staff.left) {
             let took = self.clock.now().since(left);

@@ -66,6 +66,7 @@ pub struct Metrics {
     ended: Family<ForReason, Counter>,
     lives: Histograms<OfWorker>,
     disconnect_to_dead: Histograms<OfWorker>,
+    survivors: Family<OfWorker, Counter>,
 }
 
 impl Metrics {
@@ -82,12 +83,14 @@ impl Metrics {
             ended: Family::default(),
             lives: histograms(LIVES),
             disconnect_to_dead: histograms(DEATHS),
+            survivors: Family::default(),
         };
         metrics.register();
         for worker in kinds {
             let of = of(worker);
             drop(metrics.queue_wait.get_or_create(&of));
             drop(metrics.crashes.get_or_create(&of));
+            drop(metrics.survivors.get_or_create(&of));
             drop(metrics.lives.get_or_create(&of));
             drop(metrics.disconnect_to_dead.get_or_create(&of));
             for path in ["warm", "cold"] {
@@ -142,6 +145,11 @@ impl Metrics {
             seconds(),
             self.disconnect_to_dead.clone(),
         );
+        registry.register(
+            "kill_survivors",
+            "Processes that were seen alive after their tree was killed and reaped; anything but 0 is a defect",
+            self.survivors.clone(),
+        );
     }
 
     /// The metrics told so far.
@@ -177,6 +185,11 @@ impl Metrics {
 
     pub fn crashed(&self, worker: &str) {
         self.crashes.get_or_create(&of(worker)).inc();
+    }
+
+    pub fn survived(&self, worker: &str, survivors: usize) {
+        let survivors = u64::try_from(survivors).unwrap_or(u64::MAX);
+        self.survivors.get_or_create(&of(worker)).inc_by(survivors);
     }
 
     /// The tree of a worker whose client had disconnected is gone.

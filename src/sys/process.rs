@@ -5,6 +5,12 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 /// The processes below one root, itself included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +39,29 @@ impl Census {
             pids: pids.into_iter().take(Self::LISTED).collect(),
         }
     }
+}
+
+/// How many of these processes, which a kill at `since` was meant for, are alive still. A later process that was given
+/// the number of one of them is younger than that.
+pub fn survivors(pids: &[i32], since: Instant) -> usize {
+    let alive = |pid: &&i32| {
+        // Nearly always there is no such process, and this is all that it costs.
+        if kill(Pid::from_raw(**pid), None) == Err(Errno::ESRCH) {
+            return false;
+        }
+        let stat = procfs::process::Process::new(**pid).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X') && is_older(stat.starttime, since))
+    };
+    pids.iter().filter(alive).count()
+}
+
+/// Whether a process that was started at `ticks` after boot is older than `since`, by more than a tick's width.
+fn is_older(ticks: u64, since: Instant) -> bool {
+    let Ok(now) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
+        return false;
+    };
+    let started = Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
+    Duration::from(now).saturating_sub(started) > since.elapsed() + Duration::from_millis(20)
 }
 
 /// Most processes that are looked at, so that a fork bomb cannot hold the caller up.
@@ -150,4 +179,32 @@ pub fn owns_socket(root: i32, inode: u32) -> Ownership {
 /// How many threads this process has.
 pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_alive_before_the_kill_and_still_is_has_survived_it() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let born = Instant::now();
+        // Its age has to differ by more than the kernel's ticks.
+        while born.elapsed() < Duration::from_millis(60) {
+            std::thread::yield_now();
+        }
+        let decided = Instant::now();
+        assert_eq!(survivors(&[pid], decided), 1);
+        // As if the number had been given to a process that came after the kill.
+        assert_eq!(survivors(&[pid], born), 0);
+        child.kill().unwrap();
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(Pid::from_raw(pid)), flags).unwrap();
+        assert_eq!(survivors(&[pid], decided), 0, "a zombie is dead");
+        child.wait().unwrap();
+        assert_eq!(survivors(&[pid], decided), 0);
+    }
 }

@@ -49,6 +49,9 @@ pub struct Death {
     pub memory: u64,
     /// From the decision to kill until the whole tree was reaped; zero if the worker ended by itself.
     pub took: Duration,
+    /// Of the listed processes, those that were seen alive after the tree was reaped. There is no way to this that
+    /// herd knows of: it is looked for, because a guarantee that is not looked at is a claim.
+    pub survivors: usize,
     pub exit: Exit,
 }
 

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::config::{Kind, SandboxNetwork, Upstream, Values};
 use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
 use crate::launcher::{Keeper, sandbox};
+use crate::sys::process::survivors;
 use crate::sys::{listener, timer};
 
 use super::logs::{Logs, Stream};
@@ -92,6 +93,12 @@ impl Life {
             None => Exit::KeeperLost,
         });
         let took = killed.as_ref().map(|killed| killed.took).unwrap_or_default();
+        let survivors = killed
+            .as_ref()
+            .map_or(0, |killed| survivors(&killed.census.pids, killed.decided));
+        if survivors > 0 {
+            tracing::error!(worker = %self.worker, survivors, "processes have survived the kill of their tree");
+        }
         let census = killed.map(|killed| killed.census).unwrap_or_default();
         self.shared.gone(self.worker);
         let death = Death {
@@ -99,6 +106,7 @@ impl Life {
             processes: census.processes,
             memory: census.memory,
             took,
+            survivors,
             exit,
         };
         self.tell(Event::Gone {

@@ -78,6 +78,7 @@ enum Terminate {
 #[derive(Debug)]
 pub(super) struct Kill {
     /// From the decision until the tree was reaped; zero as long as it is not.
+    pub(super) decided: Instant,
     pub(super) took: Duration,
     pub(super) census: Census,
 }
@@ -236,6 +237,7 @@ impl Slot {
         };
         let decided = self.doomed.or(killed.map(|killed| killed.decided))?;
         Some(Kill {
+            decided,
             took: self
                 .reaped
                 .map(|reaped| reaped.duration_since(decided))

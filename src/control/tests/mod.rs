@@ -57,6 +57,7 @@ impl Crew for Pretended {
             processes: 2,
             memory: 5_000_000,
             took: Duration::from_millis(2),
+            survivors: 0,
             exit: Exit::Signal(9),
         };
         self.events.try_send(Event::Gone { worker, death }).unwrap();

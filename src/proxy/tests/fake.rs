@@ -40,6 +40,7 @@ impl Stage {
                 processes: 1,
                 memory: 0,
                 took: Duration::ZERO,
+                survivors: 0,
                 exit,
             };
             for socket in sockets {
