@@ -5,6 +5,8 @@
 //! Here are counters and histograms, told of events by the driver. Gauges (how many sessions there are now) are read
 //! from their owners when somebody asks.
 
+mod traffic;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,6 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use traffic::{Threads, Traffic, Tunnel};
 
 /// Upper bounds of histograms, seconds.
 const WAITS: &[f64] = &[
@@ -67,6 +71,7 @@ pub struct Metrics {
     lives: Histograms<OfWorker>,
     disconnect_to_dead: Histograms<OfWorker>,
     survivors: Family<OfWorker, Counter>,
+    threads: Threads,
 }
 
 impl Metrics {
@@ -84,6 +89,7 @@ impl Metrics {
             lives: histograms(LIVES),
             disconnect_to_dead: histograms(DEATHS),
             survivors: Family::default(),
+            threads: Threads::default(),
         };
         metrics.register();
         for worker in kinds {
@@ -150,11 +156,17 @@ impl Metrics {
             "Processes that were seen alive after their tree was killed and reaped; anything but 0 is a defect",
             self.survivors.clone(),
         );
+        registry.register_collector(Box::new(self.threads.clone()));
     }
 
     /// The metrics told so far.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What the data plane's threads count.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// A new session has its worker.
