@@ -137,8 +137,8 @@ def main():
 def report(arguments, ledger, samples, rows, baseline, cycles, started):
     after = started + arguments.minutes * 60 / 5
     loaded = [s for s in samples if s["at"] > after] or samples
-    flat = lambda of: census.flatness(of, arguments.minutes) if of else {}
-    verdicts = {"under load": flat(loaded), "at quiet points": flat(rows)}
+    flat = lambda of, counts: census.flatness(of, arguments.minutes, counts) if of else {}
+    verdicts = {"under load": flat(loaded, False), "at quiet points": flat(rows, True)}
     for when, numbers in verdicts.items():
         for name, verdict in numbers.items():
             if not verdict["flat"]:
