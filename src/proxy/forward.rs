@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::body::{Body, ClientBody, Delimited, Fate, Permission, Served, Upload, WorkerBody};
+use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
 use super::fields::{self, Trust};
 use super::gate::Line;
@@ -31,7 +31,7 @@ use super::identity;
 use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
-use super::upstream::{Bound, Http1, WorkerIo};
+use super::upstream::{Bound, WorkerIo};
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
@@ -424,12 +424,7 @@ impl Exchange<'_> {
                 sending.await
             };
             match result {
-                Ok((response, connection)) => {
-                    let connection = connection.map(|connection| (connection, Rc::clone(&bound)));
-                    Ok(self
-                        .answer(response, connection, &bound, hold, served, is_head)
-                        .await)
-                }
+                Ok(response) => Ok(self.answer(response, &bound, hold, served, is_head).await),
                 Err(lost) => Err(Failure {
                     problem: Box::pin(lost.problem(&bound, &upload)).await,
                     served,
@@ -448,51 +443,34 @@ impl Exchange<'_> {
             head.headers.remove(EXPECT);
             return Request::from_parts(head, body);
         }
-        let permission = Permission::default();
         if bound.session.kind.protocol == Protocol::Http1 {
-            body = body.on_permission(permission.clone());
+            body = body.on_permission();
         } else {
             head.headers.remove(EXPECT);
         }
-        let mut request = Request::from_parts(head, body);
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                permission.grant();
-            }
-        });
-        request
+        Request::from_parts(head, body)
     }
 
     fn answer<'a>(
         &'a self,
-        response: Response<Incoming>,
-        connection: Option<(Http1, Rc<Bound>)>,
-        bound: &Bound,
+        response: Response<Answer>,
+        bound: &'a Rc<Bound>,
         hold: Hold,
         served: Served,
         is_head: bool,
     ) -> impl Future<Output = Response<Body>> + 'a {
-        let (mut parts, incoming) = response.into_parts();
-        let lengthless = connection.is_some()
-            && !is_head
-            && !parts.headers.contains_key(CONTENT_LENGTH)
-            && !parts.headers.contains_key(TRANSFER_ENCODING)
-            && !http_body::Body::is_end_stream(&incoming);
-        let delimited = if lengthless {
-            Delimited::ByClose
-        } else {
-            Delimited::ByMessage
-        };
+        let (mut parts, coming) = response.into_parts();
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
         fields::strip(&mut parts.headers);
         self.label.put(&mut parts.headers);
         parts.version = Version::HTTP_11;
-        let answer = match self.debugger_rewrite(bound, &parts, &incoming, is_head) {
-            Some(own) => Err(Box::pin(
-                self.rewrite(parts, incoming, connection, hold, served, own),
-            )),
+        let answer = match self.debugger_rewrite(bound, &parts, &coming, is_head) {
+            Some(own) => {
+                let body = WorkerBody::new(coming, Rc::clone(bound), hold, Served::default());
+                Err(Box::pin(self.rewrite(parts, body, served, own)))
+            }
             None => {
-                let body = WorkerBody::new(incoming, connection, delimited, hold, served);
+                let body = WorkerBody::new(coming, Rc::clone(bound), hold, served);
                 Ok(Response::from_parts(parts, Body::Worker(body)))
             }
         };
@@ -509,11 +487,12 @@ impl Exchange<'_> {
         &self,
         bound: &Bound,
         parts: &http::response::Parts,
-        incoming: &Incoming,
+        coming: &Answer,
         is_head: bool,
     ) -> Option<String> {
         let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
-        let small = http_body::Body::size_hint(incoming)
+        let small = coming
+            .size_hint()
             .upper()
             .is_some_and(|n| n <= MAX_REWRITE as u64);
         (bound.session.kind.host_header == HostHeader::Worker
@@ -527,19 +506,10 @@ impl Exchange<'_> {
     async fn rewrite(
         &self,
         mut parts: http::response::Parts,
-        incoming: Incoming,
-        connection: Option<(Http1, Rc<Bound>)>,
-        hold: Hold,
+        mut body: WorkerBody,
         served: Served,
         own: String,
     ) -> Response<Body> {
-        let mut body = WorkerBody::new(
-            incoming,
-            connection,
-            Delimited::ByMessage,
-            hold,
-            Served::default(),
-        );
         let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
             let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
             return problem

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Kind, SandboxNetwork, Upstream, Values};
@@ -28,7 +28,7 @@ use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
 use crate::launcher::{Keeper, sandbox};
 use crate::sys::listener;
 
-use super::logs::{Logs, Stream};
+use super::logs::Logs;
 use super::readiness::{self, Target, Verdict};
 use super::report::ReportReader;
 use super::sandbox::{Place, pipe};
@@ -293,7 +293,7 @@ impl Life {
             keeper,
             reaped,
             report,
-            pumps: self.pumps([out, err]),
+            pump: self.pump([out, err]),
             place: None,
         })
     }
@@ -318,7 +318,7 @@ impl Life {
             keeper: created.keeper,
             reaped: created.reaped,
             report: created.report,
-            pumps: self.pumps(created.outputs),
+            pump: self.pump(created.outputs),
             place: Some(created.place),
         };
         let ready = match tokio::time::timeout_at(until, running.report.created()).await {
@@ -344,11 +344,11 @@ impl Life {
         }
     }
 
-    fn pumps(&self, [out, err]: [OwnedFd; 2]) -> JoinSet<()> {
-        let mut pumps = JoinSet::new();
-        pumps.spawn_local(output::pump(out, Stream::Stdout, Arc::clone(&self.logs)));
-        pumps.spawn_local(output::pump(err, Stream::Stderr, Arc::clone(&self.logs)));
-        pumps
+    fn pump(&self, outputs: [OwnedFd; 2]) -> Pump {
+        Pump(tokio::task::spawn_local(output::pump(
+            outputs,
+            Arc::clone(&self.logs),
+        )))
     }
 
     async fn resource(&self, message: String) {
@@ -382,9 +382,18 @@ struct Running {
     keeper: Arc<Keeper>,
     reaped: oneshot::Receiver<()>,
     report: ReportReader,
-    pumps: JoinSet<()>,
+    pump: Pump,
     /// A sandbox's ids; free again after the reaping.
     place: Option<Place>,
+}
+
+/// The task that reads a worker's output; ends with its owner.
+struct Pump(JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why there is no program.
@@ -407,7 +416,7 @@ impl Running {
         self.place = None;
         let _ = tokio::time::timeout(DRAIN_LIMIT, async {
             self.report.read_out().await;
-            while self.pumps.join_next().await.is_some() {}
+            let _ = (&mut self.pump.0).await;
         })
         .await;
         self.report.exit()

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use super::{Exchange, Failure, Upgrade};
 use crate::core::HolderKind;
 use crate::driver::Hold;
-use crate::proxy::body::{Body, ClientBody, Served, Upload};
+use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload};
 use crate::proxy::code::{Code, Problem};
 use crate::proxy::send::{Shaken, shake_hands};
 use crate::proxy::thread::{Claim, ended};
@@ -39,7 +39,7 @@ impl Exchange<'_> {
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .answer(response.map(Answer::Hyper), &claim.bound, claim.hold, served, false)
                 .await);
         }
         let hold = match stream_hold(&claim).await {
@@ -76,7 +76,7 @@ impl Exchange<'_> {
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .answer(response.map(Answer::Hyper), &claim.bound, claim.hold, served, false)
                 .await);
         }
         if !websocket_over_h2::accepted(response.headers(), &key) {
