@@ -176,7 +176,10 @@ impl HttpBody for ClientBody {
     /// The client's connection broke, or its body was malformed.
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if let Some(patience) = &mut self.expects {
             ready!(patience.as_mut().poll(cx));
             self.expects = None;
@@ -304,13 +307,12 @@ impl fmt::Debug for WorkerBody {
 
 impl WorkerBody {
     pub(crate) fn new(inner: Answer, bound: Rc<Bound>, hold: Hold, served: Served) -> Self {
-        let ended: Option<Ending> =
-            (bound.session.kind.reuse == crate::config::Reuse::AfterSession && !inner.is_end_stream()).then(
-                || {
-                    let session = Arc::clone(&bound.session);
-                    Box::pin(async move { Some(session.wait_end().await) }) as Ending
-                },
-            );
+        let ended: Option<Ending> = (bound.session.kind.reuse == crate::config::Reuse::AfterSession
+            && !inner.is_end_stream())
+        .then(|| {
+            let session = Arc::clone(&bound.session);
+            Box::pin(async move { Some(session.wait_end().await) }) as Ending
+        });
         let mut body = Self {
             inner: Some(inner),
             bound,

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::body::{Answer, ClientBody, Fate, Upload};
 use super::code::{Code, Problem};
-use super::thread::ended;
 use super::http1::{Broken, Exchange, Http1};
+use super::thread::ended;
 use super::upstream::{Bound, WorkerIo};
 use crate::config::Protocol;
 

@@ -146,7 +146,7 @@ impl Bound {
         let now = Instant::now();
         // The latest is the likeliest to be open still.
         while let Some(mut conn) = idle.pop() {
-            if conn.until > now && conn.connection.is_idle() {
+            if conn.until > now && conn.connection.is_quiet() {
                 return Some(conn.connection);
             }
         }
@@ -191,16 +191,18 @@ impl Bound {
     }
 
     /// Takes a connection whose answer is complete.
-    pub(crate) fn give_back(&self, mut connection: Http1) {
+    pub(crate) fn give_back(&self, connection: Http1) {
         if self.session.is_closed() {
             return;
         }
-        if connection.is_idle() {
+        if connection.is_over() {
+            // Whether the worker has closed it is seen before it is used, and by the sweep.
             self.idle.borrow_mut().push(Idle {
                 connection,
                 until: Instant::now() + self.keep.get(),
             });
         } else if connection.is_sending() {
+            let mut connection = connection;
             tokio::task::spawn_local(std::future::poll_fn(move |cx| connection.poll_rest(cx)));
         }
     }
@@ -208,7 +210,7 @@ impl Bound {
     /// Closes the connections that have idled too long or that the worker has closed.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        idle.retain_mut(|conn| conn.until > now && conn.connection.is_idle());
+        idle.retain_mut(|conn| conn.until > now && conn.connection.is_quiet());
         if idle.is_empty() {
             // A session that idles keeps nothing.
             idle.shrink_to_fit();

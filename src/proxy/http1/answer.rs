@@ -132,8 +132,8 @@ fn take_fields(
     headers.reserve(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field)?;
-        let value = HeaderValue::from_maybe_shared(input.slice_ref(field.value))
-            .map_err(|_| Malformed::Field)?;
+        let value =
+            HeaderValue::from_maybe_shared(input.slice_ref(field.value)).map_err(|_| Malformed::Field)?;
         match name {
             CONNECTION => {
                 seen.close |= names(&value, b"close");

@@ -218,17 +218,18 @@ impl Http1 {
         matches!(self.remaining, Remaining::ToEnd)
     }
 
-    /// Whether another exchange can begin: the last one is over, and the worker has neither closed the connection nor
-    /// said what nobody asked for. Makes the socket forget who waited for it.
-    pub(crate) fn is_idle(&mut self) -> bool {
+    /// The last exchange is over, and the worker is willing to have another.
+    pub(crate) fn is_over(&self) -> bool {
+        self.keep && self.outgoing.is_none() && self.remaining.is_over() && self.input.is_empty()
+    }
+
+    /// Of a connection that idles: the worker has neither closed it nor said what nobody asked for. Makes the socket
+    /// forget who waited for it.
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        self.keep
-            && self.outgoing.is_none()
-            && self.remaining.is_over()
-            && self.input.is_empty()
-            && Pin::new(&mut self.io)
-                .poll_read(&mut quiet(), &mut ReadBuf::new(&mut byte))
-                .is_pending()
+        Pin::new(&mut self.io)
+            .poll_read(&mut quiet(), &mut ReadBuf::new(&mut byte))
+            .is_pending()
     }
 
     /// The worker has answered before it had the whole request, and may want the rest.
