@@ -268,7 +268,6 @@ async fn http1(
                     return;
                 };
                 let Upgrade { talk, hold, .. } = upgrade;
-                thread.slimmed();
                 let tunnel = tunnel::run(stream, early.freeze(), worker, first, talk, hold);
                 let end = Box::pin(tunnel).await;
                 tracing::debug!(%peer, ?end, "tunnel closed");
@@ -281,7 +280,6 @@ async fn http1(
             Some(Served::Done(stream)) => return Box::pin(linger(stream)).await,
             None => return,
         };
-        thread.slimmed();
         if !first.is_empty() {
             continue;
         }

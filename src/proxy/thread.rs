@@ -14,11 +14,8 @@ use super::upstream::Bound;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
-use crate::sys::memory;
 
 const SWEEP: Duration = Duration::from_secs(1);
-/// Connections that gave their buffers back before it is worth while to look for whole pages among them.
-const MANY: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -26,8 +23,6 @@ pub(crate) struct Thread {
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
-    /// Connections that gave their buffers back, since the system got the memory.
-    slimmed: Cell<usize>,
 }
 
 /// A request's session.
@@ -47,7 +42,6 @@ impl Thread {
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
-            slimmed: Cell::new(0),
         })
     }
 
@@ -120,11 +114,6 @@ impl Thread {
         self.draining.get()
     }
 
-    /// A connection has given its buffers back.
-    pub(crate) fn slimmed(&self) {
-        self.slimmed.set(self.slimmed.get() + 1);
-    }
-
     pub(crate) fn drain(&self) {
         self.draining.set(true);
     }
@@ -152,10 +141,6 @@ impl Thread {
                 _ = sweep.tick() => {
                     let now = Instant::now();
                     self.sessions.borrow().values().for_each(|bound| bound.sweep(now));
-                    if self.slimmed.get() >= MANY {
-                        self.slimmed.set(0);
-                        memory::give_back();
-                    }
                 }
             }
         }

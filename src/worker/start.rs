@@ -62,6 +62,17 @@ enum Try {
     Over(Option<Exit>),
 }
 
+/// What a starting worker has come to.
+enum Probed {
+    /// Its main process has ended.
+    Ended,
+    Verdict(Verdict),
+    /// What the latest probe saw.
+    Late {
+        last: String,
+    },
+}
+
 impl Life {
     pub(super) async fn run(self) {
         let made = match self.kind.sandbox.on() {
@@ -73,7 +84,7 @@ impl Life {
             Ok(None) => self.tries(Path::new(sandbox::HOME)).await,
             Ok(Some(dir)) => {
                 let exit = self.tries(&dir).await;
-                remove(dir).await;
+                Box::pin(remove(dir)).await;
                 exit
             }
             Err(e) => {
@@ -178,10 +189,13 @@ impl Life {
         };
         let limit = self.kind.start_timeout;
         let until = Instant::now() + limit;
+        // What only a start needs is boxed, here and below: a worker may serve for days, and its task is as large as its
+        // largest moment.
         let started = match sandboxed {
-            true => self.spawn_sandboxed(&values, until).await,
-            false => self.spawn(&values).await.map_err(NotStarted::AtAll),
+            true => Box::pin(self.spawn_sandboxed(&values, until)).await,
+            false => Box::pin(self.spawn(&values)).await.map_err(NotStarted::AtAll),
         };
+        drop(values);
         let mut running = match started {
             Ok(running) => running,
             Err(NotStarted::AtAll(message)) => {
@@ -199,18 +213,17 @@ impl Life {
             }
         };
 
-        let last = RefCell::new("none yet".to_owned());
         let keeper = Arc::clone(&running.keeper);
-        let verdict = tokio::select! {
-            biased;
-            () = running.report.ended() => None,
-            verdict = readiness::verdict(&self.kind, &target, &keeper, &last) => Some(verdict),
-            () = tokio::time::sleep_until(until) => {
-                let last = last.borrow().clone();
-                self.fail(StartFailureKind::Timeout { after: limit, last }).await;
+        let verdict = match Box::pin(self.probe(&mut running, &target, until)).await {
+            Probed::Ended => None,
+            Probed::Verdict(verdict) => Some(verdict),
+            Probed::Late { last } => {
+                let late = StartFailureKind::Timeout { after: limit, last };
+                Box::pin(self.fail(late)).await;
                 return Try::Over(running.end(&self.shared).await);
             }
         };
+        drop(target);
         match verdict {
             Some(Verdict::Ready(endpoint)) => {
                 self.tell(Event::Ready {
@@ -225,7 +238,7 @@ impl Life {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
                 let exit = running.end(&self.shared).await;
-                self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
+                Box::pin(self.lost_its_port(port.unwrap_or_default(), attempt, exit)).await
             }
             Some(Verdict::Short(e)) => {
                 if let Err(e) = keeper.kill() {
@@ -236,7 +249,19 @@ impl Life {
                     .await;
                 Try::Over(exit)
             }
-            None => self.ended_early(running, port, attempt).await,
+            None => Box::pin(self.ended_early(running, port, attempt)).await,
+        }
+    }
+
+    /// Waits until the worker is ready, or never will be.
+    async fn probe(&self, running: &mut Running, target: &Target, until: Instant) -> Probed {
+        let last = RefCell::new("none yet".to_owned());
+        let keeper = Arc::clone(&running.keeper);
+        tokio::select! {
+            biased;
+            () = running.report.ended() => Probed::Ended,
+            verdict = readiness::verdict(&self.kind, target, &keeper, &last) => Probed::Verdict(verdict),
+            () = tokio::time::sleep_until(until) => Probed::Late { last: last.borrow().clone() },
         }
     }
 
@@ -352,7 +377,7 @@ impl Life {
     }
 
     async fn resource(&self, message: String) {
-        self.fail(StartFailureKind::Resource { message }).await;
+        Box::pin(self.fail(StartFailureKind::Resource { message })).await;
     }
 
     /// Nothing is told of a worker that the driver has already decided to kill: that is no failure.
@@ -414,11 +439,11 @@ impl Running {
         let _ = (&mut self.reaped).await;
         shared.reaped(self.worker);
         self.place = None;
-        let _ = tokio::time::timeout(DRAIN_LIMIT, async {
+        let rest = async {
             self.report.read_out().await;
             let _ = (&mut self.pump.0).await;
-        })
-        .await;
+        };
+        let _ = Box::pin(tokio::time::timeout(DRAIN_LIMIT, rest)).await;
         self.report.exit()
     }
 }

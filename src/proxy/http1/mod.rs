@@ -8,7 +8,7 @@
 //! Not hyper's: a proxy needs neither its queue in front of the connection nor its channel behind, and while it
 //! idles, a connection is nothing but its socket. Whoever has the exchange drives it, in its own task.
 
-mod answer;
+pub(super) mod answer;
 mod outgoing;
 
 use std::cell::RefCell;
