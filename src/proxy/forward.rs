@@ -37,6 +37,7 @@ use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
 
+static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
@@ -380,9 +381,8 @@ impl Label {
     }
 
     fn put(&self, thread: &Thread, bound: &Bound, headers: &mut HeaderMap) {
-        if let Some(name) = thread.config.session.headers.first() {
-            headers.insert(name, bound.id.clone());
-        }
+        let name = thread.config.session.headers.first();
+        headers.insert(name.unwrap_or(&X_SESSION_ID), bound.id.clone());
         headers.insert(
             &X_HERD_SESSION_STATE,
             HeaderValue::from_static(match self.origin {

@@ -38,6 +38,8 @@ impl Lost {
             return ended(&reason);
         }
         match self {
+            // It was not what its head had announced.
+            Self::Exchange(Broken::Request(_)) => Problem::new(Code::BadRequest, BROKEN_BODY),
             Self::Connect(e) => Problem::new(
                 Code::WorkerConnectionLost,
                 format!("the worker cannot be reached: {e}"),
@@ -72,7 +74,7 @@ pub(crate) fn send(
 ) -> impl Future<Output = Result<Response<Answer>, Lost>> + use<> {
     let begun = match bound.session.kind.protocol {
         Protocol::Http1 => begin(bound, request).map_err(|request| {
-            let afresh = send_afresh(Rc::clone(bound), request);
+            let afresh = send_afresh(Rc::clone(bound), *request);
             Box::pin(afresh) as Sending
         }),
         Protocol::H2 => Err(Box::pin(send_http2(Rc::clone(bound), request)) as Sending),
@@ -89,14 +91,14 @@ type Sending = Pin<Box<dyn Future<Output = Result<Response<Answer>, Lost>>>>;
 
 /// Over a connection that idles, if there is one that takes the request. One that has just been closed takes not a
 /// byte of it.
-fn begin(bound: &Bound, mut request: Request<ClientBody>) -> Result<Exchange, Request<ClientBody>> {
+fn begin(bound: &Bound, mut request: Request<ClientBody>) -> Result<Exchange, Box<Request<ClientBody>>> {
     while let Some(connection) = bound.pooled() {
         match connection.begin(request) {
             Ok(exchange) => return Ok(exchange),
-            Err(unsent) => request = unsent.request,
+            Err(unsent) => request = *unsent.request,
         }
     }
-    Err(request)
+    Err(Box::new(request))
 }
 
 async fn answered(exchange: Exchange) -> Result<Response<Answer>, Lost> {

@@ -61,7 +61,7 @@ pub(crate) enum Broken {
 /// A request of which not one byte could be written.
 #[derive(Debug)]
 pub(crate) struct Unsent {
-    pub(crate) request: Request<ClientBody>,
+    pub(crate) request: Box<Request<ClientBody>>,
     pub(crate) error: io::Error,
 }
 
@@ -114,7 +114,7 @@ impl Http1 {
         let (framing, rest) = match written {
             Ok(written) => written,
             Err(error) => {
-                let request = Request::from_parts(parts, body);
+                let request = Box::new(Request::from_parts(parts, body));
                 return Err(Unsent { request, error });
             }
         };
