@@ -37,6 +37,10 @@ use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Sandboxing};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+/// As in herd itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Round trips of the shorter of two runs.
 const TRIPS: u32 = 1000;
 /// Of so many runs the one with the fewest instructions counts: what comes on top depends on the time they took.

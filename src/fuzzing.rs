@@ -7,7 +7,7 @@ pub use crate::bundle::fuzz::{archive, compressed, document, layer, packages, pr
 pub use crate::config::fuzz::config;
 pub use crate::control::fuzz::control;
 pub use crate::launcher::fuzz::wire;
-pub use crate::proxy::fuzz::{gate, http1, session, websocket};
+pub use crate::proxy::fuzz::{answer, gate, http1, session, websocket};
 pub use crate::sandbox::seccomp::fuzz::seccomp;
 pub use crate::worker::fuzz::report;
 
@@ -21,6 +21,7 @@ mod replay {
 
     /// Every target by its name in `tests/fuzz`.
     const TARGETS: &[Target] = &[
+        ("answer", super::answer),
         ("archive", super::archive),
         ("compressed", super::compressed),
         ("config", super::config),

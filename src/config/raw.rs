@@ -57,7 +57,7 @@ pub(super) struct Network {
     pub(super) max_connections: Option<Count>,
     /// Largest request head in bytes, 8K to 1M. Default: 64K.
     pub(super) max_header_size: Option<Size>,
-    /// Most header fields of a request, 1 to 1000. Default: 128.
+    /// Most header fields of a request, 1 to 1000. Default: 100.
     pub(super) max_headers: Option<Count>,
     /// Peers whose `X-Forwarded-*` headers are kept and appended to; those of others are overwritten.
     /// Default: none.

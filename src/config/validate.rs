@@ -175,7 +175,7 @@ impl Judge<'_> {
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
         let connections = raw.max_connections.map_or(10_000, |count| count.0);
         let head = raw.max_header_size.map_or(64 << 10, |size| size.0);
-        let fields = raw.max_headers.map_or(128, |count| count.0);
+        let fields = raw.max_headers.map_or(100, |count| count.0);
         let path = |key| ["network", key];
         Network {
             data_bind: raw.data_bind.map_or(local, |address| address.0),
@@ -195,7 +195,7 @@ impl Judge<'_> {
                 1 << 20,
                 "8K to 1M, e.g. 64K",
             ),
-            max_headers: self.bounded(&path("max_headers"), fields, 1, 1000, "1 to 1000, e.g. 128"),
+            max_headers: self.bounded(&path("max_headers"), fields, 1, 1000, "1 to 1000, e.g. 100"),
             trusted_proxies: raw
                 .trusted_proxies
                 .unwrap_or_default()

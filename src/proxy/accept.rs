@@ -37,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PARK_AFTER: Duration = Duration::from_secs(1);
 /// Enough for most requests' first bytes; more comes with the next read.
 const FIRST_READ: usize = 2048;
+/// So many header fields hyper takes without being told, and has room for without asking for memory.
+const HYPER_FIELDS: usize = 100;
 /// How long input is still read after a refusal, so that a reset does not overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 /// When herd ends, a connection that has said nothing yet has this long from its accept to do so.
@@ -286,7 +288,6 @@ async fn http1(
                     return;
                 };
                 let Upgrade { talk, hold, .. } = upgrade;
-                thread.slimmed();
                 let tunnel = tunnel::run(stream, early.freeze(), worker, first, talk, hold);
                 let end = Box::pin(tunnel).await;
                 tracing::debug!(%peer, ?end, "tunnel closed");
@@ -299,7 +300,6 @@ async fn http1(
             Some(Served::Done(stream)) => return Box::pin(linger(stream)).await,
             None => return,
         };
-        thread.slimmed();
         if !first.is_empty() {
             continue;
         }
@@ -346,10 +346,12 @@ async fn serve(
     let service = service_fn(|request| forward::serve(Rc::clone(thread), Rc::clone(client), request));
     let mut builder = http1::Builder::new();
     // The gate has judged size and number already; hyper's own limits must not be tighter.
-    builder
-        .header_read_timeout(None)
-        .max_headers(network.max_headers)
-        .half_close(false);
+    builder.header_read_timeout(None);
+    if network.max_headers > HYPER_FIELDS {
+        builder.max_headers(network.max_headers);
+    }
+    // hyper is not to read while it serves, only to notice that the client leaves: the watch does.
+    builder.half_close(true);
     let mut connection = builder.serve_connection(gate, service);
     let mut closing = thread.is_draining();
     if closing {

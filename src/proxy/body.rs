@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +17,10 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::gate::Line;
-use super::upstream::{Bound, Http1, quiet};
+use super::http1::{Broken, Http1};
+use super::upstream::Bound;
 use crate::core::EndReason;
-use crate::driver::{Hold, Session};
+use crate::driver::Hold;
 
 /// How long a client that expects `100 Continue` is kept waiting for the worker's word. Workers that do
 /// not know the expectation just read (RFC 9110 section 10.1.1).
@@ -32,17 +33,16 @@ const CRASH_NEWS: Duration = Duration::from_millis(100);
 /// Why a body was cut short.
 #[derive(Debug)]
 pub(crate) enum Cut {
-    /// The client's connection broke, or its body was malformed.
-    Client(hyper::Error),
-    Worker(hyper::Error),
+    Worker(Broken),
+    /// As hyper tells it.
+    Hyper(hyper::Error),
     SessionEnded(EndReason),
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Client(_) => f.write_str("the client's body was cut short"),
-            Self::Worker(_) => f.write_str("the worker's body was cut short"),
+            Self::Worker(_) | Self::Hyper(_) => f.write_str("the worker's body was cut short"),
             Self::SessionEnded(reason) => write!(f, "the session ended: {reason}"),
         }
     }
@@ -51,33 +51,10 @@ impl fmt::Display for Cut {
 impl StdError for Cut {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Client(e) | Self::Worker(e) => Some(e),
+            Self::Hyper(e) => Some(e),
+            Self::Worker(e) => Some(e),
             Self::SessionEnded(_) => None,
         }
-    }
-}
-
-/// Opens when the worker has said `100 Continue`. Shared by the request's body and the callback that
-/// hyper runs for an informational answer, which has to be `Send`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Permission(Arc<std::sync::Mutex<(bool, Option<Waker>)>>);
-
-impl Permission {
-    pub(crate) fn grant(&self) {
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.0 = true;
-        if let Some(waker) = state.1.take() {
-            waker.wake();
-        }
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.0 {
-            return Poll::Ready(());
-        }
-        state.1 = Some(cx.waker().clone());
-        Poll::Pending
     }
 }
 
@@ -133,7 +110,8 @@ pub(crate) struct ClientBody {
     /// Of the whole body: what it is framed by.
     hint: SizeHint,
     upload: Option<Rc<Upload>>,
-    expects: Option<(Permission, Pin<Box<Sleep>>)>,
+    /// Until then it is not read, unless the worker asks for it before.
+    expects: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientBody {
@@ -181,22 +159,29 @@ impl ClientBody {
         std::future::pending::<()>().await;
     }
 
-    /// Not read before the worker asks for it.
-    pub(crate) fn on_permission(mut self, permission: Permission) -> Self {
-        self.expects = Some((permission, Box::pin(tokio::time::sleep(CONTINUE_WAIT))));
+    /// Not read before the worker asks for it, or has had the time to.
+    pub(crate) fn on_permission(mut self) -> Self {
+        self.expects = Some(Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
         self
+    }
+
+    /// The worker has asked for it.
+    pub(crate) fn permit(&mut self) {
+        self.expects = None;
     }
 }
 
 impl HttpBody for ClientBody {
     type Data = Bytes;
-    type Error = Cut;
+    /// The client's connection broke, or its body was malformed.
+    type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some((permission, patience)) = &mut self.expects {
-            if permission.poll(cx).is_pending() {
-                ready!(patience.as_mut().poll(cx));
-            }
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(patience) = &mut self.expects {
+            ready!(patience.as_mut().poll(cx));
             self.expects = None;
         }
         if let Some(frame) = self.early.pop_front() {
@@ -210,7 +195,7 @@ impl HttpBody for ClientBody {
                 if let Some(upload) = &self.upload {
                     upload.failed(&e);
                 }
-                Poll::Ready(Some(Err(Cut::Client(e))))
+                Poll::Ready(Some(Err(e)))
             }
             Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
             None => Poll::Ready(None),
@@ -253,23 +238,56 @@ impl Drop for Served {
     }
 }
 
-/// How an answer's end can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delimited {
-    ByMessage,
-    /// By the worker's closing the connection, which a crash does too.
-    ByClose,
+/// An answer's body as it comes from the worker.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The connection that it comes over.
+    Http1(Http1),
+    Hyper(Incoming),
+}
+
+impl Answer {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self {
+            Self::Http1(connection) => connection
+                .poll_frame(cx)
+                .map(|some| some.map(|frame| frame.map_err(Cut::Worker))),
+            Self::Hyper(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|some| some.map(|frame| frame.map_err(Cut::Hyper))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_end_stream(),
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection) => connection.size_hint(),
+            Self::Hyper(incoming) => incoming.size_hint(),
+        }
+    }
+
+    /// Its end is the worker's closing the connection, which a crash is, too.
+    fn ends_with_connection(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.ends_with_connection(),
+            Self::Hyper(_) => false,
+        }
+    }
 }
 
 type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
 
 /// An answer on its way to the client.
 pub(crate) struct WorkerBody {
-    inner: Incoming,
-    /// Drives the body, and goes back to the pool at the end.
-    connection: Option<(Http1, Rc<Bound>)>,
-    session: Arc<Session>,
-    delimited: Delimited,
+    /// `None` once nothing more of it is wanted.
+    inner: Option<Answer>,
+    bound: Rc<Bound>,
     /// Why it ends here, when what came before has been sent on.
     cut: Option<Cut>,
     /// Resolves when the session ends, for workers that outlive it.
@@ -282,58 +300,41 @@ pub(crate) struct WorkerBody {
 impl fmt::Debug for WorkerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerBody")
-            .field("session", &self.session.name)
+            .field("session", &self.bound.session.name)
             .finish_non_exhaustive()
     }
 }
 
 impl WorkerBody {
-    pub(crate) fn new(
-        inner: Incoming,
-        connection: Option<(Http1, Rc<Bound>)>,
-        delimited: Delimited,
-        hold: Hold,
-        served: Served,
-    ) -> Self {
-        let session = Arc::clone(hold.session());
-        let ended: Option<Ending> =
-            (session.kind.reuse == crate::config::Reuse::AfterSession && !inner.is_end_stream()).then(|| {
-                let session = Arc::clone(&session);
-                Box::pin(async move { Some(session.wait_end().await) }) as Ending
-            });
+    pub(crate) fn new(inner: Answer, bound: Rc<Bound>, hold: Hold, served: Served) -> Self {
+        let ended: Option<Ending> = (bound.session.kind.reuse == crate::config::Reuse::AfterSession
+            && !inner.is_end_stream())
+        .then(|| {
+            let session = Arc::clone(&bound.session);
+            Box::pin(async move { Some(session.wait_end().await) }) as Ending
+        });
         let mut body = Self {
-            inner,
-            connection,
-            session,
-            delimited,
+            inner: Some(inner),
+            bound,
             cut: None,
             ended,
             news: None,
             hold: Some(hold),
             served,
         };
-        if body.inner.is_end_stream() {
-            body.complete();
-        }
+        body.complete_if_over();
         body
     }
 
-    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some((connection, _)) = &mut self.connection else {
-            return Pin::new(&mut self.inner).poll_frame(cx);
-        };
-        let ready = Pin::new(&mut self.inner).poll_frame(&mut quiet());
-        if ready.is_ready() {
-            return ready;
+    fn complete_if_over(&mut self) {
+        if self.inner.as_ref().is_some_and(Answer::is_end_stream) {
+            self.complete();
         }
-        // Its end is the body's too.
-        let _ = connection.poll(cx);
-        Pin::new(&mut self.inner).poll_frame(&mut quiet())
     }
 
     fn complete(&mut self) {
-        if let Some((connection, bound)) = self.connection.take() {
-            bound.give_back(connection);
+        if let Some(Answer::Http1(connection)) = self.inner.take() {
+            self.bound.give_back(connection);
         }
         self.served.now();
         self.hold = None;
@@ -352,32 +353,34 @@ impl HttpBody for WorkerBody {
             && let Poll::Ready(Some(reason)) = ended.as_mut().poll(cx)
         {
             self.ended = None;
-            self.connection = None;
+            self.inner = None;
             return Poll::Ready(Some(Err(Cut::SessionEnded(reason))));
         }
-        if self.news.is_none() {
-            match ready!(self.poll_inner(cx)) {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        if this.news.is_none() {
+            match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    if self.inner.is_end_stream() && self.delimited == Delimited::ByMessage {
-                        self.complete();
-                    }
+                    self.complete_if_over();
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Some(Err(e)) => {
-                    self.connection = None;
+                Some(Err(cut)) => {
+                    self.inner = None;
                     // hyper drops what it has not sent yet at an error: the head, too, if all came at once. It sends
                     // before it asks again.
-                    self.cut = Some(Cut::Worker(e));
+                    self.cut = Some(cut);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                None if self.delimited == Delimited::ByMessage => {
-                    self.complete();
-                    return Poll::Ready(None);
+                None if inner.ends_with_connection() => {
+                    let session = Arc::clone(&self.bound.session);
+                    self.news = Some(Box::pin(async move { session.wait_end_for(CRASH_NEWS).await }));
                 }
                 None => {
-                    let session = Arc::clone(&self.session);
-                    self.news = Some(Box::pin(async move { session.wait_end_for(CRASH_NEWS).await }));
+                    self.complete();
+                    return Poll::Ready(None);
                 }
             }
         }
@@ -387,7 +390,7 @@ impl HttpBody for WorkerBody {
         match ready!(news.as_mut().poll(cx)) {
             Some(reason @ EndReason::Crashed(_)) => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
             _ => {
-                self.delimited = Delimited::ByMessage;
+                self.news = None;
                 self.complete();
                 Poll::Ready(None)
             }
@@ -395,11 +398,13 @@ impl HttpBody for WorkerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream() && self.delimited == Delimited::ByMessage
+        self.inner.is_none() && self.cut.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Answer::size_hint)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -18,6 +18,42 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 pub(crate) enum Trust {
     Untrusted,
     TrustedProxy,
+}
+
+/// Which fields a request has, of those that most have not: to look at each name once is cheaper than to ask the map.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Present {
+    /// It may name others, which do not pass then.
+    pub(crate) connection: bool,
+    pub(crate) cookie: bool,
+    pub(crate) expect: bool,
+    pub(crate) forwarded: bool,
+    pub(crate) host: bool,
+    /// One of herd's.
+    pub(crate) own: bool,
+    pub(crate) upgrade: bool,
+}
+
+impl Present {
+    pub(crate) fn among(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match *name {
+                CONNECTION => present.connection = true,
+                COOKIE => present.cookie = true,
+                EXPECT => present.expect = true,
+                FORWARDED => present.forwarded = true,
+                HOST => present.host = true,
+                UPGRADE => present.upgrade = true,
+                _ => present.own |= is_own(name),
+            }
+        }
+        present
+    }
+}
+
+fn is_own(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-herd-")
 }
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
@@ -40,7 +76,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         if *name == TE {
             trailers |= names(value, b"trailers");
         }
-        if concerns_one_connection(name) || name.as_str().starts_with("x-herd-") {
+        if concerns_one_connection(name) || is_own(name) {
             named.push(name.clone());
         }
     }
@@ -72,9 +108,10 @@ pub(crate) fn address(peer: IpAddr) -> HeaderValue {
     HeaderValue::try_from(peer.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Says who the client is. `peer` is its [`address`], `host` is what it asked for.
+/// Says who the client is. `present` is what the request came with, `peer` is its [`address`], `host` is what it asked for.
 pub(crate) fn forwarded(
     headers: &mut HeaderMap,
+    present: Present,
     peer: &HeaderValue,
     host: Option<&HeaderValue>,
     trust: Trust,
@@ -92,7 +129,7 @@ pub(crate) fn forwarded(
         _ => None,
     };
     headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.clone()));
-    if trust == Trust::Untrusted {
+    if trust == Trust::Untrusted && present.forwarded {
         headers.remove(FORWARDED);
     }
     if trust == Trust::Untrusted || !headers.contains_key(&X_FORWARDED_PROTO) {
@@ -175,7 +212,13 @@ mod tests {
         let host = HeaderValue::from_static("b");
         let peer = address([127, 0, 0, 1].into());
         let mut headers = map(&sent);
-        forwarded(&mut headers, &peer, Some(&host), Trust::Untrusted);
+        forwarded(
+            &mut headers,
+            Present::among(&map(&sent)),
+            &peer,
+            Some(&host),
+            Trust::Untrusted,
+        );
         let own = [
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-proto", "http"),
@@ -183,7 +226,13 @@ mod tests {
         ];
         assert_eq!(headers, map(&own));
         let mut headers = map(&sent);
-        forwarded(&mut headers, &peer, Some(&host), Trust::TrustedProxy);
+        forwarded(
+            &mut headers,
+            Present::among(&map(&sent)),
+            &peer,
+            Some(&host),
+            Trust::TrustedProxy,
+        );
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 127.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a");

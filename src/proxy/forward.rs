@@ -12,30 +12,32 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::body::{Body, ClientBody, Delimited, Fate, Permission, Served, Upload, WorkerBody};
+use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
-use super::fields::{self, Trust};
+use super::fields::{self, Present, Trust};
 use super::gate::Line;
 use super::identity;
 use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
-use super::upstream::{Bound, Http1, WorkerIo};
+use super::upstream::{Bound, WorkerIo};
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
 
+static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
@@ -123,11 +125,14 @@ impl Drop for Story {
 }
 
 /// Answers one request. Every outcome is an answer; dropping the future is the client's leaving.
-pub(crate) async fn serve(
+///
+/// Not an `async fn`: what need not wait is done in this call, so that what hyper keeps, and moves several times, of a
+/// request that is with its worker is small.
+pub(crate) fn serve(
     thread: Rc<Thread>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> impl Future<Output = Result<Response<Body>, Infallible>> {
     let served = Served::new(client.line.clone());
     let mut story = Story {
         session: String::new(),
@@ -139,32 +144,41 @@ pub(crate) async fn serve(
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let result = match Asked::read(&thread, request, &mut story) {
-        Ok(asked) => forward(&thread, &client, asked, &story.session, served).await,
-        Err(problem) => Err(Failure { problem, served }),
+    let begun = match Asked::read(&thread, request, &mut story) {
+        Ok(asked) => begin(&thread, &client, asked, &story.session, served),
+        Err(problem) => Begun::Refused(Failure { problem, served }),
     };
-    let mut response = match result {
-        Ok(response) => response,
-        Err(Failure { problem, served }) => {
-            story.code = Some(problem.code);
-            let mut headers = HeaderMap::new();
-            for value in accept.into_iter().chain(more) {
-                headers.append(ACCEPT, value);
+    async move {
+        // All of it: its end is the request's.
+        let mut story = story;
+        let result = match begun {
+            Begun::Sent(sent) => sent.await,
+            Begun::Waiting(waiting) => waiting.await,
+            Begun::Refused(failure) => Err(failure),
+        };
+        let mut response = match result {
+            Ok(response) => response,
+            Err(Failure { problem, served }) => {
+                story.code = Some(problem.code);
+                let mut headers = HeaderMap::new();
+                for value in accept.into_iter().chain(more) {
+                    headers.append(ACCEPT, value);
+                }
+                problem
+                    .into_response(&headers)
+                    .map(|bytes| Body::own(bytes, served))
             }
-            problem
-                .into_response(&headers)
-                .map(|bytes| Body::own(bytes, served))
+        };
+        if story.code.is_some()
+            && !story.session.is_empty()
+            && let Ok(id) = HeaderValue::from_str(&story.session)
+            && let Some(name) = thread.config.session.headers.first()
+        {
+            response.headers_mut().insert(name, id);
         }
-    };
-    if story.code.is_some()
-        && !story.session.is_empty()
-        && let Ok(id) = HeaderValue::from_str(&story.session)
-        && let Some(name) = thread.config.session.headers.first()
-    {
-        response.headers_mut().insert(name, id);
+        story.status = Some(response.status());
+        Ok(response)
     }
-    story.status = Some(response.status());
-    Ok(response)
 }
 
 struct Failure {
@@ -172,9 +186,21 @@ struct Failure {
     served: Served,
 }
 
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Failure>>>>;
+
+/// How far a request has come without waiting.
+enum Begun<S> {
+    /// It is with its worker, or at least on the way to it.
+    Sent(S),
+    /// Boxed, like everything that few requests need.
+    Waiting(Answering),
+    Refused(Failure),
+}
+
 /// A request whose session and manner are known.
 struct Asked {
     request: Request<ClientBody>,
+    fields: Present,
     kind: KindChoice,
     manner: (Wait, Remains),
     mode: Mode,
@@ -185,14 +211,19 @@ impl Asked {
     fn read(thread: &Thread, request: Request<Incoming>, story: &mut Story) -> Result<Self, Problem> {
         one_host(&request)?;
         let sources = &thread.config.session;
+        let fields = Present::among(request.headers());
         story.session = identity::session_id(sources, request.headers(), request.uri())?.into_owned();
-        let kind = identity::kind(&thread.config, request.headers(), request.uri())?;
-        let manner = identity::manner(request.headers());
-        let mode = Mode::of(&request)?;
+        let kind = identity::kind(&thread.config, fields, request.headers(), request.uri())?;
+        let manner = match fields.own {
+            true => identity::manner(request.headers()),
+            false => (Wait::Queue, Remains::Respect),
+        };
+        let mode = Mode::of(&request, fields)?;
         let upload = Rc::clone(&story.upload);
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
         Ok(Self {
             request,
+            fields,
             kind,
             manner,
             mode,
@@ -202,7 +233,7 @@ impl Asked {
 
     /// Waits for the session's worker, and meanwhile reads a small body.
     async fn claim(&mut self, thread: &Thread, id: &str) -> Result<Claim, Refused> {
-        let expects = expects_continue(&self.request);
+        let expects = self.fields.expect && expects_continue(&self.request);
         let claim = Box::pin(thread.claim(id, self.kind, self.manner));
         let broken = Box::pin(self.request.body_mut().read_ahead());
         tokio::select! {
@@ -213,52 +244,67 @@ impl Asked {
             }
         }
     }
-}
 
-/// Not an `async fn`, like [`Exchange::plain`] and [`send`]: those keep room for each argument twice, and hyper moves
-/// the whole of what all of them keep with every request.
-#[expect(clippy::manual_async_fn, reason = "see above")]
-fn forward<'a>(
-    thread: &'a Thread,
-    client: &'a Rc<Client>,
-    mut asked: Asked,
-    id: &'a str,
-    served: Served,
-) -> impl Future<Output = Result<Response<Body>, Failure>> + 'a {
-    async move {
-        let claimed = match thread.claim_known(id, asked.kind) {
-            Some(claimed) => claimed,
-            // Boxed, like everything that few requests need.
-            None => Box::pin(asked.claim(thread, id)).await,
-        };
-        let claim = match claimed {
-            Ok(claim) => claim,
-            Err(refused) => {
-                let problem = thread.problem(refused, client.local());
-                return Err(Failure { problem, served });
-            }
-        };
-        let Asked {
-            request,
-            mode,
-            upload,
-            ..
-        } = asked;
+    /// What is done for the request, now that it has its worker.
+    fn go(
+        self,
+        thread: &Rc<Thread>,
+        client: &Rc<Client>,
+        claim: Claim,
+        served: Served,
+    ) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
         if claim.bound.session.kind.bind == Bind::Connection {
             client.hold_connection(&claim);
         }
-        let host = fields::client_host(request.headers(), request.uri());
-        let label = Label::of(thread, &claim);
         let exchange = Exchange {
-            thread,
-            client,
-            host,
-            label,
+            thread: Rc::clone(thread),
+            client: Rc::clone(client),
+            host: fields::client_host(self.request.headers(), self.request.uri()),
+            fields: self.fields,
+            label: Label::of(&claim),
         };
-        match mode {
-            Mode::Plain => exchange.plain(request, claim, upload, served).await,
-            Mode::Upgrade(protocol) => Box::pin(exchange.upgrade(request, claim, protocol, served)).await,
-            Mode::WebSocketOverHttp2 => Box::pin(exchange.websocket_over_h2(request, claim, served)).await,
+        let request = self.request;
+        match self.mode {
+            Mode::Plain => Begun::Sent(exchange.plain(request, claim, self.upload, served)),
+            Mode::Upgrade(protocol) => {
+                Begun::Waiting(Box::pin(exchange.upgrade(request, claim, protocol, served)))
+            }
+            Mode::WebSocketOverHttp2 => {
+                Begun::Waiting(Box::pin(exchange.websocket_over_h2(request, claim, served)))
+            }
+        }
+    }
+}
+
+/// Sends the request on its way, if its session is known here.
+fn begin(
+    thread: &Rc<Thread>,
+    client: &Rc<Client>,
+    mut asked: Asked,
+    id: &str,
+    served: Served,
+) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
+    match thread.claim_known(id, asked.kind) {
+        Some(Ok(claim)) => asked.go(thread, client, claim, served),
+        Some(Err(refused)) => {
+            let problem = thread.problem(refused, client.local());
+            Begun::Refused(Failure { problem, served })
+        }
+        None => {
+            let (thread, client, id) = (Rc::clone(thread), Rc::clone(client), id.to_owned());
+            Begun::Waiting(Box::pin(async move {
+                match asked.claim(&thread, &id).await {
+                    Ok(claim) => match asked.go(&thread, &client, claim, served) {
+                        Begun::Sent(sent) => sent.await,
+                        Begun::Waiting(waiting) => waiting.await,
+                        Begun::Refused(failure) => Err(failure),
+                    },
+                    Err(refused) => {
+                        let problem = thread.problem(refused, client.local());
+                        Err(Failure { problem, served })
+                    }
+                }
+            }))
         }
     }
 }
@@ -271,7 +317,7 @@ enum Mode {
 }
 
 impl Mode {
-    fn of(request: &Request<Incoming>) -> Result<Self, Problem> {
+    fn of(request: &Request<Incoming>, fields: Present) -> Result<Self, Problem> {
         if request.method() == Method::CONNECT {
             return match request.extensions().get::<hyper::ext::Protocol>() {
                 Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
@@ -283,7 +329,8 @@ impl Mode {
                 )),
             };
         }
-        if request.version() == Version::HTTP_11
+        if fields.upgrade
+            && request.version() == Version::HTTP_11
             && request.method() == Method::GET
             && let Some(protocol) = fields::upgrade(request.headers())
             // A switch to HTTP/2 (RFC 7540 section 3.2) concerns this connection only, and is optional.
@@ -317,38 +364,25 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The fields that every answer carries.
+/// What every answer says of its session.
 struct Label {
-    name: HeaderName,
-    id: HeaderValue,
     origin: Origin,
-    timing: HeaderValue,
+    queued: Duration,
+    starting: Duration,
 }
 
 impl Label {
-    fn of(thread: &Thread, claim: &Claim) -> Self {
-        let name = thread.config.session.headers.first();
-        let timing = if claim.queued.is_zero() && claim.starting.is_zero() {
-            HeaderValue::from_static("queue;dur=0, start;dur=0")
-        } else {
-            let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-            let text = format!(
-                "queue;dur={:.1}, start;dur={:.1}",
-                ms(claim.queued),
-                ms(claim.starting)
-            );
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
-        };
+    fn of(claim: &Claim) -> Self {
         Self {
-            name: name.cloned().unwrap_or(HeaderName::from_static("x-session-id")),
-            id: claim.bound.id.clone(),
             origin: claim.origin,
-            timing,
+            queued: claim.queued,
+            starting: claim.starting,
         }
     }
 
-    fn put(&self, headers: &mut HeaderMap) {
-        headers.insert(self.name.clone(), self.id.clone());
+    fn put(&self, thread: &Thread, bound: &Bound, headers: &mut HeaderMap) {
+        let name = thread.config.session.headers.first();
+        headers.insert(name.unwrap_or(&X_SESSION_ID), bound.id.clone());
         headers.insert(
             &X_HERD_SESSION_STATE,
             HeaderValue::from_static(match self.origin {
@@ -356,18 +390,32 @@ impl Label {
                 Origin::Reused => "reused",
             }),
         );
-        headers.append(&SERVER_TIMING, self.timing.clone());
+        headers.append(&SERVER_TIMING, self.timing());
+    }
+
+    fn timing(&self) -> HeaderValue {
+        if self.queued.is_zero() && self.starting.is_zero() {
+            return HeaderValue::from_static("queue;dur=0, start;dur=0");
+        }
+        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+        let text = format!(
+            "queue;dur={:.1}, start;dur={:.1}",
+            ms(self.queued),
+            ms(self.starting)
+        );
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
     }
 }
 
-struct Exchange<'a> {
-    thread: &'a Thread,
-    client: &'a Rc<Client>,
+struct Exchange {
+    thread: Rc<Thread>,
+    client: Rc<Client>,
     host: Option<HeaderValue>,
+    fields: Present,
     label: Label,
 }
 
-impl Exchange<'_> {
+impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
@@ -375,6 +423,7 @@ impl Exchange<'_> {
         fields::strip(&mut parts.headers);
         fields::forwarded(
             &mut parts.headers,
+            self.fields,
             &self.client.address,
             self.host.as_ref(),
             self.client.trust,
@@ -394,8 +443,14 @@ impl Exchange<'_> {
             uri.path_and_query = Some(target);
             parts.uri = Uri::from_parts(uri).unwrap_or_default();
         } else {
-            merge_cookies(&mut parts.headers);
-            parts.headers.insert(HOST, host);
+            if self.fields.cookie {
+                merge_cookies(&mut parts.headers);
+            }
+            // The client's own mostly stands there already.
+            let stands = self.fields.host && !self.fields.connection;
+            if !stands || bound.session.kind.host_header == HostHeader::Worker {
+                parts.headers.insert(HOST, host);
+            }
             parts.version = Version::HTTP_11;
             parts.uri = Uri::from(target);
         }
@@ -408,7 +463,7 @@ impl Exchange<'_> {
         claim: Claim,
         upload: Rc<Upload>,
         served: Served,
-    ) -> impl Future<Output = Result<Response<Body>, Failure>> {
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
         let Claim { bound, hold, .. } = claim;
         let is_head = *request.method() == Method::HEAD;
         let sending = send(&bound, self.outgoing(request, &bound));
@@ -424,12 +479,7 @@ impl Exchange<'_> {
                 sending.await
             };
             match result {
-                Ok((response, connection)) => {
-                    let connection = connection.map(|connection| (connection, Rc::clone(&bound)));
-                    Ok(self
-                        .answer(response, connection, &bound, hold, served, is_head)
-                        .await)
-                }
+                Ok(response) => Ok(self.answer(response, &bound, hold, served, is_head).await),
                 Err(lost) => Err(Failure {
                     problem: Box::pin(lost.problem(&bound, &upload)).await,
                     served,
@@ -440,59 +490,44 @@ impl Exchange<'_> {
 
     /// The client's request as the worker gets it.
     fn outgoing(&self, request: Request<ClientBody>, bound: &Bound) -> Request<ClientBody> {
-        let expects = expects_continue(&request);
+        let expects = self.fields.expect && expects_continue(&request);
         let (parts, mut body) = request.into_parts();
         let mut head = self.head(parts, bound);
         if !expects {
-            // Whatever else may be expected, herd does not know it.
-            head.headers.remove(EXPECT);
+            if self.fields.expect {
+                // Whatever else may be expected, herd does not know it.
+                head.headers.remove(EXPECT);
+            }
             return Request::from_parts(head, body);
         }
-        let permission = Permission::default();
         if bound.session.kind.protocol == Protocol::Http1 {
-            body = body.on_permission(permission.clone());
+            body = body.on_permission();
         } else {
             head.headers.remove(EXPECT);
         }
-        let mut request = Request::from_parts(head, body);
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                permission.grant();
-            }
-        });
-        request
+        Request::from_parts(head, body)
     }
 
     fn answer<'a>(
         &'a self,
-        response: Response<Incoming>,
-        connection: Option<(Http1, Rc<Bound>)>,
-        bound: &Bound,
+        response: Response<Answer>,
+        bound: &'a Rc<Bound>,
         hold: Hold,
         served: Served,
         is_head: bool,
     ) -> impl Future<Output = Response<Body>> + 'a {
-        let (mut parts, incoming) = response.into_parts();
-        let lengthless = connection.is_some()
-            && !is_head
-            && !parts.headers.contains_key(CONTENT_LENGTH)
-            && !parts.headers.contains_key(TRANSFER_ENCODING)
-            && !http_body::Body::is_end_stream(&incoming);
-        let delimited = if lengthless {
-            Delimited::ByClose
-        } else {
-            Delimited::ByMessage
-        };
+        let (mut parts, coming) = response.into_parts();
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
         fields::strip(&mut parts.headers);
-        self.label.put(&mut parts.headers);
+        self.label.put(&self.thread, bound, &mut parts.headers);
         parts.version = Version::HTTP_11;
-        let answer = match self.debugger_rewrite(bound, &parts, &incoming, is_head) {
-            Some(own) => Err(Box::pin(
-                self.rewrite(parts, incoming, connection, hold, served, own),
-            )),
+        let answer = match self.debugger_rewrite(bound, &parts, &coming, is_head) {
+            Some(own) => {
+                let body = WorkerBody::new(coming, Rc::clone(bound), hold, Served::default());
+                Err(Box::pin(self.rewrite(parts, body, served, own)))
+            }
             None => {
-                let body = WorkerBody::new(incoming, connection, delimited, hold, served);
+                let body = WorkerBody::new(coming, Rc::clone(bound), hold, served);
                 Ok(Response::from_parts(parts, Body::Worker(body)))
             }
         };
@@ -509,11 +544,12 @@ impl Exchange<'_> {
         &self,
         bound: &Bound,
         parts: &http::response::Parts,
-        incoming: &Incoming,
+        coming: &Answer,
         is_head: bool,
     ) -> Option<String> {
         let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
-        let small = http_body::Body::size_hint(incoming)
+        let small = coming
+            .size_hint()
             .upper()
             .is_some_and(|n| n <= MAX_REWRITE as u64);
         (bound.session.kind.host_header == HostHeader::Worker
@@ -527,19 +563,10 @@ impl Exchange<'_> {
     async fn rewrite(
         &self,
         mut parts: http::response::Parts,
-        incoming: Incoming,
-        connection: Option<(Http1, Rc<Bound>)>,
-        hold: Hold,
+        mut body: WorkerBody,
         served: Served,
         own: String,
     ) -> Response<Body> {
-        let mut body = WorkerBody::new(
-            incoming,
-            connection,
-            Delimited::ByMessage,
-            hold,
-            Served::default(),
-        );
         let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
             let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
             return problem

@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::code::{Code, Problem};
+use super::fields::Present;
 use crate::config::{Config, Session as Sources};
 use crate::core::{KindId, SessionId};
 use crate::driver::{KindChoice, Remains, Wait};
@@ -172,9 +173,16 @@ pub(crate) fn origin_form(sources: &Sources, uri: &Uri) -> PathAndQuery {
 }
 
 /// The kind: `X-Herd-Worker`, else the most specific route, else the first one.
-pub(crate) fn kind(config: &Config, headers: &HeaderMap, uri: &Uri) -> Result<KindChoice, Problem> {
+pub(crate) fn kind(
+    config: &Config,
+    fields: Present,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<KindChoice, Problem> {
     let mut names = headers.get_all(&X_HERD_WORKER).iter();
-    if let Some(name) = names.next() {
+    if fields.own
+        && let Some(name) = names.next()
+    {
         let found = names.next().is_none().then(|| name.to_str().ok()).flatten();
         return found
             .and_then(|name| config.kind_named(name))

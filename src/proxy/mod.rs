@@ -13,6 +13,7 @@
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
+//! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
 //! | `fields`, `body`, `gather`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
 //! | `code` | every error that herd makes |
@@ -30,6 +31,7 @@ mod framing;
 pub mod fuzz;
 mod gate;
 mod gather;
+mod http1;
 mod identity;
 mod peers;
 mod send;

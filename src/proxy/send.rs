@@ -10,10 +10,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::body::{ClientBody, Fate, Upload};
+use super::body::{Answer, ClientBody, Fate, Upload};
 use super::code::{Code, Problem};
+use super::http1::{Broken, Exchange, Http1};
 use super::thread::ended;
-use super::upstream::{Bound, Http1, WorkerIo};
+use super::upstream::{Bound, WorkerIo};
 use crate::config::Protocol;
 
 /// How long a broken worker connection may wait for the news that the worker crashed.
@@ -23,7 +24,9 @@ pub(crate) const BROKEN_BODY: &str = "the request's body broke off or is malform
 /// Why there is no answer from the worker.
 pub(crate) enum Lost {
     Connect(io::Error),
-    Exchange(hyper::Error),
+    Exchange(Broken),
+    /// As hyper tells it.
+    Hyper(hyper::Error),
 }
 
 impl Lost {
@@ -35,84 +38,89 @@ impl Lost {
             return ended(&reason);
         }
         match self {
+            // It was not what its head had announced.
+            Self::Exchange(Broken::Request(_)) => Problem::new(Code::BadRequest, BROKEN_BODY),
             Self::Connect(e) => Problem::new(
                 Code::WorkerConnectionLost,
                 format!("the worker cannot be reached: {e}"),
             ),
-            Self::Exchange(e) if e.is_parse() => Problem::new(
-                Code::BadWorkerAnswer,
-                format!("the worker's answer is not HTTP: {e}"),
-            ),
-            Self::Exchange(e) => Problem::new(
-                Code::WorkerConnectionLost,
-                format!("the worker lives, but closed the connection before it answered: {e}"),
-            ),
+            Self::Exchange(Broken::Malformed(e)) => not_http(&e),
+            Self::Exchange(e) => broke_off(&e),
+            Self::Hyper(e) if e.is_parse() => not_http(&e),
+            Self::Hyper(e) => broke_off(&e),
         }
     }
 }
 
-/// An answer's head, and the HTTP/1 connection that its body comes over.
-pub(crate) type Answer = (Response<Incoming>, Option<Http1>);
+fn not_http(error: &dyn std::error::Error) -> Problem {
+    Problem::new(
+        Code::BadWorkerAnswer,
+        format!("the worker's answer is not HTTP: {error}"),
+    )
+}
+
+fn broke_off(error: &dyn std::error::Error) -> Problem {
+    Problem::new(
+        Code::WorkerConnectionLost,
+        format!("the worker lives, but closed the connection before it answered: {error}"),
+    )
+}
 
 /// Sends a request and receives the head of its answer. Over a connection that idles it is sent in this call: what
 /// is kept until the answer comes is small then.
 pub(crate) fn send(
     bound: &Rc<Bound>,
     request: Request<ClientBody>,
-) -> impl Future<Output = Result<Answer, Lost>> + use<> {
-    let bound = Rc::clone(bound);
+) -> impl Future<Output = Result<Response<Answer>, Lost>> + use<> {
     let begun = match bound.session.kind.protocol {
-        Protocol::Http1 => match bound.pooled() {
-            Some(connection) => Ok(connection.begin(request)),
-            None => Err(Box::pin(send_http1_afresh(Rc::clone(&bound), request)) as Sending),
-        },
-        Protocol::H2 => Err(Box::pin(send_http2(Rc::clone(&bound), request)) as Sending),
+        Protocol::Http1 => begin(bound, request).map_err(|request| {
+            let afresh = send_afresh(Rc::clone(bound), *request);
+            Box::pin(afresh) as Sending
+        }),
+        Protocol::H2 => Err(Box::pin(send_http2(Rc::clone(bound), request)) as Sending),
     };
     async move {
         match begun {
-            Ok(begun) => match begun.await {
-                Ok((response, connection)) => Ok((response, Some(connection))),
-                Err(mut e) => match e.take_message() {
-                    // Not a byte of it was written: the idle connection had been closed meanwhile.
-                    Some(unsent) => Box::pin(send_http1_again(bound, unsent)).await,
-                    None => Err(Lost::Exchange(e.into_error())),
-                },
-            },
+            Ok(exchange) => answered(exchange).await,
             Err(sending) => sending.await,
         }
     }
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Answer, Lost>>>>;
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Answer>, Lost>>>>;
 
-/// Other idle connections may have been closed as well.
-async fn send_http1_again(bound: Rc<Bound>, mut request: Request<ClientBody>) -> Result<Answer, Lost> {
+/// Over a connection that idles, if there is one that takes the request. One that has just been closed takes not a
+/// byte of it.
+fn begin(bound: &Bound, mut request: Request<ClientBody>) -> Result<Exchange, Box<Request<ClientBody>>> {
     while let Some(connection) = bound.pooled() {
-        match connection.begin(request).await {
-            Ok((response, connection)) => return Ok((response, Some(connection))),
-            Err(mut e) => match e.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Err(Lost::Exchange(e.into_error())),
-            },
+        match connection.begin(request) {
+            Ok(exchange) => return Ok(exchange),
+            Err(unsent) => request = *unsent.request,
         }
     }
-    send_http1_afresh(bound, request).await
+    Err(Box::new(request))
 }
 
-async fn send_http1_afresh(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Answer, Lost> {
-    let connection = bound.connect().await.map_err(Lost::Connect)?;
-    let (response, connection) = connection
-        .begin(request)
-        .await
-        .map_err(|e| Lost::Exchange(e.into_error()))?;
-    Ok((response, Some(connection)))
+async fn answered(exchange: Exchange) -> Result<Response<Answer>, Lost> {
+    match exchange.await {
+        Ok(response) => Ok(response.map(Answer::Http1)),
+        Err(broken) => Err(Lost::Exchange(broken)),
+    }
 }
 
-async fn send_http2(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Answer, Lost> {
+async fn send_afresh(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Response<Answer>, Lost> {
+    let connection: Http1 = bound.connect().await.map_err(Lost::Connect)?;
+    match connection.begin(request) {
+        Ok(exchange) => answered(exchange).await,
+        Err(unsent) => Err(Lost::Exchange(unsent.error.into())),
+    }
+}
+
+async fn send_http2(bound: Rc<Bound>, request: Request<ClientBody>) -> Result<Response<Answer>, Lost> {
     let mut sender = bound.http2().await.map_err(Lost::Connect)?;
-    sender.ready().await.map_err(Lost::Exchange)?;
-    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
-    Ok((response, None))
+    sender.ready().await.map_err(Lost::Hyper)?;
+    let response = sender.send_request(request).await.map_err(Lost::Hyper)?;
+    Ok(response.map(Answer::Hyper))
 }
 
 pub(crate) type Shaken = (Response<Incoming>, oneshot::Receiver<(WorkerIo, Bytes)>);
@@ -125,7 +133,7 @@ pub(crate) async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> 
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .handshake(hyper_util::rt::TokioIo::new(io))
         .await
-        .map_err(Lost::Exchange)?;
+        .map_err(Lost::Hyper)?;
     let (handover, worker) = oneshot::channel();
     tokio::task::spawn_local(async move {
         if let Ok(parts) = connection.without_shutdown().await {
@@ -133,6 +141,6 @@ pub(crate) async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> 
             let _ = handover.send((parts.io.into_inner(), parts.read_buf));
         }
     });
-    let response = sender.send_request(request).await.map_err(Lost::Exchange)?;
+    let response = sender.send_request(request).await.map_err(Lost::Hyper)?;
     Ok((response, worker))
 }

@@ -15,11 +15,8 @@ use super::upstream::Bound;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
-use crate::sys::memory;
 
 const SWEEP: Duration = Duration::from_secs(1);
-/// Connections that gave their buffers back before it is worth while to look for whole pages among them.
-const MANY: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -28,8 +25,6 @@ pub(crate) struct Thread {
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
     pub(crate) peers: Peers,
-    /// Connections that gave their buffers back, since the system got the memory.
-    slimmed: Cell<usize>,
 }
 
 /// A request's session.
@@ -50,7 +45,6 @@ impl Thread {
             sessions: RefCell::default(),
             draining: Cell::new(false),
             peers: Peers::default(),
-            slimmed: Cell::new(0),
         })
     }
 
@@ -123,11 +117,6 @@ impl Thread {
         self.draining.get()
     }
 
-    /// A connection has given its buffers back.
-    pub(crate) fn slimmed(&self) {
-        self.slimmed.set(self.slimmed.get() + 1);
-    }
-
     pub(crate) fn drain(&self) {
         self.draining.set(true);
     }
@@ -155,10 +144,6 @@ impl Thread {
                 _ = sweep.tick() => {
                     let now = Instant::now();
                     self.sessions.borrow().values().for_each(|bound| bound.sweep(now));
-                    if self.slimmed.get() >= MANY {
-                        self.slimmed.set(0);
-                        memory::give_back();
-                    }
                 }
             }
         }

@@ -392,6 +392,8 @@ pub(crate) async fn run<C: ClientStream>(
         up_open: true,
         down_open: true,
     };
+    // Even if they are empty, the buffers that they were read into hang on them.
+    drop((early, first));
     let end = pump(&mut tunnel, talk, &session).await;
     tracing::trace!(
         up = tunnel.up.spliced,
@@ -401,7 +403,7 @@ pub(crate) async fn run<C: ClientStream>(
     match &end {
         TunnelEnd::Closed | TunnelEnd::ClientGone => {}
         TunnelEnd::WorkerGone => tunnel.client.reset(),
-        TunnelEnd::SessionEnded(reason) => farewell(tunnel, reason).await,
+        TunnelEnd::SessionEnded(reason) => Box::pin(farewell(tunnel, reason)).await,
     }
     // Only now may the session end for want of holders.
     drop(hold);
@@ -418,7 +420,7 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
             reason = &mut ended => {
                 // What the worker said last is still on its way; its death ends that stream.
                 let rest = std::future::poll_fn(|cx| tunnel.poll(cx));
-                let _ = tokio::time::timeout(NEWS, rest).await;
+                let _ = Box::pin(tokio::time::timeout(NEWS, rest)).await;
                 return TunnelEnd::SessionEnded(reason);
             }
         };
@@ -428,13 +430,13 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
             Event::ClientDone => {
                 tunnel.up_open = false;
                 if tunnel.worker.shutdown().await.is_err() {
-                    return worker_lost(session).await;
+                    return Box::pin(worker_lost(session)).await;
                 }
             }
-            Event::WorkerGone => return worker_lost(session).await,
+            Event::WorkerGone => return Box::pin(worker_lost(session)).await,
             Event::WorkerDone => {
                 let goodbye = tunnel.down.frames.as_ref().is_some_and(Frames::is_closed);
-                if !goodbye && let Some(reason) = session.wait_end_for(NEWS).await {
+                if !goodbye && let Some(reason) = Box::pin(session.wait_end_for(NEWS)).await {
                     return TunnelEnd::SessionEnded(reason);
                 }
                 tunnel.down_open = false;

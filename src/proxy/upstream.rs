@@ -5,12 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http::HeaderValue;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use super::body::ClientBody;
 use super::gather::{self, Gathered};
+use super::http1::Http1;
 use crate::driver::Session;
 use crate::worker::{Connection, Endpoint};
 
@@ -38,6 +38,14 @@ impl WorkerIo {
             Connection::Tcp(stream) => Self::Tcp(stream),
             Connection::Unix(stream) => Self::Unix(stream),
         })
+    }
+
+    /// Writes what the socket takes at once.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
     }
 }
 
@@ -99,58 +107,6 @@ where
     }
 }
 
-/// A connection to an HTTP/1 worker that serves one exchange at a time.
-///
-/// Whoever has the exchange drives it, in its own task: no second task is woken for each message. So hyper's
-/// own ends of it (the response's future, the body's channel) change only inside [`poll`](Self::poll), and
-/// are polled without a waker; what `poll` registers is the socket's.
-#[derive(Debug)]
-pub(crate) struct Http1 {
-    sender: http1::SendRequest<ClientBody>,
-    /// `None` once it is closed.
-    connection: Option<Box<http1::Connection<TokioIo<WorkerIo>, ClientBody>>>,
-}
-
-impl Http1 {
-    /// Moves bytes; ready once the connection is closed, which the exchange itself is told of.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(connection) = &mut self.connection {
-            // An error reaches the exchange.
-            let _ = ready!(Pin::new(&mut **connection).poll(cx));
-            self.connection = None;
-        }
-        Poll::Ready(())
-    }
-
-    /// Sends a request; resolves with the head of its answer, and the connection that its body comes over.
-    pub(crate) fn begin(
-        mut self,
-        request: Request<ClientBody>,
-    ) -> impl Future<Output = Result<(Response<Incoming>, Self), TrySendError<Request<ClientBody>>>> {
-        let response = self.sender.try_send_request(request);
-        async move {
-            let mut response = std::pin::pin!(response);
-            let head = std::future::poll_fn(|cx| {
-                // hyper tells the exchange before it closes, so there is always something to hear of after that.
-                let _ = self.poll(cx);
-                response.as_mut().poll(&mut quiet())
-            });
-            let head = head.await?;
-            Ok((head, self))
-        }
-    }
-
-    /// Another exchange may begin.
-    fn is_ready(&self) -> bool {
-        self.connection.is_some() && self.sender.is_ready()
-    }
-}
-
-/// For what only changes while it is not waited for.
-pub(crate) fn quiet() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
-
 pub(crate) type Http2Sender = http2::SendRequest<ClientBody>;
 
 #[derive(Debug)]
@@ -189,8 +145,8 @@ impl Bound {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         // The latest is the likeliest to be open still.
-        while let Some(conn) = idle.pop() {
-            if conn.until > now {
+        while let Some(mut conn) = idle.pop() {
+            if conn.until > now && conn.connection.is_quiet() {
                 return Some(conn.connection);
             }
         }
@@ -198,15 +154,7 @@ impl Bound {
     }
 
     pub(crate) async fn connect(&self) -> io::Result<Http1> {
-        let io = WorkerIo::connect(&self.session.endpoint).await?;
-        let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(io::Error::other)?;
-        Ok(Http1 {
-            sender,
-            connection: Some(Box::new(connection)),
-        })
+        WorkerIo::connect(&self.session.endpoint).await.map(Http1::new)
     }
 
     pub(crate) async fn http2(&self) -> io::Result<Http2Sender> {
@@ -243,27 +191,30 @@ impl Bound {
     }
 
     /// Takes a connection whose answer is complete.
-    pub(crate) fn give_back(&self, mut connection: Http1) {
-        // Lets hyper see that the exchange is over, and the socket forget who waited for it.
-        if connection.poll(&mut quiet()).is_ready() || self.session.is_closed() {
+    pub(crate) fn give_back(&self, connection: Http1) {
+        if self.session.is_closed() {
             return;
         }
-        if connection.is_ready() {
+        if connection.is_over() {
+            // Whether the worker has closed it is seen before it is used, and by the sweep.
             self.idle.borrow_mut().push(Idle {
                 connection,
                 until: Instant::now() + self.keep.get(),
             });
-        } else {
-            // The worker answered before it had the whole request, and may want the rest.
-            tokio::task::spawn_local(std::future::poll_fn(move |cx| connection.poll(cx)));
+        } else if connection.is_sending() {
+            let mut connection = connection;
+            tokio::task::spawn_local(std::future::poll_fn(move |cx| connection.poll_rest(cx)));
         }
     }
 
     /// Closes the connections that have idled too long or that the worker has closed.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.idle
-            .borrow_mut()
-            .retain_mut(|conn| conn.until > now && conn.connection.poll(&mut quiet()).is_pending());
+        let mut idle = self.idle.borrow_mut();
+        idle.retain_mut(|conn| conn.until > now && conn.connection.is_quiet());
+        if idle.is_empty() {
+            // A session that idles keeps nothing.
+            idle.shrink_to_fit();
+        }
     }
 
     pub(crate) fn forget(&self) {

@@ -9,7 +9,6 @@ pub mod interrupt;
 pub mod kernel;
 pub mod lifeline;
 pub mod listener;
-pub mod memory;
 pub mod mounts;
 pub mod network;
 pub mod pidfd;

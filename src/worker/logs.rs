@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -36,7 +36,7 @@ struct Ring {
 pub struct Logs {
     limit: usize,
     ring: Mutex<Ring>,
-    changed: watch::Sender<u64>,
+    changed: Notify,
 }
 
 impl Logs {
@@ -44,7 +44,7 @@ impl Logs {
         Self {
             limit,
             ring: Mutex::default(),
-            changed: watch::Sender::new(0),
+            changed: Notify::new(),
         }
     }
 
@@ -66,13 +66,13 @@ impl Logs {
             }
         }
         drop(ring);
-        self.changed.send_replace(sequence + 1);
+        self.changed.notify_waiters();
     }
 
     /// No more lines will come.
     pub fn close(&self) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.changed.send_modify(|_| ());
+        self.changed.notify_waiters();
     }
 
     /// The latest `count` lines, oldest first.
@@ -102,8 +102,10 @@ impl Logs {
 
     /// Waits until line `sequence` exists. `false`: it never will, the worker is gone.
     pub async fn wait_for(&self, sequence: u64) -> bool {
-        let mut changed = self.changed.subscribe();
         loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before the look: what comes after it wakes.
+            changed.as_mut().enable();
             {
                 let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
                 if ring.next > sequence {
@@ -113,9 +115,7 @@ impl Logs {
                     return false;
                 }
             }
-            if changed.changed().await.is_err() {
-                return false;
-            }
+            changed.await;
         }
     }
 }

@@ -1,11 +1,14 @@
 //! A worker's output: read always, so that no worker ever waits for herd, and cut into lines.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe;
 
 use super::escape::escape;
@@ -18,29 +21,70 @@ const MAX_LINE: usize = 8 * 1024;
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: usize = 4 * 1024;
 
-/// Reads to the end of file, which comes when the last process that could write is gone.
-pub(super) async fn pump(fd: OwnedFd, stream: Stream, logs: Arc<Logs>) {
-    let mut pipe = match pipe::Receiver::from_owned_fd(fd) {
-        Ok(pipe) => pipe,
-        Err(e) => return tracing::warn!("a worker's output cannot be read: {e}"),
-    };
-    let mut lines = Lines::default();
-    let mut buffer = BytesMut::with_capacity(16 * 1024);
-    loop {
-        buffer.clear();
-        match pipe.read_buf(&mut buffer).await {
-            Ok(0) => break,
-            Ok(_) => {
-                let now = SystemTime::now();
-                lines.feed(&buffer, |line| logs.push(stream, line, now));
-            }
-            Err(e) => {
-                tracing::warn!("a worker's output cannot be read on: {e}");
-                break;
+/// Most bytes that are read at once.
+const SCRATCH: usize = 16 * 1024;
+
+thread_local! {
+    /// Of all workers: one that says nothing has no buffer.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Reads stdout and stderr to their ends of file, which come when the last process that could write is gone.
+pub(super) async fn pump([out, err]: [OwnedFd; 2], logs: Arc<Logs>) {
+    let mut flows = [Flow::new(out, Stream::Stdout), Flow::new(err, Stream::Stderr)];
+    std::future::poll_fn(|cx| {
+        let mut over = Poll::Ready(());
+        for flow in &mut flows {
+            if flow.poll(cx, &logs).is_pending() {
+                over = Poll::Pending;
             }
         }
+        over
+    })
+    .await;
+}
+
+/// One of the two.
+#[derive(Debug)]
+struct Flow {
+    /// `None` after its end.
+    pipe: Option<pipe::Receiver>,
+    stream: Stream,
+    lines: Lines,
+}
+
+impl Flow {
+    fn new(fd: OwnedFd, stream: Stream) -> Self {
+        let pipe = pipe::Receiver::from_owned_fd(fd)
+            .inspect_err(|e| tracing::warn!("a worker's output cannot be read: {e}"));
+        Self {
+            pipe: pipe.ok(),
+            stream,
+            lines: Lines::default(),
+        }
     }
-    lines.finish(|line| logs.push(stream, line, SystemTime::now()));
+
+    fn poll(&mut self, cx: &mut Context<'_>, logs: &Logs) -> Poll<()> {
+        let stream = self.stream;
+        while let Some(pipe) = &mut self.pipe {
+            let lines = &mut self.lines;
+            let more = READ.with_borrow_mut(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                if let Err(e) = ready!(Pin::new(pipe).poll_read(cx, &mut buf)) {
+                    tracing::warn!("a worker's output cannot be read on: {e}");
+                    return Poll::Ready(false);
+                }
+                let now = SystemTime::now();
+                lines.feed(buf.filled(), |line| logs.push(stream, line, now));
+                Poll::Ready(!buf.filled().is_empty())
+            });
+            if !ready!(more) {
+                self.pipe = None;
+                std::mem::take(lines).finish(|line| logs.push(stream, line, SystemTime::now()));
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 /// Cuts a byte stream into lines without their newline (or carriage return and newline).
@@ -87,9 +131,8 @@ impl Lines {
     }
 
     fn take(&mut self) -> Bytes {
-        let line = Bytes::copy_from_slice(&self.partial);
-        self.partial.clear();
-        line
+        // Its room goes with it: most lines come whole, and a worker that is silent now may be for hours.
+        std::mem::take(&mut self.partial).into_boxed_slice().into()
     }
 }
 

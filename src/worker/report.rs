@@ -1,8 +1,10 @@
 //! What a keeper says of its worker.
 
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe;
 
 use crate::core::{Exit, Limit, Status};
@@ -11,11 +13,15 @@ use crate::sandbox::cgroup::Outcome;
 
 /// No report comes near this, in bytes; what is longer is not one.
 const LINE_MAX: usize = 64 * 1024;
+/// Bytes read at a time: reports are short and rare, and a keeper that says nothing has no buffer here.
+const ONCE: usize = 1024;
 
 /// Reads the status pipe.
 #[derive(Debug)]
 pub(super) struct ReportReader {
-    pipe: BufReader<pipe::Receiver>,
+    pipe: pipe::Receiver,
+    /// Read, and not looked at yet.
+    unread: Vec<u8>,
     /// What has come of the present line, up to its limit.
     line: Vec<u8>,
     created: bool,
@@ -27,7 +33,8 @@ pub(super) struct ReportReader {
 impl ReportReader {
     pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
         Ok(Self {
-            pipe: BufReader::new(pipe::Receiver::from_owned_fd(fd)?),
+            pipe: pipe::Receiver::from_owned_fd(fd)?,
+            unread: Vec::new(),
             line: Vec::new(),
             created: false,
             exec_failure: None,
@@ -89,19 +96,31 @@ impl ReportReader {
         })
     }
 
+    /// Reads once; nothing comes at the end of the stream. `false`: it cannot be read.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut bytes = [0; ONCE];
+        let mut buf = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.pipe).poll_read(cx, &mut buf));
+        self.unread.extend_from_slice(buf.filled());
+        Poll::Ready(read.is_ok())
+    }
+
     /// Takes in one line. Cancel-safe: nothing is lost between two awaits.
     async fn next(&mut self) -> bool {
         loop {
-            let Ok(some) = self.pipe.fill_buf().await else {
+            if self.unread.is_empty() && !std::future::poll_fn(|cx| self.poll_fill(cx)).await {
                 return false;
-            };
-            let end = some.iter().position(|b| *b == b'\n');
-            let here = end.unwrap_or(some.len());
+            }
+            let over = self.unread.is_empty();
+            let end = self.unread.iter().position(|b| *b == b'\n');
+            let here = end.unwrap_or(self.unread.len());
             // One byte over the limit is kept: it tells a long line from one that just fits.
             let room = (LINE_MAX + 1).saturating_sub(self.line.len());
-            self.line.extend_from_slice(&some[..here.min(room)]);
-            let over = some.is_empty();
-            self.pipe.consume(here + usize::from(end.is_some()));
+            self.line.extend_from_slice(&self.unread[..here.min(room)]);
+            match end {
+                Some(end) => drop(self.unread.drain(..=end)),
+                None => self.unread = Vec::new(),
+            }
             if end.is_some() || (over && !self.line.is_empty()) {
                 break;
             }

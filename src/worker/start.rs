@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{Kind, SandboxNetwork, Upstream, Values};
@@ -29,7 +29,7 @@ use crate::launcher::{Keeper, sandbox};
 use crate::sys::process::survivors;
 use crate::sys::{listener, timer};
 
-use super::logs::{Logs, Stream};
+use super::logs::Logs;
 use super::readiness::{self, Target, Verdict};
 use super::report::ReportReader;
 use super::sandbox::{Place, pipe};
@@ -66,6 +66,17 @@ enum Try {
     Over(Option<Exit>),
 }
 
+/// What a starting worker has come to.
+enum Probed {
+    /// Its main process has ended.
+    Ended,
+    Verdict(Verdict),
+    /// What the latest probe saw.
+    Late {
+        last: String,
+    },
+}
+
 impl Life {
     pub(super) async fn run(self) {
         let made = match self.kind.sandbox.on() {
@@ -77,7 +88,7 @@ impl Life {
             Ok(None) => self.tries(Path::new(sandbox::HOME)).await,
             Ok(Some(dir)) => {
                 let exit = self.tries(&dir).await;
-                remove(dir).await;
+                Box::pin(remove(dir)).await;
                 exit
             }
             Err(e) => {
@@ -189,10 +200,13 @@ impl Life {
         };
         let limit = self.kind.start_timeout;
         let until = Instant::now() + limit;
+        // What only a start needs is boxed, here and below: a worker may serve for days, and its task is as large as its
+        // largest moment.
         let started = match sandboxed {
-            true => self.spawn_sandboxed(&values, until).await,
-            false => self.spawn(&values).await.map_err(NotStarted::AtAll),
+            true => Box::pin(self.spawn_sandboxed(&values, until)).await,
+            false => Box::pin(self.spawn(&values)).await.map_err(NotStarted::AtAll),
         };
+        drop(values);
         let mut running = match started {
             Ok(running) => running,
             Err(NotStarted::AtAll(message)) => {
@@ -212,19 +226,18 @@ impl Life {
             }
         };
 
-        let last = RefCell::new("none yet".to_owned());
         let keeper = Arc::clone(&running.keeper);
-        let verdict = tokio::select! {
-            biased;
-            () = running.report.ended() => None,
-            verdict = readiness::verdict(&self.kind, &target, &keeper, &last) => Some(verdict),
-            () = tokio::time::sleep_until(until) => {
+        let verdict = match Box::pin(self.probe(&mut running, &target, until)).await {
+            Probed::Ended => None,
+            Probed::Verdict(verdict) => Some(verdict),
+            Probed::Late { last } => {
                 self.restock();
-                let last = last.borrow().clone();
-                self.fail(StartFailureKind::Timeout { after: limit, last }).await;
+                let late = StartFailureKind::Timeout { after: limit, last };
+                Box::pin(self.fail(late)).await;
                 return Try::Over(running.end(&self.shared).await);
             }
         };
+        drop(target);
         match verdict {
             Some(Verdict::Ready(endpoint)) => {
                 self.tell(Event::Ready {
@@ -241,7 +254,7 @@ impl Life {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
                 let exit = running.end(&self.shared).await;
-                self.lost_its_port(port.unwrap_or_default(), attempt, exit).await
+                Box::pin(self.lost_its_port(port.unwrap_or_default(), attempt, exit)).await
             }
             Some(Verdict::Short(e)) => {
                 self.restock();
@@ -255,8 +268,20 @@ impl Life {
             }
             None => {
                 self.restock();
-                self.ended_early(running, port, attempt).await
+                Box::pin(self.ended_early(running, port, attempt)).await
             }
+        }
+    }
+
+    /// Waits until the worker is ready, or never will be.
+    async fn probe(&self, running: &mut Running, target: &Target, until: Instant) -> Probed {
+        let last = RefCell::new("none yet".to_owned());
+        let keeper = Arc::clone(&running.keeper);
+        tokio::select! {
+            biased;
+            () = running.report.ended() => Probed::Ended,
+            verdict = readiness::verdict(&self.kind, target, &keeper, &last) => Probed::Verdict(verdict),
+            () = tokio::time::sleep_until(until) => Probed::Late { last: last.borrow().clone() },
         }
     }
 
@@ -313,7 +338,7 @@ impl Life {
             keeper,
             reaped,
             report,
-            pumps: self.pumps([out, err]),
+            pump: self.pump([out, err]),
             place: None,
         })
     }
@@ -338,7 +363,7 @@ impl Life {
             keeper: created.keeper,
             reaped: created.reaped,
             report: created.report,
-            pumps: self.pumps(created.outputs),
+            pump: self.pump(created.outputs),
             place: Some(created.place),
         };
         let ready = match tokio::time::timeout_at(until, running.report.created()).await {
@@ -372,15 +397,15 @@ impl Life {
         }
     }
 
-    fn pumps(&self, [out, err]: [OwnedFd; 2]) -> JoinSet<()> {
-        let mut pumps = JoinSet::new();
-        pumps.spawn_local(output::pump(out, Stream::Stdout, Arc::clone(&self.logs)));
-        pumps.spawn_local(output::pump(err, Stream::Stderr, Arc::clone(&self.logs)));
-        pumps
+    fn pump(&self, outputs: [OwnedFd; 2]) -> Pump {
+        Pump(tokio::task::spawn_local(output::pump(
+            outputs,
+            Arc::clone(&self.logs),
+        )))
     }
 
     async fn resource(&self, message: String) {
-        self.fail(StartFailureKind::Resource { message }).await;
+        Box::pin(self.fail(StartFailureKind::Resource { message })).await;
     }
 
     /// Nothing is told of a worker that the driver has already decided to kill: that is no failure.
@@ -410,9 +435,18 @@ struct Running {
     keeper: Arc<Keeper>,
     reaped: oneshot::Receiver<()>,
     report: ReportReader,
-    pumps: JoinSet<()>,
+    pump: Pump,
     /// A sandbox's ids; free again after the reaping.
     place: Option<Place>,
+}
+
+/// The task that reads a worker's output; ends with its owner.
+struct Pump(JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why there is no program.
@@ -433,11 +467,11 @@ impl Running {
         let _ = (&mut self.reaped).await;
         shared.reaped(self.worker);
         self.place = None;
-        let _ = tokio::time::timeout(DRAIN_LIMIT, async {
+        let rest = async {
             self.report.read_out().await;
-            while self.pumps.join_next().await.is_some() {}
-        })
-        .await;
+            let _ = (&mut self.pump.0).await;
+        };
+        let _ = Box::pin(tokio::time::timeout(DRAIN_LIMIT, rest)).await;
         self.report.exit()
     }
 }

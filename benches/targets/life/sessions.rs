@@ -37,6 +37,10 @@ pub(super) const SCALE_ROWS: &[&str] = &[
     "list-10000-ps",
 ];
 
+/// How long sessions idle before they are weighed: herd then no longer keeps the connection to the worker that the last
+/// request has left.
+const SETTLED: Duration = Duration::from_secs(6);
+
 pub(super) fn run(lab: &Lab) -> anyhow::Result<Vec<Row>> {
     let tiny = Tiny::make(&lab.dir("tiny")?)?;
     let wants = |id: &str| ROWS.iter().any(|row| row.starts_with(id) && lab.wants(row));
@@ -115,6 +119,7 @@ fn idle(lab: &Lab, tiny: &Tiny) -> anyhow::Result<Vec<Row>> {
         let mut client = herd.connect()?;
         grow(lab, &mut herd, &mut client, few)?;
         let look = |herd: &Herd| {
+            std::thread::sleep(SETTLED);
             let pid = herd.pid();
             anyhow::Ok((memory(pid)?.resident, open_files(pid)?, threads(pid)?))
         };
@@ -126,7 +131,7 @@ fn idle(lab: &Lab, tiny: &Tiny) -> anyhow::Result<Vec<Row>> {
         fds.herd.push(per(before.1 as f64, after.1 as f64));
         thread_row.herd.push(per(before.2 as f64, after.2 as f64));
     }
-    fds.note = Some("with the idle connection to the worker that its request has left".to_owned());
+    fds.note = Some(format!("{SETTLED:?} after its last request"));
     Ok(vec![memory_row, fds, thread_row])
 }
 

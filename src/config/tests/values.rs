@@ -37,7 +37,7 @@ fn defaults_are_the_documented_ones() {
             network.max_header_size,
             network.max_headers
         ),
-        (10_000, 64 << 10, 128)
+        (10_000, 64 << 10, 100)
     );
     assert_eq!(network.trusted_proxies, []);
     assert_eq!(network.dead_peer_timeout, Duration::from_secs(30));

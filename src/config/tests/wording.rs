@@ -191,7 +191,7 @@ fn settings_outside_workers_are_checked_as_strictly() {
         ),
         (
             "network: {max_headers: 0}",
-            "1:24: network.max_headers: is out of range; write 1 to 1000, e.g. 128",
+            "1:24: network.max_headers: is out of range; write 1 to 1000, e.g. 100",
         ),
         (
             "network: {trusted_proxies: [10.0.0.0/8, office]}",

@@ -19,8 +19,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use oci_spec::runtime::Spec;
 
 use crate::sandbox::cgroup;
+use crate::sys::fd;
 use crate::sys::fork::exit_now;
-use crate::sys::{fd, memory};
 
 use super::super::keeper::{Guarding, Keeper, signals};
 use super::super::parked;
@@ -116,8 +116,6 @@ impl Init {
             keeper.failed("the sandbox's first process cannot watch its signals".to_owned());
             return 1;
         };
-        // libcontainer has left a lot, and this process does little more than wait.
-        memory::give_back();
         let program: Program = match wire::read_to_end(go) {
             Ok(Some(program)) => program,
             // The keeper has gone without a word: so does this.

@@ -40,7 +40,7 @@ use crate::config::SandboxNetwork;
 use crate::sandbox::cgroup::{Group, GroupId, Hierarchies};
 use crate::sys::lifeline::Lifeline;
 use crate::sys::process::{self, Ownership};
-use crate::sys::{fd, memory, network};
+use crate::sys::{fd, network};
 
 use super::keeper::{self, Guarding, Keeper};
 use super::parked::{self, Parking};
@@ -111,8 +111,6 @@ pub(super) fn run(
     if let Some(parking) = parking {
         parked::park(parking.as_fd());
     }
-    // It waits from here on, as long as the worker lives.
-    memory::give_back();
     Serving {
         keeper,
         created,

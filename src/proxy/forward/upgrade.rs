@@ -8,14 +8,14 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use super::{Exchange, Failure, Upgrade};
 use crate::core::HolderKind;
 use crate::driver::Hold;
-use crate::proxy::body::{Body, ClientBody, Served, Upload};
+use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload};
 use crate::proxy::code::{Code, Problem};
 use crate::proxy::send::{Shaken, shake_hands};
 use crate::proxy::thread::{Claim, ended};
 use crate::proxy::tunnel::{self, Talk};
 use crate::proxy::{fields, websocket_over_h2};
 
-impl Exchange<'_> {
+impl Exchange {
     pub(super) async fn upgrade(
         self,
         request: Request<ClientBody>,
@@ -39,7 +39,13 @@ impl Exchange<'_> {
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .answer(
+                    response.map(Answer::Hyper),
+                    &claim.bound,
+                    claim.hold,
+                    served,
+                    false,
+                )
                 .await);
         }
         let hold = match stream_hold(&claim).await {
@@ -53,7 +59,7 @@ impl Exchange<'_> {
         if let Some(switched) = switched {
             headers.insert(UPGRADE, switched);
         }
-        self.label.put(headers);
+        self.label.put(&self.thread, &claim.bound, headers);
         *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
         served.never();
         *response.version_mut() = Version::HTTP_11;
@@ -76,7 +82,13 @@ impl Exchange<'_> {
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self
-                .answer(response, None, &claim.bound, claim.hold, served, false)
+                .answer(
+                    response.map(Answer::Hyper),
+                    &claim.bound,
+                    claim.hold,
+                    served,
+                    false,
+                )
                 .await);
         }
         if !websocket_over_h2::accepted(response.headers(), &key) {
@@ -94,7 +106,7 @@ impl Exchange<'_> {
         let headers = response.headers_mut();
         fields::strip(headers);
         headers.remove("sec-websocket-accept");
-        self.label.put(headers);
+        self.label.put(&self.thread, &claim.bound, headers);
         tokio::task::spawn_local(async move {
             // Either failing drops the other side and the hold.
             let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {

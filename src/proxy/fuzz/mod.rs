@@ -1,4 +1,4 @@
-//! What clients send, from any bytes: the subjects of `crate::fuzzing` in this module.
+//! What clients and workers send, from any bytes: the subjects of `crate::fuzzing` in this module.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,11 +6,13 @@
     reason = "a panic is how a fuzzer is told"
 )]
 
+mod answer;
 mod gate;
 mod http1;
 mod session;
 mod websocket;
 
+pub use answer::answer;
 pub use gate::gate;
 pub use http1::http1;
 pub use session::session;

@@ -113,12 +113,13 @@ fn nothing_of_one_hop_passes(headers: &HeaderMap, uri: &Uri) {
 
     let peer = fields::address([127, 0, 0, 1].into());
     let host = fields::client_host(headers, uri);
-    fields::forwarded(&mut passed, &peer, host.as_ref(), Trust::Untrusted);
+    let present = fields::Present::among(headers);
+    fields::forwarded(&mut passed, present, &peer, host.as_ref(), Trust::Untrusted);
     let values: Vec<_> = passed.get_all("x-forwarded-for").iter().collect();
     assert_eq!(values, ["127.0.0.1"], "a stranger says who it is");
     assert!(!passed.contains_key("forwarded"));
     let mut trusted = headers.clone();
-    fields::forwarded(&mut trusted, &peer, host.as_ref(), Trust::TrustedProxy);
+    fields::forwarded(&mut trusted, present, &peer, host.as_ref(), Trust::TrustedProxy);
     let mut values = trusted.get_all("x-forwarded-for").iter();
     let chain = values.next().unwrap();
     assert!(values.next().is_none() && chain.as_bytes().ends_with(b"127.0.0.1"));
