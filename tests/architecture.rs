@@ -23,7 +23,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("metrics", &["metrics"]),
     ("driver", &["driver", "worker", "config", "core", "metrics"]),
-    ("proxy", &["proxy", "driver", "worker", "config", "core", "sys"]),
+    (
+        "proxy",
+        &["proxy", "driver", "worker", "config", "core", "sys", "metrics"],
+    ),
     (
         "control",
         &["control", "driver", "worker", "config", "core", "metrics", "sys"],

@@ -288,6 +288,7 @@ async fn http1(
                     return;
                 };
                 let Upgrade { talk, hold, .. } = upgrade;
+                let _open = thread.traffic.tunnel();
                 let tunnel = tunnel::run(stream, early.freeze(), worker, first, talk, hold);
                 let end = Box::pin(tunnel).await;
                 tracing::debug!(%peer, ?end, "tunnel closed");

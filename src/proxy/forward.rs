@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
@@ -105,6 +106,8 @@ impl Client {
 
 /// Says how a request went, also when its client leaves before the answer.
 struct Story {
+    thread: Rc<Thread>,
+    began: Instant,
     session: String,
     status: Option<StatusCode>,
     code: Option<Code>,
@@ -120,6 +123,7 @@ impl Drop for Story {
             }
             _ => (499, ""),
         };
+        self.thread.traffic.answered(status, self.began.elapsed());
         tracing::debug!(session = %self.session, status, code, "request");
     }
 }
@@ -135,6 +139,8 @@ pub(crate) fn serve(
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
     let served = Served::new(client.line.clone());
     let mut story = Story {
+        thread: Rc::clone(&thread),
+        began: Instant::now(),
         session: String::new(),
         status: None,
         code: None,

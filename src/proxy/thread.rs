@@ -15,6 +15,7 @@ use super::upstream::Bound;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
+use crate::metrics::Traffic;
 
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -25,6 +26,7 @@ pub(crate) struct Thread {
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
     pub(crate) peers: Peers,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// A request's session.
@@ -39,12 +41,14 @@ pub(crate) struct Claim {
 
 impl Thread {
     pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
+        let traffic = driver.metrics().threads().join();
         Rc::new(Self {
             config,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
             peers: Peers::default(),
+            traffic,
         })
     }
 

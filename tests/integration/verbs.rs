@@ -161,6 +161,35 @@ fn events_are_watched_until_herd_has_drained() {
 }
 
 #[test]
+fn requests_are_counted_by_their_answers() {
+    let herd = Running::start();
+    let address = herd.data_address().unwrap();
+    for header in ["x-session-id: a", "x-session-id: a", "x-other: a"] {
+        let url = format!("http://{address}/healthz");
+        let output = std::process::Command::new("curl")
+            .args(["-sS", "-H", header, &url])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let metrics = std::process::Command::new("curl")
+        .args(["-sS", "http://herd/metrics", "--unix-socket"])
+        .arg(herd.socket())
+        .output()
+        .unwrap();
+    let text = stdout(&metrics);
+    for line in [
+        "herd_http_requests_total{code=\"200\"} 2\n",
+        "herd_http_requests_total{code=\"400\"} 1\n",
+        "herd_http_request_duration_seconds_count 3\n",
+        "herd_websocket_connections 0\n",
+        "herd_kill_survivors_total{worker=\"runner\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn the_version_is_told_with_and_without_a_herd() {
     let herd = Running::start();
     let told = stdout(&herd.herd(&["version"]));

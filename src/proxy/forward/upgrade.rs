@@ -1,6 +1,8 @@
 //! Requests that become tunnels: an upgrade over HTTP/1.1, a WebSocket over HTTP/2 (RFC 8441). The tunnel
 //! begins only after the worker's 101; any other answer is passed on as it is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -107,12 +109,14 @@ impl Exchange {
         fields::strip(headers);
         headers.remove("sec-websocket-accept");
         self.label.put(&self.thread, &claim.bound, headers);
+        let traffic = Arc::clone(&self.thread.traffic);
         tokio::task::spawn_local(async move {
             // Either failing drops the other side and the hold.
             let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {
                 return;
             };
             let client = hyper_util::rt::TokioIo::new(client);
+            let _open = traffic.tunnel();
             let end = tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
             tracing::debug!(?end, "tunnel closed");
         });
