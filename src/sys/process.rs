@@ -188,6 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test's own child, not herd's")]
     fn only_what_was_alive_before_the_kill_and_still_is_has_survived_it() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
