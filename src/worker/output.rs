@@ -29,62 +29,36 @@ thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// Reads stdout and stderr to their ends of file, which come when the last process that could write is gone.
-pub(super) async fn pump([out, err]: [OwnedFd; 2], logs: Arc<Logs>) {
-    let mut flows = [Flow::new(out, Stream::Stdout), Flow::new(err, Stream::Stderr)];
-    std::future::poll_fn(|cx| {
-        let mut over = Poll::Ready(());
-        for flow in &mut flows {
-            if flow.poll(cx, &logs).is_pending() {
-                over = Poll::Pending;
-            }
-        }
-        over
-    })
-    .await;
+/// Reads to the end of file, which comes when the last process that could write is gone. A task for each of a worker's
+/// streams: they are read in the order in which something came.
+pub(super) async fn pump(fd: OwnedFd, stream: Stream, logs: Arc<Logs>) {
+    let mut pipe = match pipe::Receiver::from_owned_fd(fd) {
+        Ok(pipe) => pipe,
+        Err(e) => return tracing::warn!("a worker's output cannot be read: {e}"),
+    };
+    let mut lines = Lines::default();
+    while std::future::poll_fn(|cx| poll_read(cx, &mut pipe, &mut lines, stream, &logs)).await {}
+    lines.finish(|line| logs.push(stream, line, SystemTime::now()));
 }
 
-/// One of the two.
-#[derive(Debug)]
-struct Flow {
-    /// `None` after its end.
-    pipe: Option<pipe::Receiver>,
+/// Whether more may come.
+fn poll_read(
+    cx: &mut Context<'_>,
+    pipe: &mut pipe::Receiver,
+    lines: &mut Lines,
     stream: Stream,
-    lines: Lines,
-}
-
-impl Flow {
-    fn new(fd: OwnedFd, stream: Stream) -> Self {
-        let pipe = pipe::Receiver::from_owned_fd(fd)
-            .inspect_err(|e| tracing::warn!("a worker's output cannot be read: {e}"));
-        Self {
-            pipe: pipe.ok(),
-            stream,
-            lines: Lines::default(),
+    logs: &Logs,
+) -> Poll<bool> {
+    READ.with_borrow_mut(|scratch| {
+        let mut buf = ReadBuf::new(scratch);
+        if let Err(e) = ready!(Pin::new(pipe).poll_read(cx, &mut buf)) {
+            tracing::warn!("a worker's output cannot be read on: {e}");
+            return Poll::Ready(false);
         }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, logs: &Logs) -> Poll<()> {
-        let stream = self.stream;
-        while let Some(pipe) = &mut self.pipe {
-            let lines = &mut self.lines;
-            let more = READ.with_borrow_mut(|scratch| {
-                let mut buf = ReadBuf::new(scratch);
-                if let Err(e) = ready!(Pin::new(pipe).poll_read(cx, &mut buf)) {
-                    tracing::warn!("a worker's output cannot be read on: {e}");
-                    return Poll::Ready(false);
-                }
-                let now = SystemTime::now();
-                lines.feed(buf.filled(), |line| logs.push(stream, line, now));
-                Poll::Ready(!buf.filled().is_empty())
-            });
-            if !ready!(more) {
-                self.pipe = None;
-                std::mem::take(lines).finish(|line| logs.push(stream, line, SystemTime::now()));
-            }
-        }
-        Poll::Ready(())
-    }
+        let now = SystemTime::now();
+        lines.feed(buf.filled(), |line| logs.push(stream, line, now));
+        Poll::Ready(!buf.filled().is_empty())
+    })
 }
 
 /// Cuts a byte stream into lines without their newline (or carriage return and newline).

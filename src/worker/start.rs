@@ -29,7 +29,7 @@ use crate::launcher::{Keeper, sandbox};
 use crate::sys::process::survivors;
 use crate::sys::{listener, timer};
 
-use super::logs::Logs;
+use super::logs::{Logs, Stream};
 use super::readiness::{self, Target, Verdict};
 use super::report::ReportReader;
 use super::sandbox::{Place, pipe};
@@ -338,7 +338,7 @@ impl Life {
             keeper,
             reaped,
             report,
-            pump: self.pump([out, err]),
+            pumps: self.pumps([out, err]),
             place: None,
         })
     }
@@ -363,7 +363,7 @@ impl Life {
             keeper: created.keeper,
             reaped: created.reaped,
             report: created.report,
-            pump: self.pump(created.outputs),
+            pumps: self.pumps(created.outputs),
             place: Some(created.place),
         };
         let ready = match tokio::time::timeout_at(until, running.report.created()).await {
@@ -397,11 +397,12 @@ impl Life {
         }
     }
 
-    fn pump(&self, outputs: [OwnedFd; 2]) -> Pump {
-        Pump(tokio::task::spawn_local(output::pump(
-            outputs,
-            Arc::clone(&self.logs),
-        )))
+    fn pumps(&self, [out, err]: [OwnedFd; 2]) -> Pumps {
+        Pumps(
+            [(out, Stream::Stdout), (err, Stream::Stderr)].map(|(fd, stream)| {
+                tokio::task::spawn_local(output::pump(fd, stream, Arc::clone(&self.logs)))
+            }),
+        )
     }
 
     async fn resource(&self, message: String) {
@@ -435,17 +436,17 @@ struct Running {
     keeper: Arc<Keeper>,
     reaped: oneshot::Receiver<()>,
     report: ReportReader,
-    pump: Pump,
+    pumps: Pumps,
     /// A sandbox's ids; free again after the reaping.
     place: Option<Place>,
 }
 
-/// The task that reads a worker's output; ends with its owner.
-struct Pump(JoinHandle<()>);
+/// The tasks that read a worker's output; they end with their owner.
+struct Pumps([JoinHandle<()>; 2]);
 
-impl Drop for Pump {
+impl Drop for Pumps {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -469,7 +470,9 @@ impl Running {
         self.place = None;
         let rest = async {
             self.report.read_out().await;
-            let _ = (&mut self.pump.0).await;
+            for pump in &mut self.pumps.0 {
+                let _ = pump.await;
+            }
         };
         let _ = Box::pin(tokio::time::timeout(DRAIN_LIMIT, rest)).await;
         self.report.exit()
