@@ -14,6 +14,7 @@ mod journal;
 mod records;
 mod session;
 mod sync;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::config::{Config, Kind, Reuse};
 use crate::core::{
-    Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Overview, Refusal, Request,
-    Rules, SessionId, SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
+    Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Refusal, Request, Rules,
+    SessionId, SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
 };
 use crate::metrics::Metrics;
 use crate::worker::{Death, Endpoint, Event};
@@ -311,30 +312,10 @@ impl<C: Crew> Driver<C> {
             Command::Abandon => {}
             Command::Stop { id, only, reply } => self.stop(&id, only, reply),
             Command::List { ended, reply } => {
-                // The remains of a crash are listed among the ended.
-                let lives = |overview: &Overview| !matches!(overview.stage, Stage::Lost { .. });
-                let mut views: Vec<SessionView> = self
-                    .core
-                    .sessions()
-                    .filter(lives)
-                    .map(|overview| self.view(&overview))
-                    .collect();
-                views.extend(self.records.ending());
-                views.sort_by_key(|view| (view.created, view.session.generation));
-                if ended {
-                    views.splice(0..0, self.records.ended());
-                }
-                self.tell_sandboxing(&mut views);
-                let _ = reply.send(views);
+                let _ = reply.send(self.list(ended));
             }
             Command::Show { id, reply } => {
-                let current = self.core.session(&id).map(|overview| self.view(&overview));
-                let mut views: Vec<SessionView> = self.records.of(&id);
-                views.extend(current);
-                views.sort_by_key(|view| std::cmp::Reverse(view.session.generation));
-                views.dedup_by(|a, b| a.session == b.session);
-                self.tell_sandboxing(&mut views);
-                let _ = reply.send(views);
+                let _ = reply.send(self.show(&id));
             }
             Command::Pools { reply } => {
                 let _ = reply.send(self.pools());
@@ -575,55 +556,6 @@ impl<C: Crew> Driver<C> {
         self.staff
             .get(&worker)
             .map_or("", |staff| &self.config.kind(staff.kind).name)
-    }
-
-    fn pools(&self) -> PoolsView {
-        let now = self.clock.now();
-        let view = |(index, kind): (usize, &Arc<Kind>)| {
-            let counts = self.core.counts(KindId(index), now);
-            PoolView {
-                kind: kind.name.clone(),
-                min: kind.min,
-                max: kind.max,
-                starting: counts.starting,
-                warm: counts.warm,
-                bound: counts.bound,
-                dying: counts.dying,
-                queued: counts.queued,
-                queue_max: kind.queue.max,
-                longest_wait: counts.waiting_since.map(|since| now.since(since)),
-                backoff: counts.backoff_until.map(|until| until.since(now)),
-                sandboxing: self.crew.sandboxing(index),
-            }
-        };
-        PoolsView {
-            kinds: self.config.kinds.iter().enumerate().map(view).collect(),
-            draining: self.core.is_draining(),
-        }
-    }
-
-    fn tell_sandboxing(&self, views: &mut [SessionView]) {
-        for view in views {
-            if let Some(kind) = self.config.kind_named(&view.kind) {
-                view.sandboxing = self.crew.sandboxing(kind.0);
-            }
-        }
-    }
-
-    fn view(&self, overview: &Overview) -> SessionView {
-        let now = self.clock.now();
-        let live = self.live.get(&overview.session);
-        let snapshot = live.map(|session| session.holders.snapshot());
-        self.records.view(
-            overview,
-            &self.config.kind(overview.kind).name,
-            now,
-            (
-                snapshot.map_or(0, |s| s.holders),
-                live.map_or(0, |session| session.holders.streams()),
-                snapshot.map_or(0, |s| s.holds),
-            ),
-        )
     }
 }
 
