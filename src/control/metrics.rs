@@ -5,7 +5,6 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::driver::{PoolView, PoolsView, SessionState, SessionView};
@@ -19,6 +18,11 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 struct InState {
     worker: String,
     state: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfBuild {
+    version: &'static str,
 }
 
 type Gauges<L> = Family<L, Gauge>;
@@ -41,8 +45,11 @@ pub(super) fn expose(
 
 fn of_herd(pools: &PoolsView, sessions: &[SessionView], forest: &Forest) -> Registry {
     let mut registry = Registry::with_prefix("herd");
-    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register("build", "Which herd this is", build);
+    // Not of the type `info`, which readers of Prometheus's older format do not know.
+    let build = Gauges::<OfBuild>::default();
+    let version = env!("CARGO_PKG_VERSION");
+    build.get_or_create(&OfBuild { version }).set(1);
+    registry.register("build_info", "Which herd this is", build);
     let draining = ConstGauge::new(i64::from(pools.draining));
     registry.register(
         "draining",

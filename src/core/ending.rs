@@ -21,6 +21,16 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// What [`code`](Self::code) can be.
+    pub const CODES: [&'static str; 6] = [
+        "stopped",
+        "disconnected",
+        "ttl",
+        "max_lifetime",
+        "crashed",
+        "drained",
+    ];
+
     /// The stable word for logs, metrics and the control API.
     pub fn code(&self) -> &'static str {
         match self {
@@ -139,6 +149,9 @@ pub enum StartFailureKind {
 }
 
 impl StartFailureKind {
+    /// What [`code`](Self::code) can be.
+    pub const CODES: [&'static str; 5] = ["exec", "exited", "timeout", "port_taken", "resource"];
+
     /// The stable word for metrics.
     pub fn code(&self) -> &'static str {
         match self {

@@ -25,6 +25,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What [`code`](Self::code) can be.
+    pub const CODES: [&'static str; 9] = [
+        "worker_mismatch",
+        "at_capacity",
+        "queue_timeout",
+        "draining",
+        "worker_backoff",
+        "worker_start_timeout",
+        "worker_start_failed",
+        "session_lost",
+        "session_ended",
+    ];
+
     /// The stable word for answers, logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -40,5 +53,61 @@ impl Refusal {
             Self::SessionLost { .. } => "session_lost",
             Self::SessionStopped => "session_ended",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Exit, StartFailureKind};
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_once() {
+        let ends = [
+            EndReason::Stopped,
+            EndReason::Disconnected,
+            EndReason::Ttl,
+            EndReason::MaxLifetime,
+            EndReason::Crashed(Exit::KeeperLost),
+            EndReason::Drained,
+        ];
+        assert_eq!(ends.each_ref().map(EndReason::code), EndReason::CODES);
+        let zero = Duration::ZERO;
+        let (message, last) = (String::new(), String::new());
+        let failures = [
+            StartFailureKind::Exec {
+                message: message.clone(),
+            },
+            StartFailureKind::Exited(Exit::KeeperLost),
+            StartFailureKind::Timeout { after: zero, last },
+            StartFailureKind::PortTaken { port: 1 },
+            StartFailureKind::Resource { message },
+        ];
+        assert_eq!(
+            failures.each_ref().map(StartFailureKind::code),
+            StartFailureKind::CODES
+        );
+        let failed = |kind: &StartFailureKind| {
+            Refusal::StartFailed(StartFailure {
+                kind: kind.clone(),
+                log_tail: Vec::new(),
+            })
+        };
+        let refusals = [
+            Refusal::WorkerMismatch { bound_to: KindId(0) },
+            Refusal::AtCapacity { retry_after: zero },
+            Refusal::QueueTimeout { waited: zero },
+            Refusal::Draining,
+            Refusal::WorkerBackoff { retry_after: zero },
+            failed(&failures[2]),
+            failed(&failures[0]),
+            Refusal::SessionLost {
+                reason: EndReason::Ttl,
+            },
+            Refusal::SessionStopped,
+        ];
+        assert_eq!(refusals.each_ref().map(Refusal::code), Refusal::CODES);
     }
 }

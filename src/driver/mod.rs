@@ -39,15 +39,21 @@ use self::records::Records;
 use crate::config::{Config, Kind, Reuse};
 use crate::core::{
     Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Refusal, Request, Rules,
-    SessionId, SessionRef, Stage, StartedFor, StopOutcome, TicketId, WorkerId,
+    SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Death, Endpoint, Event};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
 /// Endings that a slow cache may fall behind before it has to sweep.
 const ENDINGS: usize = 1024;
+
+const REASONS: Reasons = Reasons {
+    ended: &EndReason::CODES,
+    refused: &Refusal::CODES,
+    start_failed: &StartFailureKind::CODES,
+};
 
 /// What the process's signals ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +113,10 @@ impl<C: Crew> Driver<C> {
         let departures = Arc::new(Departures::new());
         let started = SystemTime::now();
         let journal = Arc::new(Journal::new(started));
-        let metrics = Arc::new(Metrics::new(config.kinds.iter().map(|kind| &*kind.name)));
+        let metrics = Arc::new(Metrics::new(
+            config.kinds.iter().map(|kind| &*kind.name),
+            &REASONS,
+        ));
         let handle = Handle {
             commands: sender,
             departures: Arc::clone(&departures),

@@ -47,6 +47,14 @@ struct OnPath {
     path: &'static str,
 }
 
+/// What events of each sort can be for.
+#[derive(Debug, Clone, Copy)]
+pub struct Reasons {
+    pub ended: &'static [&'static str],
+    pub refused: &'static [&'static str],
+    pub start_failed: &'static [&'static str],
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Buckets(&'static [f64]);
 
@@ -75,8 +83,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// `kinds` have their series from the start, so that a rate over the first event is right.
-    pub fn new<'k>(kinds: impl IntoIterator<Item = &'k str>) -> Self {
+    /// `kinds` have their series from the start, one for each of the `reasons`, so that a rate over the first event is
+    /// right.
+    pub fn new<'k>(kinds: impl IntoIterator<Item = &'k str>, reasons: &Reasons) -> Self {
         let histograms = |buckets| Histograms::new_with_constructor(Buckets(buckets));
         let mut metrics = Self {
             registry: Registry::with_prefix("herd"),
@@ -99,6 +108,15 @@ impl Metrics {
             drop(metrics.survivors.get_or_create(&of));
             drop(metrics.lives.get_or_create(&of));
             drop(metrics.disconnect_to_dead.get_or_create(&of));
+            for (family, reasons) in [
+                (&metrics.ended, reasons.ended),
+                (&metrics.rejections, reasons.refused),
+                (&metrics.start_failures, reasons.start_failed),
+            ] {
+                for reason in reasons {
+                    drop(family.get_or_create(&because(worker, reason)));
+                }
+            }
             for path in ["warm", "cold"] {
                 let worker = worker.to_owned();
                 drop(metrics.start.get_or_create(&OnPath { worker, path }));

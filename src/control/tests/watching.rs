@@ -92,6 +92,7 @@ fn metrics_count_what_happened() {
             r#"herd_disconnect_to_dead_seconds_count{worker="shell"} 1"#,
             r#"herd_worker_start_duration_seconds_count{worker="shell",path="cold"} 1"#,
             r#"herd_worker_crashes_total{worker="shell"} 0"#,
+            r#"herd_worker_start_failures_total{worker="shell",reason="exec"} 0"#,
             "# UNIT herd_session_duration_seconds seconds",
             "process_open_fds ",
         ] {
