@@ -145,9 +145,13 @@ impl Output {
         let Some(pipe) = self.pipe.take() else {
             return self.take_rest(lines);
         };
+        // Asked of the kernel: tokio's `try_read` answers from what it last heard, which may be that there is nothing.
+        let Ok(pipe) = pipe.into_nonblocking_fd() else {
+            return self.take_rest(lines);
+        };
         let mut buffer = [0; READ_SIZE];
         let mut left = LARGEST_PIPE;
-        while let Ok(count @ 1..) = pipe.try_read(&mut buffer) {
+        while let Ok(count @ 1..) = nix::unistd::read(&pipe, &mut buffer) {
             self.pending.extend_from_slice(&buffer[..count]);
             left = left.saturating_sub(count);
             if left == 0 {
@@ -210,6 +214,20 @@ mod tests {
             0,
             "never a character: told as base64 at once"
         );
+    }
+
+    #[tokio::test]
+    async fn what_came_before_anybody_looked_is_told() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut output = Output::new(
+            "stderr",
+            Some(pipe::Receiver::from_owned_fd(reader.into()).unwrap()),
+        );
+        // The runtime has had no chance to hear of it.
+        std::io::Write::write_all(&mut writer, b"late").unwrap();
+        let mut lines = VecDeque::new();
+        output.drain(&mut lines);
+        assert_eq!(lines[0], "{\"stream\":\"stderr\",\"data\":\"late\"}\n");
     }
 
     #[test]
