@@ -251,7 +251,8 @@ mod tests {
             by: By::Key("k".into()),
             may,
         };
-        assert!(allowed(May::Control).to(May::Metrics).is_ok());
+        let by = allowed(May::Control).to(May::Metrics).unwrap();
+        assert_eq!(by, By::Key("k".into()));
         let problem = allowed(May::Metrics).to(May::Read).unwrap_err();
         assert_eq!(
             problem.detail(),
