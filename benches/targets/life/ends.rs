@@ -137,6 +137,7 @@ fn disconnect(herd: &mut Herd, kind: &str, leaving: Leaving) -> anyhow::Result<f
 
 fn kill9(lab: &Lab, tiny: &Tiny) -> anyhow::Result<Vec<Row>> {
     let count = if lab.quick { 50 } else { 400 };
+    let (who, floor) = (Who::Root.or_own(), Kind::Tree);
     let mut time = Row::new(
         "kill9-400",
         "kill -9 of herd with 400 workers → all processes gone",
@@ -154,7 +155,7 @@ fn kill9(lab: &Lab, tiny: &Tiny) -> anyhow::Result<Vec<Row>> {
     for round in 0..=lab.rounds {
         lab.go_on()?;
         let name = format!("kill9-{round}");
-        let mut herd = Herd::start(lab, &name, Who::Root.or_own(), &bare("bare", &tiny.worker, ""))?;
+        let mut herd = Herd::start(lab, &name, who, &bare("bare", &tiny.worker, ""))?;
         let sessions: Vec<_> = (0..count).map(|_| (herd.id(), "bare".to_owned())).collect();
         for some in sessions.chunks(20) {
             herd.first_requests(some)?;
@@ -162,31 +163,50 @@ fn kill9(lab: &Lab, tiny: &Tiny) -> anyhow::Result<Vec<Row>> {
         let mut all = Vec::new();
         for session in herd.sessions()? {
             let keeper = session["pid"].as_i64().context("a session without a worker")? as i32;
-            all.push(PidFd::open(keeper)?);
-            for worker in children(keeper)? {
-                all.push(PidFd::open(worker)?);
-            }
+            all.push(keeper);
+            all.extend(children(keeper)?);
         }
         ensure!(
             all.len() == 2 * count,
             "{} processes of {count} workers",
             all.len()
         );
-        let began = now();
-        herd.kill()?;
-        let cap = Instant::now() + Duration::from_secs(5);
-        let mut waiting: Vec<_> = all.iter().collect();
-        while !waiting.is_empty() && Instant::now() < cap {
-            let mut fds = [PollFd::new(waiting[0].as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::from(100u8))?;
-            waiting.retain(|process| !process.has_exited());
+        let (took, survivors) = until_gone(&all, || herd.kill())?;
+        // As many trees of two in namespaces as deep, under a process that does nothing else.
+        let Some(mut peers) = Peers::open(lab, tiny, floor, who)? else {
+            continue;
+        };
+        for _ in 0..count / 10 {
+            peers.start(10)?;
         }
+        let all = peers.trees()?;
+        ensure!(all.len() == 2 * count, "{} processes of the floor", all.len());
+        let (theirs, _) = until_gone(&all, || peers.kill_all())?;
         if round > 0 {
-            time.herd.push((now() - began) as f64 / 1e6);
-            left.herd.push(waiting.len() as f64);
+            time.herd.push(took);
+            left.herd.push(survivors as f64);
+            time.peer(floor.name()).push(theirs);
         }
     }
     Ok(vec![time, left])
+}
+
+/// Milliseconds from the deed until none of these lives, and how many still do after five seconds.
+fn until_gone(pids: &[i32], deed: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<(f64, usize)> {
+    let all = pids
+        .iter()
+        .map(|pid| PidFd::open(*pid))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut waiting: Vec<_> = all.iter().collect();
+    let began = now();
+    deed()?;
+    let cap = Instant::now() + Duration::from_secs(5);
+    while !waiting.is_empty() && Instant::now() < cap {
+        let mut fds = [PollFd::new(waiting[0].as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(100u8))?;
+        waiting.retain(|process| !process.has_exited());
+    }
+    Ok(((now() - began) as f64 / 1e6, waiting.len()))
 }
 
 fn rates(lab: &Lab, tiny: &Tiny, bundle: &Path) -> anyhow::Result<Vec<Row>> {

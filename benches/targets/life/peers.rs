@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use super::client::Client;
+use super::herd::children;
 use super::tiny::Tiny;
 use super::who::Who;
 use super::wire::{Ask, How, Said, Sandbox, Start, now};
@@ -182,6 +183,23 @@ impl Peers {
         let took = self.until_gone()?.context("it ended by itself")?;
         self.clear(&[token.to_owned()])?;
         Ok(took as f64 / 1e6)
+    }
+
+    /// The processes of all trees of the floor.
+    pub(super) fn trees(&self) -> anyhow::Result<Vec<i32>> {
+        let mut all = Vec::new();
+        for jail in children(self.child.id() as i32)? {
+            for first in children(jail)? {
+                all.push(first);
+                all.extend(children(first)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The jail's end, and so everybody's. It is told of by its parent, as the launcher's is by herd.
+    pub(super) fn kill_all(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill()?)
     }
 
     fn until_gone(&mut self) -> anyhow::Result<Option<u64>> {
@@ -381,5 +399,7 @@ impl Drop for Peers {
         for group in &self.groups {
             let _ = fs::remove_dir(group);
         }
+        // The next of its kind may want the same place.
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
