@@ -33,6 +33,7 @@ impl Check {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let file = self.config.path.display().to_string();
         let result = config::load(&self.config.path).and_then(|config| {
+            super::start::tls(&config, &self.config.path)?;
             sandboxes(&config, &self.config.path)?;
             Ok(config)
         });

@@ -21,7 +21,7 @@ use crate::control;
 use crate::driver::{Driver, Shutdown};
 use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
-use crate::proxy;
+use crate::proxy::{self, Tls};
 use crate::sandbox::cgroup::{Hierarchies, Host};
 use crate::sys::{activation, kernel};
 use crate::telemetry::{self, LogArgs};
@@ -63,6 +63,7 @@ impl Start {
         self.overrides.apply(&mut config);
         telemetry::init(log)?;
         let config = Arc::new(config);
+        let tls = tls(&config, &self.config.path)?;
         let sandboxes = sandboxes(&config, &self.config.path)?;
         // From here to the end of this process this thread lives: the launcher dies with it.
         let mut forked = launcher::fork(launcher::Options {
@@ -76,7 +77,7 @@ impl Start {
         raise_open_files();
         let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, forked);
+        let served = serve(config, tls, forked);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Err(e) = groups.close() {
@@ -111,7 +112,7 @@ pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
     let finding = |e: PlanError| Finding {
         setting: std::iter::once("sandbox").chain(e.key).collect(),
         message: with_causes(&e.why),
-        kind: e.kind,
+        kind: Some(e.kind),
     };
     config::point_out(file, wrong.into_iter().map(finding).collect())
 }
@@ -128,7 +129,25 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     })
 }
 
-fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
+/// The data port's certificate, if it has one.
+pub(super) fn tls(config: &Config, file: &Path) -> Result<Option<Arc<Tls>>, Problems> {
+    let Some(files) = &config.network.tls else {
+        return Ok(None);
+    };
+    match Tls::load(files) {
+        Ok(tls) => Ok(Some(Arc::new(tls))),
+        Err(e) => {
+            let finding = Finding {
+                kind: None,
+                setting: vec!["network", "tls", e.setting],
+                message: e.to_string(),
+            };
+            Err(config::point_out(file, vec![finding]))
+        }
+    }
+}
+
+fn serve(config: Arc<Config>, tls: Option<Arc<Tls>>, forked: Forked) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
@@ -140,6 +159,7 @@ fn serve(config: Arc<Config>, forked: Forked) -> anyhow::Result<ExitCode> {
         }
         None => proxy::Server::bind(&config)?,
     };
+    let data = data.with_tls(tls);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -161,7 +181,11 @@ async fn supervise(
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
-    let data_url = format!("http://{address}");
+    let scheme = match config.network.tls {
+        Some(_) => "https",
+        None => "http",
+    };
+    let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
         session_header: config.session.headers[0].to_string(),
@@ -176,7 +200,7 @@ async fn supervise(
     let (ask, asked) = mpsc::channel(2);
     let mut signals = Signals::listen()?;
     info!(
-        data = %format_args!("http://{address}"),
+        data = %data_url,
         control = %control_path.display(),
         control_url,
         kinds = config.kinds.len(),

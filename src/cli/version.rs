@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::client::Control;
 use super::show::{self, Output};
+use crate::control::build::{Build, VERSION};
 use crate::control::views;
 
 /// Print the version of this command, and of the herd that runs
@@ -14,8 +15,8 @@ use crate::control::views;
 #[command(after_help = "\
 Example:
   $ herd version
-  herd 0.1.0
-  running: herd 0.1.0, pid 4711, up 2h03m, sessions at http://127.0.0.1:8080
+  herd 0.1.0 (0f8076aa4f12, x86_64-unknown-linux-gnu, rustc 1.95.0)
+  running: herd 0.1.0 (0f8076aa4f12, x86_64-unknown-linux-gnu, rustc 1.95.0), pid 4711, up 2h03m, sessions at http://127.0.0.1:8080
 
 Exit codes: 0 printed, whether herd runs or not, 2 wrong usage")]
 pub struct Version {
@@ -29,6 +30,7 @@ pub struct Version {
 #[derive(Debug, Serialize)]
 struct Versions {
     version: &'static str,
+    build: Build,
     running: Option<views::Version>,
 }
 
@@ -42,15 +44,20 @@ impl Version {
             Ok(running) => (Some(running), None),
             Err(error) => (None, Some(error)),
         };
-        let version = env!("CARGO_PKG_VERSION");
+        let (version, build) = (VERSION, Build::this());
         match self.output {
-            Output::Json => show::print_json(&Versions { version, running })?,
+            Output::Json => show::print_json(&Versions {
+                version,
+                build,
+                running,
+            })?,
             Output::Table => {
-                show::print(format!("herd {version}\n"))?;
+                show::print(format!("herd {version} ({build})\n"))?;
                 if let Some(running) = running {
                     show::print(format!(
-                        "running: herd {}, pid {}, up {}, sessions at {}\n",
+                        "running: herd {} ({}), pid {}, up {}, sessions at {}\n",
                         running.version,
+                        running.build,
                         running.pid,
                         show::duration(std::time::Duration::from_millis(running.uptime_ms)),
                         running.data_url,

@@ -22,8 +22,8 @@ use crate::yaml::{self, problem};
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
     Bind, Config, ControlKey, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network, OnCrash,
-    OnDisconnect, Profile, Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice,
-    SandboxNetwork, Session, Upstream,
+    OnDisconnect, Profile, Protocol, ProxyProtocol, Queue, Require, Reuse, Root, Route, Sandbox,
+    SandboxChoice, SandboxNetwork, Session, Tls, Upstream,
 };
 pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};

@@ -84,6 +84,25 @@ pub struct Network {
     pub trusted_proxies: Vec<IpNet>,
     /// A peer that answers nothing for this long is dead (TCP keep-alive, TCP_INFO, h2 PING).
     pub dead_peer_timeout: Duration,
+    /// `Some`: the data port speaks TLS.
+    pub tls: Option<Tls>,
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Files of PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// herd's certificate, then those that vouch for it.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Whether connections begin with the PROXY protocol's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    /// All have to, and come from `trusted_proxies`.
+    Required,
 }
 
 #[derive(Debug, Clone)]

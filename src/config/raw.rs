@@ -64,6 +64,30 @@ pub(super) struct Network {
     pub(super) trusted_proxies: Option<Vec<Cidr>>,
     /// A peer that acknowledges nothing for this long counts as gone. Default: 30s.
     pub(super) dead_peer_timeout: Option<PositiveTime>,
+    /// The data port speaks TLS with this certificate. Default: no.
+    pub(super) tls: Option<Tls>,
+    /// `required`: every connection begins with the head of the PROXY protocol, version 2, and comes from one of
+    /// `trusted_proxies`; the client is whom it names. Default: off.
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {cert: /etc/herd/tls.crt, key: /etc/herd/tls.key}"
+)]
+pub(super) struct Tls {
+    /// File with herd's certificate in PEM, then those that vouch for it. Required.
+    pub(super) cert: Option<String>,
+    /// File with its private key in PEM, not readable by others. Required.
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "off or required")]
+pub(super) enum ProxyProtocol {
+    Off,
+    Required,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
 use super::model::{
-    Config, ControlKey, KeySource, Kind, Lifetime, May, Network, Queue, Reuse, Route, SandboxChoice, Session,
-    Upstream,
+    Config, ControlKey, KeySource, Kind, Lifetime, May, Network, ProxyProtocol, Queue, Reuse, Route,
+    SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
 use super::template::{Template, Variable};
@@ -177,7 +178,10 @@ impl Judge<'_> {
         let head = raw.max_header_size.map_or(64 << 10, |size| size.0);
         let fields = raw.max_headers.map_or(100, |count| count.0);
         let path = |key| ["network", key];
+        let proxy_protocol = self.proxy_protocol(&raw);
         Network {
+            tls: raw.tls.and_then(|tls| self.tls(tls)),
+            proxy_protocol,
             data_bind: raw.data_bind.map_or(local, |address| address.0),
             header_timeout: raw.header_timeout.map_or(10 * SECOND, |time| time.0),
             idle_timeout: raw.idle_timeout.map_or(75 * SECOND, |time| time.0),
@@ -204,6 +208,37 @@ impl Judge<'_> {
                 .collect(),
             dead_peer_timeout: raw.dead_peer_timeout.map_or(30 * SECOND, |time| time.0),
         }
+    }
+
+    fn tls(&mut self, raw: raw::Tls) -> Option<Tls> {
+        let mut file = |key, file: Option<String>| {
+            let file = file.filter(|file| !file.is_empty());
+            if file.is_none() {
+                self.at_key(
+                    &["network", "tls"],
+                    format!("needs {key}, a file of PEM; write e.g. {{cert: /etc/herd/tls.crt, key: /etc/herd/tls.key}}"),
+                );
+            }
+            file.map(PathBuf::from)
+        };
+        let (cert, key) = (file("cert", raw.cert), file("key", raw.key));
+        Some(Tls {
+            cert: cert?,
+            key: key?,
+        })
+    }
+
+    fn proxy_protocol(&mut self, raw: &raw::Network) -> ProxyProtocol {
+        let Some(raw::ProxyProtocol::Required) = raw.proxy_protocol else {
+            return ProxyProtocol::Off;
+        };
+        if raw.trusted_proxies.as_ref().is_none_or(Vec::is_empty) {
+            self.at_key(
+                &["network", "proxy_protocol"],
+                "needs network.trusted_proxies: whoever else connects could claim to be anybody",
+            );
+        }
+        ProxyProtocol::Required
     }
 
     fn session(&mut self, raw: raw::Session) -> Session {

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::build::{Build, VERSION};
 use crate::driver::{PoolView, PoolsView, SessionState, SessionView};
 use crate::metrics::{Metrics, OfWorker};
 use crate::sys::host::OwnUse;
@@ -23,6 +24,8 @@ struct InState {
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfBuild {
     version: &'static str,
+    revision: String,
+    rustversion: String,
 }
 
 type Gauges<L> = Family<L, Gauge>;
@@ -47,8 +50,13 @@ fn of_herd(pools: &PoolsView, sessions: &[SessionView], forest: &Forest) -> Regi
     let mut registry = Registry::with_prefix("herd");
     // Not of the type `info`, which readers of Prometheus's older format do not know.
     let build = Gauges::<OfBuild>::default();
-    let version = env!("CARGO_PKG_VERSION");
-    build.get_or_create(&OfBuild { version }).set(1);
+    let Build { commit, rustc, .. } = Build::this();
+    let this = OfBuild {
+        version: VERSION,
+        revision: commit.unwrap_or_default(),
+        rustversion: rustc,
+    };
+    build.get_or_create(&this).set(1);
     registry.register("build_info", "Which herd this is", build);
     let draining = ConstGauge::new(i64::from(pools.draining));
     registry.register(

@@ -8,6 +8,7 @@
 
 mod access;
 mod answer;
+pub mod build;
 mod creating;
 mod events;
 #[cfg(any(fuzzing, test))]

@@ -6,6 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::build::VERSION;
 use super::operations::{Answered, Content, OPERATIONS, Operation, Problems};
 use super::query::{Parameter, Takes};
 use super::views;
@@ -53,7 +54,7 @@ fn write() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "herd control API",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
             "description": "Served on a UNIX socket to herd's own user and to root, and with `control.tcp` on loopback to \
                             who sends a key; never on the data port. Every error is a problem document (RFC 9457) with \
                             a stable code, which is in X-Herd-Error, too.",

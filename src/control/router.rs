@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::DataPort;
 use super::access::Caller;
 use super::answer::{self, Answer, Problem};
+use super::build::{Build, VERSION};
 use super::creating::Creating;
 use super::logs::{self, Reading};
 use super::looking::Looking;
@@ -166,7 +167,8 @@ impl Router {
     fn version(&self) -> views::Version {
         let started = self.driver.journal().started();
         views::Version {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
+            build: Build::this(),
             pid: std::process::id(),
             data_url: self.data.url.clone(),
             session_header: self.data.session_header.clone(),

@@ -21,22 +21,20 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Stage;
-use super::code::{Code, Problem};
-use super::fields::Trust;
+use super::code::Problem;
 use super::forward::{self, Client, Upgrade};
 use super::framing::Limits;
 use super::gate::{Gate, Line, Phase};
+use super::opening::{Opened, Speaks, Unopened, late, open};
 use super::thread::Thread;
+use super::transport::Transport;
 use super::tunnel;
 use super::upstream::LocalTasks;
 
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two attempts to accept when the process or the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After so long without a request a connection gives its buffers back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
-/// Enough for most requests' first bytes; more comes with the next read.
-const FIRST_READ: usize = 2048;
 /// So many header fields hyper takes without being told, and has room for without asking for memory.
 const HYPER_FIELDS: usize = 100;
 /// How long input is still read after a refusal, so that a reset does not overtake the answer.
@@ -161,13 +159,12 @@ fn prepare(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
 
 async fn connection(
     thread: Rc<Thread>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let network = &thread.config.network;
-    if let Err(e) = prepare(&stream, network.dead_peer_timeout) {
+    if let Err(e) = prepare(&stream, thread.config.network.dead_peer_timeout) {
         tracing::debug!(%peer, error = %e, "the client left at once");
         return;
     }
@@ -175,16 +172,6 @@ async fn connection(
     let Ok(_watched) = watching.peers.watch(stream.as_raw_fd()) else {
         return;
     };
-    let trusted = network
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&peer.ip().to_canonical()));
-    let trust = if trusted {
-        Trust::TrustedProxy
-    } else {
-        Trust::Untrusted
-    };
-    let mut first = Vec::new();
     // Who connected a moment before the end has its request on the way, and gets an answer.
     let expected = Instant::now() + LAST_MOMENT;
     let last_moment = async {
@@ -192,53 +179,22 @@ async fn connection(
         let _ = stage.wait_for(|s| *s != Stage::Serving).await;
         sleep_until(expected).await;
     };
-    let preface = tokio::select! {
-        preface = timeout(network.header_timeout, preface(&mut stream, &mut first)) => preface,
+    let opened = tokio::select! {
+        opened = open(&thread, stream, peer) => opened,
         () = last_moment => return,
     };
-    match preface {
+    match opened {
         // Boxed apart, so that neither takes the room of the other.
-        Ok(Ok(Preface::Http2)) => Box::pin(http2(thread, stream, first, peer, trust, stage)).await,
-        Ok(Ok(Preface::Http1)) => Box::pin(http1(thread, stream, first, peer, trust, stage)).await,
-        Ok(Err(_)) => {}
-        // A connection that never said anything is closed without a word.
-        Err(_) if first.is_empty() => {}
-        Err(_) => Box::pin(refuse(stream, late(network.header_timeout))).await,
+        Ok(opened) if opened.speaks == Speaks::Http2 => Box::pin(http2(thread, opened, stage)).await,
+        Ok(opened) => Box::pin(http1(thread, opened, stage)).await,
+        Err(Unopened::Gone) => {}
+        Err(Unopened::Refused(stream, problem)) => Box::pin(refuse(stream, problem)).await,
     }
     drop(place);
 }
 
-enum Preface {
-    Http1,
-    Http2,
-}
-
-/// Reads until it is plain whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.3).
-async fn preface(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Preface> {
-    loop {
-        first.reserve(FIRST_READ);
-        if stream.read_buf(first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let common = first.len().min(H2_PREFACE.len());
-        if first[..common] != H2_PREFACE[..common] {
-            return Ok(Preface::Http1);
-        }
-        if common == H2_PREFACE.len() {
-            return Ok(Preface::Http2);
-        }
-    }
-}
-
-fn late(limit: Duration) -> Problem {
-    Problem::new(
-        Code::RequestTimeout,
-        format!("the request head was not complete within {limit:?}"),
-    )
-}
-
 /// Answers a request that hyper never saw, and closes.
-async fn refuse(mut stream: TcpStream, problem: Problem) {
+async fn refuse(mut stream: Transport, problem: Problem) {
     tracing::debug!(
         code = problem.code.as_str(),
         status = problem.status().as_u16(),
@@ -257,17 +213,17 @@ async fn refuse(mut stream: TcpStream, problem: Problem) {
 }
 
 /// A connection's requests. Between them, what it takes to serve one is given back.
-async fn http1(
-    thread: Rc<Thread>,
-    mut stream: TcpStream,
-    mut first: Vec<u8>,
-    peer: SocketAddr,
-    trust: Trust,
-    mut stage: watch::Receiver<Stage>,
-) {
+async fn http1(thread: Rc<Thread>, opened: Opened, mut stage: watch::Receiver<Stage>) {
     let network = &thread.config.network;
+    let Opened {
+        mut stream,
+        mut first,
+        peer,
+        sender,
+        ..
+    } = opened;
     let line = Line::new();
-    let client = Client::new(peer, trust, Some(Rc::clone(&line)));
+    let client = Client::new(peer, sender, Some(Rc::clone(&line)));
     loop {
         let served = Box::pin(serve(
             &thread,
@@ -308,7 +264,7 @@ async fn http1(
         tokio::select! {
             biased;
             // News, or the client's end: hyper finds out which.
-            _ = stream.readable() => {}
+            _ = stream.wire().readable() => {}
             _ = stage.wait_for(|s| *s != Stage::Serving) => return Box::pin(linger(stream)).await,
             () = sleep_until(since + network.idle_timeout) => return Box::pin(linger(stream)).await,
         }
@@ -318,13 +274,13 @@ async fn http1(
 /// What a connection has come to.
 enum Served {
     /// Nothing is under way, and nothing has been for a while.
-    Parked(TcpStream, BytesMut),
+    Parked(Transport, BytesMut),
     /// The client's bytes after its request, and the worker's side of the tunnel.
-    Upgraded(TcpStream, BytesMut, Upgrade),
+    Upgraded(Transport, BytesMut, Upgrade),
     /// A head that did not come in time.
-    Late(TcpStream),
-    Refused(TcpStream, Problem),
-    Done(TcpStream),
+    Late(Transport),
+    Refused(Transport, Problem),
+    Done(Transport),
 }
 
 /// Serves requests until there are none for a while; `None` if the connection broke.
@@ -332,7 +288,7 @@ async fn serve(
     thread: &Rc<Thread>,
     client: &Rc<Client>,
     line: &Rc<Line>,
-    stream: TcpStream,
+    stream: Transport,
     first: Vec<u8>,
     stage: &mut watch::Receiver<Stage>,
 ) -> Option<Served> {
@@ -416,7 +372,7 @@ async fn serve(
 }
 
 /// Closes so that the last answer is read even if input is left unread.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Transport) {
     let gone = async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
@@ -452,16 +408,16 @@ impl Look {
     }
 }
 
-async fn http2(
-    thread: Rc<Thread>,
-    stream: TcpStream,
-    first: Vec<u8>,
-    peer: SocketAddr,
-    trust: Trust,
-    mut stage: watch::Receiver<Stage>,
-) {
+async fn http2(thread: Rc<Thread>, opened: Opened, mut stage: watch::Receiver<Stage>) {
     let network = &thread.config.network;
-    let client = Client::new(peer, trust, None);
+    let Opened {
+        stream,
+        first,
+        peer,
+        sender,
+        ..
+    } = opened;
+    let client = Client::new(peer, sender, None);
     let service = service_fn(|request| forward::serve(Rc::clone(&thread), Rc::clone(&client), request));
     let mut builder = http2::Builder::new(LocalTasks);
     builder
@@ -504,7 +460,7 @@ async fn http2(
 struct Replay {
     first: Vec<u8>,
     at: usize,
-    stream: TcpStream,
+    stream: Transport,
 }
 
 impl tokio::io::AsyncRead for Replay {

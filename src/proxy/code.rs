@@ -43,6 +43,7 @@ codes! {
     IdInvalid, "session_id_invalid", 400, "The session id is malformed";
     IdConflict, "session_id_conflict", 400, "The request names its session ambiguously";
     BadRequest, "bad_request", 400, "The request is malformed";
+    TlsRequired, "tls_required", 400, "This port speaks TLS";
     UnknownWorker, "unknown_worker", 404, "There is no worker kind of this name";
     MethodNotAllowed, "method_not_allowed", 405, "The method is not supported";
     RequestTimeout, "request_timeout", 408, "The request head did not arrive in time";

@@ -20,6 +20,33 @@ pub(crate) enum Trust {
     TrustedProxy,
 }
 
+/// What the client's connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Where a connection's requests come from, as their workers are told.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    address: HeaderValue,
+    scheme: Scheme,
+    trust: Trust,
+}
+
+impl Sender {
+    pub(crate) fn new(peer: IpAddr, scheme: Scheme, trust: Trust) -> Self {
+        Self {
+            // Addresses are plain ASCII.
+            address: HeaderValue::try_from(peer.to_canonical().to_string())
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            scheme,
+            trust,
+        }
+    }
+}
+
 /// Which fields a request has, of those that most have not: to look at each name once is cheaper than to ask the map.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Present {
@@ -102,40 +129,43 @@ fn concerns_one_connection(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// A client's address as `X-Forwarded-For` names it.
-pub(crate) fn address(peer: IpAddr) -> HeaderValue {
-    // Addresses are plain ASCII.
-    HeaderValue::try_from(peer.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
-}
-
-/// Says who the client is. `present` is what the request came with, `peer` is its [`address`], `host` is what it asked for.
+/// Says who the client is. `present` is what the request came with, `host` is what it asked for.
 pub(crate) fn forwarded(
     headers: &mut HeaderMap,
     present: Present,
-    peer: &HeaderValue,
+    sender: &Sender,
     host: Option<&HeaderValue>,
-    trust: Trust,
 ) {
-    let chain = match (trust, headers.get(&X_FORWARDED_FOR)) {
-        (Trust::TrustedProxy, Some(_)) => {
+    let Sender {
+        address,
+        scheme,
+        trust,
+    } = sender;
+    let trusted = *trust == Trust::TrustedProxy;
+    let chain = match headers.get(&X_FORWARDED_FOR) {
+        Some(_) if trusted => {
             let mut chain = Vec::new();
             for value in headers.get_all(&X_FORWARDED_FOR) {
                 chain.extend_from_slice(value.as_bytes());
                 chain.extend_from_slice(b", ");
             }
-            chain.extend_from_slice(peer.as_bytes());
+            chain.extend_from_slice(address.as_bytes());
             HeaderValue::from_bytes(&chain).ok()
         }
         _ => None,
     };
-    headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.clone()));
-    if trust == Trust::Untrusted && present.forwarded {
+    headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| address.clone()));
+    if !trusted && present.forwarded {
         headers.remove(FORWARDED);
     }
-    if trust == Trust::Untrusted || !headers.contains_key(&X_FORWARDED_PROTO) {
-        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if !trusted || !headers.contains_key(&X_FORWARDED_PROTO) {
+        let scheme = match scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    if trust == Trust::Untrusted || !headers.contains_key(&X_FORWARDED_HOST) {
+    if !trusted || !headers.contains_key(&X_FORWARDED_HOST) {
         match host {
             Some(host) => headers.insert(&X_FORWARDED_HOST, host.clone()),
             None => headers.remove(&X_FORWARDED_HOST),
@@ -210,14 +240,13 @@ mod tests {
             ("x-forwarded-host", "a"),
         ];
         let host = HeaderValue::from_static("b");
-        let peer = address([127, 0, 0, 1].into());
+        let sender = |scheme, trust| Sender::new([127, 0, 0, 1].into(), scheme, trust);
         let mut headers = map(&sent);
         forwarded(
             &mut headers,
             Present::among(&map(&sent)),
-            &peer,
+            &sender(Scheme::Http, Trust::Untrusted),
             Some(&host),
-            Trust::Untrusted,
         );
         let own = [
             ("x-forwarded-for", "127.0.0.1"),
@@ -229,13 +258,20 @@ mod tests {
         forwarded(
             &mut headers,
             Present::among(&map(&sent)),
-            &peer,
+            &sender(Scheme::Http, Trust::TrustedProxy),
             Some(&host),
-            Trust::TrustedProxy,
         );
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 127.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a");
+    }
+
+    #[test]
+    fn who_came_over_tls_is_said_to_have() {
+        let mut headers = HeaderMap::new();
+        let sender = Sender::new([127, 0, 0, 1].into(), Scheme::Https, Trust::Untrusted);
+        forwarded(&mut headers, Present::default(), &sender, None);
+        assert_eq!(headers["x-forwarded-proto"], "https");
     }
 
     #[test]

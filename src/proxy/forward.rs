@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
-use super::fields::{self, Present, Trust};
+use super::fields::{self, Present, Sender};
 use super::gate::Line;
 use super::identity;
 use super::send::{BROKEN_BODY, send};
@@ -48,9 +48,7 @@ const MAX_REWRITE: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
-    /// As workers are told of it.
-    address: HeaderValue,
-    pub(crate) trust: Trust,
+    sender: Sender,
     /// HTTP/1 only.
     pub(crate) line: Option<Rc<Line>>,
     /// Set with an answer of 101; the connection's owner takes it.
@@ -68,11 +66,10 @@ pub(crate) struct Upgrade {
 }
 
 impl Client {
-    pub(crate) fn new(peer: SocketAddr, trust: Trust, line: Option<Rc<Line>>) -> Rc<Self> {
+    pub(crate) fn new(peer: SocketAddr, sender: Sender, line: Option<Rc<Line>>) -> Rc<Self> {
         Rc::new(Self {
             peer,
-            address: fields::address(peer.ip()),
-            trust,
+            sender,
             line,
             upgrade: RefCell::new(None),
             holds: RefCell::default(),
@@ -430,9 +427,8 @@ impl Exchange {
         fields::forwarded(
             &mut parts.headers,
             self.fields,
-            &self.client.address,
+            &self.client.sender,
             self.host.as_ref(),
-            self.client.trust,
         );
         let own = || own_host(bound);
         let host = match bound.session.kind.host_header {

@@ -10,22 +10,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::code::Problem;
 use super::framing::{BodyFraming, Chunks, Head, Limits};
 use super::gather::{self, Gathered};
-use crate::sys::fd::retry;
+use super::transport::Transport;
 
 const SCRATCH: usize = 64 * 1024;
 /// Bytes of following requests that are read while one is being served.
@@ -53,8 +50,6 @@ pub(crate) struct Line {
     next: RefCell<Option<Waker>>,
     /// Every byte of an answer that was begun has gone to the socket.
     flushed: Cell<bool>,
-    /// Input lies in the socket that readiness no longer tells of.
-    unread: Cell<bool>,
 }
 
 impl Line {
@@ -64,7 +59,6 @@ impl Line {
             refused: RefCell::new(None),
             next: RefCell::new(None),
             flushed: Cell::new(true),
-            unread: Cell::new(false),
         })
     }
 
@@ -119,13 +113,9 @@ enum Filled {
 }
 
 /// Notices that the client has left while a request is served and nobody reads.
-///
-/// Readiness to read does not tell an end from unread input, and an end behind it is not read. So unread
-/// input is taken off the readiness, which then only comes back with news; the gate knows to look at the
-/// socket itself first.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    io: Weak<RefCell<TcpStream>>,
+    io: Weak<RefCell<Transport>>,
     line: Rc<Line>,
 }
 
@@ -138,27 +128,13 @@ impl Watch {
         if self.line.phase().0 != Phase::Serving {
             return Poll::Pending;
         }
-        let io = io.borrow();
-        loop {
-            if ready!(io.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match ready!(pin!(io.ready(Interest::READABLE)).poll(cx)) {
-                Ok(ready) if !ready.is_read_closed() => {}
-                Ok(_) | Err(_) => return Poll::Ready(()),
-            }
-            self.line.unread.set(true);
-            // A would-block is what takes it off; an end stays.
-            let _ = io.try_io(Interest::READABLE, || {
-                Err::<(), _>(io::ErrorKind::WouldBlock.into())
-            });
-        }
+        io.borrow().wire().poll_left(cx)
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Gate {
-    io: Rc<RefCell<TcpStream>>,
+    io: Rc<RefCell<Transport>>,
     line: Rc<Line>,
     limits: Limits,
     expect: Expect,
@@ -170,7 +146,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// `already` was read from the socket before.
-    pub(crate) fn new(io: TcpStream, already: &[u8], limits: Limits, line: Rc<Line>) -> Self {
+    pub(crate) fn new(io: Transport, already: &[u8], limits: Limits, line: Rc<Line>) -> Self {
         Self {
             io: Rc::new(RefCell::new(io)),
             line,
@@ -192,14 +168,9 @@ impl Gate {
     ///
     /// # Errors
     /// The socket cannot be registered again, or (never) a watch is looking at it just now.
-    pub(crate) fn into_parts(self) -> io::Result<(TcpStream, BytesMut)> {
+    pub(crate) fn into_parts(self) -> io::Result<(Transport, BytesMut)> {
         let io = Rc::into_inner(self.io).ok_or(io::ErrorKind::ResourceBusy)?;
-        let mut io = io.into_inner();
-        if self.line.unread.get() {
-            // The next owner goes by readiness; a new registration tells of the unread input.
-            io = TcpStream::from_std(io.into_std()?)?;
-        }
-        Ok((io, self.pending))
+        Ok((io.into_inner().renewed()?, self.pending))
     }
 
     /// Reads once into `pending`, or straight through to hyper if that is all there is to it.
@@ -227,17 +198,8 @@ impl Gate {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut io = self.io.borrow_mut();
-        if self.line.unread.get() {
-            let read = retry(|| recv(io.as_raw_fd(), into, MsgFlags::empty()));
-            self.line.unread.set(read == Ok(into.len()));
-            match read {
-                Err(nix::Error::EAGAIN) => {}
-                read => return Poll::Ready(Ok(read?)),
-            }
-        }
         let mut buf = ReadBuf::new(into);
-        ready!(Pin::new(&mut *io).poll_read(cx, &mut buf))?;
+        ready!(Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut buf))?;
         Poll::Ready(Ok(buf.filled().len()))
     }
 
@@ -351,8 +313,9 @@ impl Write for Gate {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written everything.
+        ready!(Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx))?;
         self.line.flushed.set(true);
-        Pin::new(&mut *self.io.borrow_mut()).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     /// Left to the connection's owner, who may have an answer of its own to write.

@@ -9,6 +9,8 @@
 //! | module | what |
 //! |---|---|
 //! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
+//! | `opening`, `proxy_protocol`, `tls` | what stands before a connection's first request |
+//! | `transport` | a client's connection, in the clear or not |
 //! | `peers` | which clients are gone without a word |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
@@ -33,10 +35,14 @@ mod gate;
 mod gather;
 mod http1;
 mod identity;
+mod opening;
 mod peers;
+mod proxy_protocol;
 mod send;
 mod splice;
 mod thread;
+mod tls;
+mod transport;
 mod tunnel;
 mod upstream;
 mod websocket;
@@ -58,6 +64,8 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::driver::Handle;
 
+pub use tls::{Tls, TlsError};
+
 const BACKLOG: i32 = 4096;
 
 /// How far the shutdown has gone; only ever moves forward.
@@ -73,6 +81,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -102,14 +111,18 @@ impl Server {
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         };
-        Ok(Self {
-            listener: bound().map_err(named)?,
-        })
+        Ok(Self::on(bound().map_err(named)?))
     }
 
     /// Serves where somebody else listens already: a service manager, which goes on listening while herd is restarted.
     pub fn on(listener: TcpListener) -> Self {
-        Self { listener }
+        Self { listener, tls: None }
+    }
+
+    /// Speaks TLS, and nothing else.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The address, with the port that the kernel chose for port 0.
@@ -136,6 +149,7 @@ impl Server {
             let listener = self.listener.try_clone()?;
             let share = Share {
                 config: Arc::clone(&config),
+                tls: self.tls.clone(),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -157,6 +171,7 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     config: Arc<Config>,
+    tls: Option<Arc<Tls>>,
     driver: Handle,
     places: Arc<Semaphore>,
     stages: watch::Receiver<Stage>,
@@ -167,6 +182,7 @@ impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             config,
+            tls,
             driver,
             places,
             stages,
@@ -188,7 +204,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    accept::run(thread::Thread::new(config, driver), listener, places, stages).await
+                    accept::run(thread::Thread::new(config, tls, driver), listener, places, stages).await
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::code::{Code, Problem};
 use super::peers::Peers;
+use super::tls::Tls;
 use super::upstream::Bound;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
@@ -22,6 +23,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) config: Arc<Config>,
+    pub(crate) tls: Option<Arc<Tls>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -40,10 +42,11 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(config: Arc<Config>, tls: Option<Arc<Tls>>, driver: Handle) -> Rc<Self> {
         let traffic = driver.metrics().threads().join();
         Rc::new(Self {
             config,
+            tls,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::splice::{self, Conduit, Socket};
+use super::transport::Transport;
 use super::upstream::WorkerIo;
 use super::websocket::{self, Frames};
 use crate::core::EndReason;
@@ -61,9 +61,9 @@ pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
     fn socket(&self) -> Option<Socket<'_>>;
 }
 
-impl Side for TcpStream {
+impl Side for Transport {
     fn socket(&self) -> Option<Socket<'_>> {
-        Some(Socket::Tcp(self))
+        self.socket()
     }
 }
 
@@ -87,10 +87,9 @@ pub(crate) trait ClientStream: Side {
     fn reset(self);
 }
 
-impl ClientStream for TcpStream {
+impl ClientStream for Transport {
     fn reset(self) {
-        // If this fails the peer sees a plain close; there is nothing better to do.
-        let _ = socket2::SockRef::from(&self).set_linger(Some(Duration::ZERO));
+        self.reset();
     }
 }
 

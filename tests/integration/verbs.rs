@@ -195,7 +195,7 @@ fn the_version_is_told_with_and_without_a_herd() {
     let told = stdout(&herd.herd(&["version"]));
     let address = herd.data_address().unwrap();
     assert!(
-        told.starts_with(&format!("herd {}\n", env!("CARGO_PKG_VERSION"))),
+        told.starts_with(&format!("herd {} (", env!("CARGO_PKG_VERSION"))) && told.contains(", rustc 1."),
         "{told}"
     );
     assert!(

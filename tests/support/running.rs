@@ -133,8 +133,8 @@ impl Running {
     /// Where clients connect, as IP:PORT; nothing if herd ended before it was ready.
     pub(crate) fn data_address(&self) -> Option<String> {
         let said = self.log.until("herd is ready");
-        let at = said.split_once("data=http://")?.1;
-        Some(at.split_whitespace().next()?.to_owned())
+        let url = said.split_once(" data=")?.1.split_whitespace().next()?;
+        Some(url.split_once("://")?.1.to_owned())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

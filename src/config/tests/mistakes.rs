@@ -42,7 +42,8 @@ workers:
     let expected = [
         "2:14: network.data_bind: \"localhost:80\" names a host; write 127.0.0.1:80 or [::1]:80",
         "3:3: network.bogus_setting: is not a key herd knows; write one of data_bind, header_timeout, \
-         idle_timeout, max_connections, max_header_size, max_headers, trusted_proxies, dead_peer_timeout",
+         idle_timeout, max_connections, max_header_size, max_headers, trusted_proxies, dead_peer_timeout, \
+         tls, proxy_protocol",
         "5:8: defaults.ttl: has no unit; write 900s for seconds, or 900ms",
         "7:3: workers.Bad Name: is not a name for workers; write at most 63 of a-z 0-9 _ -, a letter or digit \
          first, e.g. browser",

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ControlKey, KeySource, May};
+use crate::config::{ControlKey, KeySource, May, ProxyProtocol, Tls};
 use crate::core::KindId;
 
 #[test]
@@ -40,6 +40,10 @@ fn defaults_are_the_documented_ones() {
         (10_000, 64 << 10, 100)
     );
     assert_eq!(network.trusted_proxies, []);
+    assert_eq!(
+        (&network.tls, network.proxy_protocol),
+        (&None, ProxyProtocol::Off)
+    );
     assert_eq!(network.dead_peer_timeout, Duration::from_secs(30));
     assert_eq!(config.session.headers, ["x-session-id"]);
     assert_eq!((&config.session.query, &config.session.cookie), (&None, &None));
@@ -99,6 +103,8 @@ network:
   max_headers: 4
   trusted_proxies: [10.0.0.0/8, "::1"]
   dead_peer_timeout: 5s
+  tls: {cert: /c.pem, key: /k.pem}
+  proxy_protocol: required
 session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lost_status: 404, lost_for: 6s}
 control:
   socket: /run/c.sock
@@ -148,6 +154,14 @@ workers:
     let trusted: Vec<String> = network.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128"]);
     assert_eq!(network.dead_peer_timeout, Duration::from_secs(5));
+    let files = Tls {
+        cert: "/c.pem".into(),
+        key: "/k.pem".into(),
+    };
+    assert_eq!(
+        (&network.tls, network.proxy_protocol),
+        (&Some(files), ProxyProtocol::Required)
+    );
     let session = &config.session;
     assert_eq!(session.headers, ["x-id", "mcp-session-id"]);
     assert_eq!(

@@ -194,6 +194,18 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:24: network.max_headers: is out of range; write 1 to 1000, e.g. 100",
         ),
         (
+            "network: {tls: {cert: /c.pem}}",
+            "1:11: network.tls: needs key, a file of PEM; write e.g. {cert: /etc/herd/tls.crt, key: /etc/herd/tls.key}",
+        ),
+        (
+            "network: {tls: {cert: \"\", key: /k.pem}}",
+            "1:11: network.tls: needs cert, a file of PEM; write e.g. {cert: /etc/herd/tls.crt, key: /etc/herd/tls.key}",
+        ),
+        (
+            "network: {proxy_protocol: required}",
+            "1:11: network.proxy_protocol: needs network.trusted_proxies: whoever else connects could claim to be anybody",
+        ),
+        (
             "network: {trusted_proxies: [10.0.0.0/8, office]}",
             "1:41: network.trusted_proxies[1]: \"office\" is not an address range; write e.g. 10.0.0.0/8 or 192.168.1.7",
         ),

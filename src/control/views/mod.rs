@@ -11,6 +11,7 @@ use crate::driver::{Fate, Origin, PoolView, SessionState, SessionView};
 use crate::sys::usage::Usage;
 use crate::worker::{Death, Sandboxing};
 
+use super::build::Build;
 use super::time::{millis, rfc3339};
 
 pub use event::{By, Event, What};
@@ -274,6 +275,7 @@ pub struct Draining {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     pub version: String,
+    pub build: Build,
     pub pid: u32,
     /// Where sessions are reached.
     pub data_url: String,

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::http1::{End, LIMITS, LONGEST, walk};
 use crate::proxy::gate::{Gate, Line};
+use crate::proxy::transport::{Transport, Wire};
 
 /// Far more than any input takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +44,7 @@ async fn through(input: &[u8], step: usize, messages: usize, end: &End) {
     // The gate wants a TCP socket for its address family's sake only; a pair costs no port and no handshake.
     let server = TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(server))).unwrap();
     let line = Line::new();
+    let server = Transport::Tcp(Wire::new(server));
     let gate = Gate::new(server, &[], LIMITS, Rc::clone(&line));
     let served = Rc::new(Cell::new(0));
     let broken = Rc::new(Cell::new(false));

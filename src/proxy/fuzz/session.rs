@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use crate::config::Session as Sources;
 use crate::core::SessionId;
-use crate::proxy::fields::{self, Trust};
+use crate::proxy::fields::{self, Scheme, Sender, Trust};
 use crate::proxy::identity;
 
 /// The lines of a request: its target, then `name: value` each.
@@ -111,15 +111,15 @@ fn nothing_of_one_hop_passes(headers: &HeaderMap, uri: &Uri) {
     fields::strip(&mut again);
     assert_eq!(again, passed, "a second hop strips more");
 
-    let peer = fields::address([127, 0, 0, 1].into());
+    let sender = |trust| Sender::new([127, 0, 0, 1].into(), Scheme::Http, trust);
     let host = fields::client_host(headers, uri);
     let present = fields::Present::among(headers);
-    fields::forwarded(&mut passed, present, &peer, host.as_ref(), Trust::Untrusted);
+    fields::forwarded(&mut passed, present, &sender(Trust::Untrusted), host.as_ref());
     let values: Vec<_> = passed.get_all("x-forwarded-for").iter().collect();
     assert_eq!(values, ["127.0.0.1"], "a stranger says who it is");
     assert!(!passed.contains_key("forwarded"));
     let mut trusted = headers.clone();
-    fields::forwarded(&mut trusted, present, &peer, host.as_ref(), Trust::TrustedProxy);
+    fields::forwarded(&mut trusted, present, &sender(Trust::TrustedProxy), host.as_ref());
     let mut values = trusted.get_all("x-forwarded-for").iter();
     let chain = values.next().unwrap();
     assert!(values.next().is_none() && chain.as_bytes().ends_with(b"127.0.0.1"));

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::config::{Config, Kind};
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Shutdown};
-use crate::proxy::{Proxy, Server};
+use crate::proxy::{Proxy, Server, Tls};
 use crate::worker::{Death, Endpoint, Event, Logs};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -287,6 +287,11 @@ pub(super) struct Herd {
 impl Herd {
     /// `network` and `kind` are further lines of the configuration.
     pub(super) fn start(network: &str, kind: &str) -> Self {
+        Self::start_with(network, kind, None)
+    }
+
+    /// With a certificate that the test may change, instead of one read from the files that `network` names.
+    pub(super) fn start_with(network: &str, kind: &str, tls: Option<Arc<Tls>>) -> Self {
         let text = format!(
             "network:\n  data_bind: 127.0.0.1:0\n{network}\nworkers:\n  fake:\n    cmd: [\"fake\", \"{{{{.Socket}}}}\"]\n    max: 4\n    ttl: 10m\n{kind}\n"
         );
@@ -307,7 +312,11 @@ impl Herd {
                 .unwrap();
             runtime.block_on(driver.run(inbox, signals));
         });
-        let server = Server::bind(&config).unwrap();
+        let tls = tls.or_else(|| {
+            let files = config.network.tls.as_ref()?;
+            Some(Arc::new(Tls::load(files).unwrap()))
+        });
+        let server = Server::bind(&config).unwrap().with_tls(tls);
         let addr = server.local_addr().unwrap();
         let proxy = server.serve(config, handle.clone(), 2).unwrap();
         Self {

@@ -1,9 +1,11 @@
 //! The whole data plane over real sockets, with the real driver and fake workers.
 
+mod balancer;
 mod bulk;
 mod fake;
 mod http2;
 mod leaving;
+mod tls;
 
 use crate::core::EndReason;
 use crate::driver::SessionState;

@@ -1,0 +1,176 @@
+//! TLS on the data port. The certificate can be changed while connections go on: those that stand keep the one they began
+//! with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config;
+
+/// What the data port offers to who asks for it by ALPN (RFC 7301). Who asks for nothing is understood all the same.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1): a client's first.
+pub(super) const HANDSHAKE: u8 = 22;
+
+/// What handshakes go by.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    certificate: Arc<Certificate>,
+}
+
+/// The certificate in use.
+#[derive(Debug)]
+struct Certificate {
+    files: config::Tls,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {flaw}", path.display())]
+pub struct TlsError {
+    /// The key under `network.tls` that names the file.
+    pub setting: &'static str,
+    pub path: PathBuf,
+    #[source]
+    pub flaw: Box<Flaw>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Flaw {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[source] std::io::Error),
+    #[error("is not PEM: {0}")]
+    NotPem(#[source] pem::Error),
+    #[error(
+        "has no certificate; write herd's own first (-----BEGIN CERTIFICATE-----), then those that vouch for it"
+    )]
+    NoCertificate,
+    #[error("has no private key (-----BEGIN PRIVATE KEY-----)")]
+    NoKey,
+    #[error("can be read by others; make it 0600 or 0640: chmod o= FILE")]
+    Open,
+    #[error("this key cannot be used: {0}")]
+    Key(#[source] rustls::Error),
+    #[error("this certificate is not for the key in {}: {source}", key.display())]
+    Mismatch { key: PathBuf, source: rustls::Error },
+}
+
+impl Tls {
+    /// # Errors
+    /// The certificate or its key cannot be read or used.
+    pub fn load(files: &config::Tls) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let current = RwLock::new(Arc::new(read(files, &provider)?));
+        let certificate = Arc::new(Certificate {
+            files: files.clone(),
+            provider: Arc::clone(&provider),
+            current,
+        });
+        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        #[expect(clippy::expect_used, reason = "ring's provider has suites for both versions")]
+        let mut config = versions
+            .expect("TLS 1.2 and 1.3 are supported")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = PROTOCOLS.map(Vec::from).into();
+        Ok(Self {
+            config: Arc::new(config),
+            certificate,
+        })
+    }
+
+    /// Reads the files again; what comes next uses what they hold now.
+    ///
+    /// # Errors
+    /// They cannot be used. The certificate is still the old one then.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let Certificate {
+            files,
+            provider,
+            current,
+        } = &*self.certificate;
+        let new = Arc::new(read(files, provider)?);
+        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("files", &self.certificate.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    /// One certificate whatever the client asks for: a client that wants another name says so itself.
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&current))
+    }
+}
+
+fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let config::Tls { cert, key } = files;
+    let chain = chain(cert).map_err(in_file("cert", cert))?;
+    let signing = private_key(key)
+        .and_then(|der| provider.key_provider.load_private_key(der).map_err(Flaw::Key))
+        .map_err(in_file("key", key))?;
+    let certified = CertifiedKey::new(chain, signing);
+    certified
+        .keys_match()
+        .map_err(|source| Flaw::Mismatch {
+            key: key.clone(),
+            source,
+        })
+        .map_err(in_file("cert", cert))?;
+    Ok(certified)
+}
+
+fn in_file(setting: &'static str, path: &Path) -> impl FnOnce(Flaw) -> TlsError {
+    let path = path.to_owned();
+    move |flaw| TlsError {
+        setting,
+        path,
+        flaw: Box::new(flaw),
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let text = fs::read(path).map_err(Flaw::Unreadable)?;
+    let chain = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Flaw::NotPem)?;
+    if chain.is_empty() {
+        return Err(Flaw::NoCertificate);
+    }
+    Ok(chain)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Flaw> {
+    let others = fs::metadata(path).map_err(Flaw::Unreadable)?.permissions().mode() & 0o007;
+    if others != 0 {
+        return Err(Flaw::Open);
+    }
+    let text = fs::read(path).map_err(Flaw::Unreadable)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| match e {
+        pem::Error::NoItemsFound => Flaw::NoKey,
+        e => Flaw::NotPem(e),
+    })
+}
