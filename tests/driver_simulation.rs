@@ -113,9 +113,11 @@ impl Crew for Pretended {
         None
     }
 
-    fn sandboxing(&self, _: usize) -> Sandboxing {
-        Sandboxing::Off
+    fn plans(&self) -> herd::worker::Plans {
+        herd::worker::Plans::new()
     }
+
+    fn renew(&mut self, _: &[Arc<herd::worker::Plan>]) {}
 
     fn forget(&mut self, worker: WorkerId) {
         assert!(

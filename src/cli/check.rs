@@ -76,12 +76,19 @@ fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {
                 if kinds == 1 { "" } else { "s" }
             )
         }
-        Err(LoadError::Invalid(problems)) => {
+        Err(error) => complaint(file, &error),
+    }
+}
+
+/// What is wrong, for people.
+pub(super) fn complaint(file: &str, error: &LoadError) -> String {
+    match error {
+        LoadError::Invalid(problems) => {
             let count = problems.list.len();
             let noun = if count == 1 { "problem" } else { "problems" };
             format!("{problems}\n{file}: {count} {noun}")
         }
-        Err(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 

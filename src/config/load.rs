@@ -101,10 +101,11 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
     }
 }
 
-/// A mistake in a kind's setting that only a look at the host shows.
+/// A mistake that only a look at something else shows: at the host, or at the herd that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    pub kind: String,
+    /// The kind whose setting it is; `None`: no kind's.
+    pub kind: Option<String>,
     /// `["sandbox", "bundle"]`.
     pub setting: Vec<&'static str>,
     pub message: String,
@@ -126,7 +127,10 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
             let key = |key: &&str| Step::Key((*key).to_owned());
             start.iter().chain(&setting).map(key).collect()
         };
-        let (own, default) = (steps(&["workers", &kind]), steps(&["defaults"]));
+        let (own, default) = match &kind {
+            Some(kind) => (steps(&["workers", kind]), steps(&["defaults"])),
+            None => (steps(&[]), steps(&[])),
+        };
         let found = tree.as_ref().map(|tree| {
             let (own, default) = (tree.locate(&own), tree.locate(&default));
             match !own.complete && default.complete {
@@ -137,11 +141,11 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
         match found {
             Some(found) => problems.add(found.value_at, found.name, message),
             // The file has gone meanwhile.
-            None => problems.add(
-                Position { line: 1, column: 1 },
-                format!("workers.{kind}"),
-                message,
-            ),
+            None => {
+                let of_kind = kind.iter().flat_map(|kind| ["workers", kind]);
+                let path: Vec<&str> = of_kind.chain(setting.iter().copied()).collect();
+                problems.add(Position { line: 1, column: 1 }, path.join("."), message);
+            }
         }
     }
     problems.finish(text, &path.display().to_string())

@@ -16,6 +16,7 @@ use super::template::{Template, Variable};
 use super::text::{Address, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
+use crate::core::KindId;
 use super::{model, raw};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,8 +58,12 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
         kinds: kinds
             .into_iter()
             .enumerate()
-            .map(|(index, kind)| Arc::new(Kind { index, ..kind }))
+            .map(|(index, kind)| {
+                let id = KindId(index);
+                Arc::new(Kind { id, ..kind })
+            })
             .collect(),
+        former: Vec::new(),
     })
 }
 
@@ -314,7 +319,7 @@ impl Judge<'_> {
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
-            index: 0,
+            id: KindId::default(),
             cmd: cmd?,
             env,
             env_passthrough: raw

@@ -29,6 +29,7 @@ use super::gate::{Gate, Line, Phase};
 use super::thread::Thread;
 use super::tunnel;
 use super::upstream::LocalTasks;
+use crate::config::Network;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two attempts to accept when the process or the system is out of descriptors.
@@ -60,7 +61,7 @@ pub(crate) async fn run(
     let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
     let watching = Rc::clone(&thread);
     let watch = tokio::task::spawn_local(async move {
-        let dead_after = watching.config.network.dead_peer_timeout;
+        let dead_after = || watching.config().network.dead_peer_timeout;
         watching.peers.look_after(dead_after).await;
     });
     let mut stopping = stage.clone();
@@ -166,7 +167,9 @@ async fn connection(
     place: OwnedSemaphorePermit,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let network = &thread.config.network;
+    // What holds for a connection is what was in force when it came.
+    let config = thread.config();
+    let network = &config.network;
     if let Err(e) = prepare(&stream, network.dead_peer_timeout) {
         tracing::debug!(%peer, error = %e, "the client left at once");
         return;
@@ -198,8 +201,8 @@ async fn connection(
     };
     match preface {
         // Boxed apart, so that neither takes the room of the other.
-        Ok(Ok(Preface::Http2)) => Box::pin(http2(thread, stream, first, peer, trust, stage)).await,
-        Ok(Ok(Preface::Http1)) => Box::pin(http1(thread, stream, first, peer, trust, stage)).await,
+        Ok(Ok(Preface::Http2)) => Box::pin(http2(thread, network, stream, first, peer, trust, stage)).await,
+        Ok(Ok(Preface::Http1)) => Box::pin(http1(thread, network, stream, first, peer, trust, stage)).await,
         Ok(Err(_)) => {}
         // A connection that never said anything is closed without a word.
         Err(_) if first.is_empty() => {}
@@ -259,18 +262,18 @@ async fn refuse(mut stream: TcpStream, problem: Problem) {
 /// A connection's requests. Between them, what it takes to serve one is given back.
 async fn http1(
     thread: Rc<Thread>,
+    network: &Network,
     mut stream: TcpStream,
     mut first: Vec<u8>,
     peer: SocketAddr,
     trust: Trust,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let network = &thread.config.network;
     let line = Line::new();
     let client = Client::new(peer, trust, Some(Rc::clone(&line)));
     loop {
         let served = Box::pin(serve(
-            &thread,
+            (&thread, network),
             &client,
             &line,
             stream,
@@ -329,14 +332,13 @@ enum Served {
 
 /// Serves requests until there are none for a while; `None` if the connection broke.
 async fn serve(
-    thread: &Rc<Thread>,
+    (thread, network): (&Rc<Thread>, &Network),
     client: &Rc<Client>,
     line: &Rc<Line>,
     stream: TcpStream,
     first: Vec<u8>,
     stage: &mut watch::Receiver<Stage>,
 ) -> Option<Served> {
-    let network = &thread.config.network;
     let limits = Limits {
         size: network.max_header_size,
         fields: network.max_headers,
@@ -438,7 +440,7 @@ enum Look {
 }
 
 impl Look {
-    fn at(line: &Line, network: &crate::config::Network) -> Self {
+    fn at(line: &Line, network: &Network) -> Self {
         let now = Instant::now();
         let (phase, since) = line.phase();
         match phase {
@@ -454,13 +456,13 @@ impl Look {
 
 async fn http2(
     thread: Rc<Thread>,
+    network: &Network,
     stream: TcpStream,
     first: Vec<u8>,
     peer: SocketAddr,
     trust: Trust,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let network = &thread.config.network;
     let client = Client::new(peer, trust, None);
     let service = service_fn(|request| forward::serve(Rc::clone(&thread), Rc::clone(&client), request));
     let mut builder = http2::Builder::new(LocalTasks);

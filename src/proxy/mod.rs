@@ -121,10 +121,11 @@ impl Server {
     ///
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
-    pub fn serve(self, config: Arc<Config>, driver: Handle, threads: usize) -> io::Result<Proxy> {
+    pub fn serve(self, driver: Handle, threads: usize) -> io::Result<Proxy> {
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
+        let (_, config) = driver.config().get();
         let most = config.network.max_connections.min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(most));
         let mut proxy = Proxy {
@@ -135,7 +136,6 @@ impl Server {
         for index in 0..threads {
             let listener = self.listener.try_clone()?;
             let share = Share {
-                config: Arc::clone(&config),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -156,7 +156,6 @@ impl Server {
 
 /// What one thread is started with.
 struct Share {
-    config: Arc<Config>,
     driver: Handle,
     places: Arc<Semaphore>,
     stages: watch::Receiver<Stage>,
@@ -166,7 +165,6 @@ struct Share {
 impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
-            config,
             driver,
             places,
             stages,
@@ -188,7 +186,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    accept::run(thread::Thread::new(config, driver), listener, places, stages).await
+                    accept::run(thread::Thread::new(driver), listener, places, stages).await
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }

@@ -10,9 +10,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::code::{Code, Problem};
+use super::identity;
 use super::peers::Peers;
 use super::upstream::Bound;
-use crate::config::Config;
+use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
@@ -21,7 +22,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Thread {
-    pub(crate) config: Arc<Config>,
+    /// Which configuration this thread has a copy of, and the copy: no thread counts on another's.
+    config: RefCell<(u64, Rc<Config>)>,
+    current: Arc<Current>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -40,16 +43,29 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(driver: Handle) -> Rc<Self> {
+        let current = Arc::clone(driver.config());
+        let (generation, config) = current.get();
         let traffic = driver.metrics().threads().join();
         Rc::new(Self {
-            config,
+            config: RefCell::new((generation, Rc::new(Config::clone(&config)))),
+            current,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
             peers: Peers::default(),
             traffic,
         })
+    }
+
+    /// The configuration in force. Who goes on with what it has taken goes by one configuration all the way.
+    pub(crate) fn config(&self) -> Rc<Config> {
+        let mut known = self.config.borrow_mut();
+        if known.0 != self.current.generation() {
+            let (generation, config) = self.current.get();
+            *known = (generation, Rc::new(Config::clone(&config)));
+        }
+        Rc::clone(&known.1)
     }
 
     /// A hold on the session of this id, if this thread knows it and it has not ended. Never visits the driver.
@@ -173,11 +189,12 @@ impl Thread {
 
     fn refusal(&self, refusal: Refusal, local: Local) -> Problem {
         match refusal {
+            Refusal::UnknownWorker => identity::unknown_worker(&self.config(), "the kind was removed"),
             Refusal::WorkerMismatch { bound_to } => Problem::new(
                 Code::WorkerMismatch,
                 format!(
                     "the session is bound to a {:?} worker",
-                    self.config.kind(bound_to).name
+                    self.config().kind_name(bound_to)
                 ),
             ),
             Refusal::AtCapacity { retry_after } => Problem::new(
@@ -212,7 +229,7 @@ impl Thread {
                     Code::SessionLost,
                     format!("{reason}; send \"X-Herd-Session: new\" to start anew"),
                 );
-                problem.status = Some(self.config.session.lost_status);
+                problem.status = Some(self.config().session.lost_status);
                 problem
             }
             Refusal::SessionStopped => ended(&EndReason::Stopped),
