@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herd::core::{
-    Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId, Moment, OnCrash, OnDisconnect, Origin,
-    Output, Release, Remains, Request, Reuse, Rules, SessionId, SessionRef, Stage, StartFailure,
-    StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
+    Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
+    Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
+    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
 };
 
 const STEPS: usize = 400;
@@ -452,10 +452,13 @@ impl World {
         for rules in &mut rules {
             rules.max = rules.min.max(1) + self.random.below(5);
         }
-        let changes = rules.iter().zip(&self.kinds).map(|(rules, kind)| match kind.present {
-            true => Change::Kept(rules.clone()),
-            false => Change::Removed,
-        });
+        let changes = rules
+            .iter()
+            .zip(&self.kinds)
+            .map(|(rules, kind)| match kind.present {
+                true => Change::Kept(rules.clone()),
+                false => Change::Removed,
+            });
         let changes = changes.collect();
         // What has been due for some time is not the reload's doing.
         self.core.advance(self.now);
@@ -483,7 +486,10 @@ impl World {
             if let Some(seen) = self.core.session(&session.id)
                 && seen.session == session
             {
-                assert!(matches!(seen.stage, Stage::Bound { .. }), "{session:?} was unbound by a reload");
+                assert!(
+                    matches!(seen.stage, Stage::Bound { .. }),
+                    "{session:?} was unbound by a reload"
+                );
             }
         }
     }
@@ -532,7 +538,10 @@ impl World {
                 let one_session = self.rules[kind.0].started_for == StartedFor::OneSession;
                 assert_eq!(session.is_some(), one_session);
                 assert!(!self.draining, "a worker was started while draining");
-                assert!(self.kinds[kind.0].present, "a worker of {kind} was started, which was removed");
+                assert!(
+                    self.kinds[kind.0].present,
+                    "a worker of {kind} was started, which was removed"
+                );
                 let life = Life::Starting;
                 let model = ModelWorker {
                     kind,
@@ -595,7 +604,10 @@ impl World {
                     "reused"
                 });
                 let worker = self.bound[&session].0;
-                let kind = self.workers.get(&worker).map(|w| (w.config, self.kinds[w.kind.0].current_since));
+                let kind = self
+                    .workers
+                    .get(&worker)
+                    .map(|w| (w.config, self.kinds[w.kind.0].current_since));
                 if kind.is_some_and(|(config, since)| config < since) {
                     self.count("served across a reload");
                 }
@@ -643,7 +655,10 @@ impl World {
             model.config >= self.kinds[kind.0].current_since,
             "{worker} of an old configuration serves a new session"
         );
-        assert!(self.kinds[kind.0].present, "a session of a kind that was removed begins");
+        assert!(
+            self.kinds[kind.0].present,
+            "a session of a kind that was removed begins"
+        );
         model.bindings += 1;
         let reused = self.rules[kind.0].reuse == Reuse::AfterSession;
         assert!(

@@ -148,10 +148,15 @@ fn row(session: &Session) -> [String; 9] {
         }
         .to_owned(),
         session.state.word().to_owned(),
-        or_dash(session.worker.as_ref().map(|worker| match (session.outdated, session.config_generation) {
-            (true, Some(generation)) => format!("{worker} (config {generation})"),
-            _ => worker.clone(),
-        })),
+        or_dash(
+            session
+                .worker
+                .as_ref()
+                .map(|worker| match (session.outdated, session.config_generation) {
+                    (true, Some(generation)) => format!("{worker} (config {generation})"),
+                    _ => worker.clone(),
+                }),
+        ),
         or_dash(session.pid.map(|pid| pid.to_string())),
         session.holders.to_string(),
         show::duration(Duration::from_millis(session.age_ms)),

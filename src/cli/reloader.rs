@@ -51,7 +51,9 @@ impl Means {
     pub(super) fn of(forked: &Forked, missing: Vec<Unavailable>) -> Self {
         let none_yet = forked.sandboxes.plans.iter().all(Option::is_none);
         let no_sandboxes = match (&forked.guard, none_yet) {
-            (Guard::Weak { .. }, _) => Some("this herd runs without the namespaces that sandboxes are made of"),
+            (Guard::Weak { .. }, _) => {
+                Some("this herd runs without the namespaces that sandboxes are made of")
+            }
             // Which ids the launcher may give to sandboxes was settled when it was forked.
             (Guard::UserPidNamespace, true) => {
                 Some("this herd has no user ids for sandboxes, because it had none when it started")
@@ -113,11 +115,17 @@ impl Reloader {
     }
 
     async fn reload(&mut self, cause: Cause) -> Result<Reloaded, NotReloaded> {
+        if self.driver.is_draining() {
+            // The service manager has been told of that, and of nothing after it.
+            return Err(NotReloaded::Draining);
+        }
         service::reloading();
         let outcome = self.try_reload(cause.clone()).await;
         match &outcome {
-            Ok(reloaded) => service::reloaded(&format!("configuration {} is in force", reloaded.generation.0)),
-            // The service manager has been told of that.
+            Ok(reloaded) => {
+                service::reloaded(&format!("configuration {} is in force", reloaded.generation.0))
+            }
+            // Since this began.
             Err(NotReloaded::Draining) => {}
             Err(not) => {
                 let text = not.text();
@@ -203,11 +211,14 @@ fn judge(
 /// What only a start can take.
 fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
     const RESTART: &str = "has changed, and only a start can take that: restart herd, or undo the change";
-    let settings = present.needs_restart_for(next).into_iter().map(|setting| Finding {
-        kind: None,
-        setting,
-        message: RESTART.to_owned(),
-    });
+    let settings = present
+        .needs_restart_for(next)
+        .into_iter()
+        .map(|setting| Finding {
+            kind: None,
+            setting,
+            message: RESTART.to_owned(),
+        });
     let mut found: Vec<Finding> = settings.collect();
     let sandboxed = next.kinds.iter().filter(|kind| kind.sandbox.on().is_some());
     if let Some(why) = means.no_sandboxes {

@@ -1,5 +1,6 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -174,7 +175,10 @@ fn serve(config: Arc<Config>, forked: Forked, reloading: Reloading) -> anyhow::R
         .build()
         .context("cannot make the main runtime")?;
     let local = LocalSet::new();
-    local.block_on(&runtime, supervise(config, forked, reloading, state, (control, data)))
+    local.block_on(
+        &runtime,
+        supervise(config, forked, reloading, state, (control, data)),
+    )
 }
 
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
@@ -223,10 +227,12 @@ async fn supervise(
     );
 
     service::ready(&data_url);
+    let told = Cell::new(false);
     let beside = async {
         // Their ends are no reason for herd's.
         let stopping = async {
             draining.await;
+            told.set(true);
             service::stopping();
         };
         let watching = async {
@@ -247,6 +253,10 @@ async fn supervise(
         }
     };
     let served = serving.await;
+    if !told.get() {
+        // There was nothing to wait for.
+        service::stopping();
+    }
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
     served?;

@@ -50,14 +50,32 @@ impl Config {
 
     /// Of one that there is, or was: only the driver knows whether a session of it may begin.
     pub fn kind_named(&self, name: &str) -> Option<KindId> {
-        let present = self.kinds.iter().find(|kind| kind.name == name).map(|kind| kind.id);
-        present.or_else(|| self.former.iter().find(|kind| kind.name == name).map(|kind| kind.id))
+        let present = self
+            .kinds
+            .iter()
+            .find(|kind| kind.name == name)
+            .map(|kind| kind.id);
+        present.or_else(|| {
+            self.former
+                .iter()
+                .find(|kind| kind.name == name)
+                .map(|kind| kind.id)
+        })
     }
 
     /// The name of one that there is, or was.
     pub fn kind_name(&self, id: KindId) -> &str {
-        let present = self.kinds.iter().find(|kind| kind.id == id).map(|kind| &kind.name);
-        let former = || self.former.iter().find(|kind| kind.id == id).map(|kind| &kind.name);
+        let present = self
+            .kinds
+            .iter()
+            .find(|kind| kind.id == id)
+            .map(|kind| &kind.name);
+        let former = || {
+            self.former
+                .iter()
+                .find(|kind| kind.id == id)
+                .map(|kind| &kind.name)
+        };
         present.or_else(former).map_or("", String::as_str)
     }
 }

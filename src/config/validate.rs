@@ -16,8 +16,8 @@ use super::template::{Template, Variable};
 use super::text::{Address, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
-use crate::core::KindId;
 use super::{model, raw};
+use crate::core::KindId;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
 
-use crate::core::{Refusal, SessionId, StartFailureKind};
 use crate::config;
+use crate::core::{Refusal, SessionId, StartFailureKind};
 use crate::driver::{DriverGone, NotReloaded, PoolView, Standing};
 use crate::worker::escape;
 

@@ -228,7 +228,9 @@ impl Keys {
 
 fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
     match name {
-        None => Ok(KindChoice::Fallback(pools.first().map(|pool| pool.id).unwrap_or_default())),
+        None => Ok(KindChoice::Fallback(
+            pools.first().map(|pool| pool.id).unwrap_or_default(),
+        )),
         Some(name) => pools
             .iter()
             .find(|pool| pool.kind == name)

@@ -540,6 +540,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
         headers: &[],
         body: None,
         answers: &[json::<views::Reloaded>(200, "The file is in force.")],
-        problems: &[problems(409, "restart_required"), problems(422, "config_invalid"), DRAINING],
+        problems: &[
+            problems(409, "restart_required"),
+            problems(422, "config_invalid"),
+            DRAINING,
+        ],
     },
 ];

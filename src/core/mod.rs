@@ -44,9 +44,12 @@ mod timers;
 
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
-pub use ids::{ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
+pub use ids::{
+    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId,
+};
 pub use machine::{
-    Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
+    Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
+    StopOutcome, Wait,
 };
 pub use refusal::Refusal;
 pub use rules::{Change, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -281,13 +281,20 @@ impl Handle {
     /// Puts a configuration in force.
     pub async fn reconfigure(&self, next: Next, cause: Cause) -> Result<Reloaded, NotReloaded> {
         let next = Box::new(next);
-        let asked = self.ask(|reply| Command::Reconfigure { next, cause, reply }).await;
+        let asked = self
+            .ask(|reply| Command::Reconfigure { next, cause, reply })
+            .await;
         asked.unwrap_or(Err(NotReloaded::Draining))
     }
 
     /// The configuration in force.
     pub fn config(&self) -> &Arc<Current> {
         &self.config
+    }
+
+    /// Whether new sessions are refused for good.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
     }
 
     /// Resolves when no new session is admitted any more.

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::core::{EndReason, Origin, SessionId, SessionRef, WorkerId};
 use super::reload::Reloaded;
+use crate::core::{EndReason, Origin, SessionId, SessionRef, WorkerId};
 use crate::worker::Death;
 
 /// Events that are kept for those who come late.

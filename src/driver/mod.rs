@@ -40,8 +40,9 @@ use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::config::{Config, Current, Kind};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Refusal, Request, Rules,
-    SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
+    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
+    Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
+    TicketId, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
@@ -597,7 +598,10 @@ impl<C: Crew> Driver<C> {
                 && !recycled
                 && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker))
             {
-                let grace = self.makes.get(session.kind_id.0).map(|make| make.kind.disconnect_grace);
+                let grace = self
+                    .makes
+                    .get(session.kind_id.0)
+                    .map(|make| make.kind.disconnect_grace);
                 staff.left = Some(match grace.unwrap_or_default().is_zero() {
                     true => session.holders.last_release(),
                     false => now,

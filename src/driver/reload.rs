@@ -40,9 +40,15 @@ pub struct Reloaded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotReloaded {
     /// The file cannot be had, or is wrong. As `herd check` says it, and each mistake by itself.
-    Invalid { text: String, problems: Vec<Problem> },
+    Invalid {
+        text: String,
+        problems: Vec<Problem>,
+    },
     /// It is right, but only a start can take it.
-    NeedsRestart { text: String, problems: Vec<Problem> },
+    NeedsRestart {
+        text: String,
+        problems: Vec<Problem>,
+    },
     Draining,
 }
 
@@ -159,7 +165,13 @@ impl<C: Crew> Driver<C> {
             changes[id.0] = change;
         }
         let gone = |kind: &&Arc<Kind>| config.kinds.iter().all(|next| next.id != kind.id);
-        reloaded.removed = self.config.kinds.iter().filter(gone).map(|kind| kind.name.clone()).collect();
+        reloaded.removed = self
+            .config
+            .kinds
+            .iter()
+            .filter(gone)
+            .map(|kind| kind.name.clone())
+            .collect();
         let former = self.makes.iter().map(|make| &make.kind).filter(gone);
         let former = former.map(|kind| FormerKind {
             id: kind.id,

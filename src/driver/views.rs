@@ -83,7 +83,9 @@ impl<C: Crew> Driver<C> {
         for view in views {
             if let Some(id) = self.config.kind_named(&view.kind) {
                 view.sandboxing = view.sandboxing.or(Some(self.makes[id.0].sandboxing()));
-                view.outdated = view.config.is_some_and(|config| self.core.is_outdated(id, config));
+                view.outdated = view
+                    .config
+                    .is_some_and(|config| self.core.is_outdated(id, config));
             }
         }
     }

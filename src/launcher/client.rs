@@ -190,7 +190,15 @@ impl Client {
             socket,
             launcher: forked.pidfd,
             guard: forked.guard,
-            told: RefCell::new(forked.sandboxes.plans.iter().flatten().map(|plan| plan.id()).collect()),
+            told: RefCell::new(
+                forked
+                    .sandboxes
+                    .plans
+                    .iter()
+                    .flatten()
+                    .map(|plan| plan.id())
+                    .collect(),
+            ),
             retired: RefCell::default(),
             plans: forked.sandboxes.plans,
             ids: forked.ids,
@@ -253,7 +261,9 @@ impl Client {
     /// No sandbox is made by another plan from now on.
     pub fn keep_only(&self, plans: &BTreeSet<PlanId>) {
         let mut told = self.told.borrow_mut();
-        let (kept, gone) = std::mem::take(&mut *told).into_iter().partition(|plan| plans.contains(plan));
+        let (kept, gone) = std::mem::take(&mut *told)
+            .into_iter()
+            .partition(|plan| plans.contains(plan));
         *told = kept;
         let gone: BTreeSet<PlanId> = gone;
         self.retired.borrow_mut().extend(gone);
@@ -279,7 +289,9 @@ impl Client {
                 });
             }
         };
-        self.send(&request, &[text.as_fd()]).await.map_err(|_| SpawnError::Lost)
+        self.send(&request, &[text.as_fd()])
+            .await
+            .map_err(|_| SpawnError::Lost)
     }
 
     async fn request(

@@ -354,7 +354,10 @@ impl Launcher<'_> {
                 group,
             } => (plan, slot, dir, group),
         };
-        let plan = self.plans.get(&plan).ok_or("the launcher does not know this sandbox's plan")?;
+        let plan = self
+            .plans
+            .get(&plan)
+            .ok_or("the launcher does not know this sandbox's plan")?;
         let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
         let control = fds.pop().ok_or("the request lacks its control socket")?;
         let order = sandbox::Order {

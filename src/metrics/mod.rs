@@ -163,7 +163,8 @@ impl Metrics {
     }
 
     fn in_force(&self, generation: u64) {
-        self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.config_generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.last_reload_successful.set(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_reload.set(now.as_secs_f64());

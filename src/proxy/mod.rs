@@ -185,9 +185,7 @@ impl Share {
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    accept::run(thread::Thread::new(driver), listener, places, stages).await
-                }
+                Ok(listener) => accept::run(thread::Thread::new(driver), listener, places, stages).await,
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }
         });

@@ -115,7 +115,10 @@ mod tests {
         std::os::unix::fs::symlink(&target, &file).unwrap();
         stirs(&watch).await;
         // All there was is seen; from now on the target's directory is watched.
-        while tokio::time::timeout(Duration::from_millis(20), watch.stirred()).await.is_ok() {}
+        while tokio::time::timeout(Duration::from_millis(20), watch.stirred())
+            .await
+            .is_ok()
+        {}
         fs::write(&target, "5").unwrap();
         stirs(&watch).await;
     }

@@ -112,9 +112,16 @@ impl Stock {
     /// Other plans from now on; what was made ahead by those that are none any more.
     pub(super) fn renew(&self, plans: BTreeSet<PlanId>) -> Vec<Created> {
         let mut created = self.created.borrow_mut();
-        let unwanted: Vec<PlanId> = created.keys().filter(|plan| !plans.contains(plan)).copied().collect();
+        let unwanted: Vec<PlanId> = created
+            .keys()
+            .filter(|plan| !plans.contains(plan))
+            .copied()
+            .collect();
         *self.plans.borrow_mut() = plans;
-        unwanted.into_iter().filter_map(|plan| created.remove(&plan)).collect()
+        unwanted
+            .into_iter()
+            .filter_map(|plan| created.remove(&plan))
+            .collect()
     }
 
     fn wants(&self, plan: PlanId) -> bool {

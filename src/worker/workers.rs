@@ -188,7 +188,8 @@ impl Workers {
         }
         for plan in plans {
             let (shared, plan) = (Rc::clone(&self.shared), Arc::clone(plan));
-            self.tasks.spawn_local(async move { shared.stock_up(&plan).await });
+            self.tasks
+                .spawn_local(async move { shared.stock_up(&plan).await });
         }
     }
 

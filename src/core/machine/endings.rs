@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::{EndReason, Idle, OnCrash, OnDisconnect, Reuse};
 use super::{
-    Afterwards, Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerId, WorkerState,
-    earliest, reference,
+    Afterwards, Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerId,
+    WorkerState, earliest, reference,
 };
 
 impl Core {

@@ -15,8 +15,8 @@ use std::time::Duration;
 use self::pool::Pool;
 use super::timers::{Subject, Timers};
 use super::{
-    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules, SessionId, SessionRef,
-    StartedFor, TicketId, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules,
+    SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{
-    ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState, StartedFor, Subject,
-    Worker, WorkerId, WorkerState,
+    ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState,
+    StartedFor, Subject, Worker, WorkerId, WorkerState,
 };
 
 /// From this many failures in a row on, new sessions are refused for a while.
@@ -46,6 +46,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Of a kind that is new.
+    pub(super) fn since(config: ConfigGeneration) -> Self {
+        Self {
+            current_since: config,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.starting.len() + self.warm.len() + self.bound + self.dying
     }

@@ -31,10 +31,7 @@ impl Core {
                 Change::Kept(rules) if index < self.pools.len() => self.adjust(kind, rules, now),
                 Change::Kept(rules) | Change::Renewed(rules) if index >= self.pools.len() => {
                     self.rules.push(rules);
-                    self.pools.push(Pool {
-                        current_since: self.config,
-                        ..Pool::default()
-                    });
+                    self.pools.push(Pool::since(self.config));
                 }
                 Change::Kept(rules) | Change::Renewed(rules) => {
                     self.retire_workers(kind, now);
@@ -57,11 +54,17 @@ impl Core {
 
     /// Whether workers of this kind that were started under that configuration serve nobody new.
     pub fn is_outdated(&self, kind: KindId, config: ConfigGeneration) -> bool {
-        self.pools.get(kind.0).is_some_and(|pool| config < pool.current_since)
+        self.pools
+            .get(kind.0)
+            .is_some_and(|pool| config < pool.current_since)
     }
 
     fn remove(&mut self, kind: KindId, now: Moment) {
-        if self.pools.get(kind.0).is_none_or(|pool| pool.standing == Standing::Removed) {
+        if self
+            .pools
+            .get(kind.0)
+            .is_none_or(|pool| pool.standing == Standing::Removed)
+        {
             return;
         }
         self.retire_workers(kind, now);
@@ -84,10 +87,17 @@ impl Core {
         }
         let idle = |known: &super::Worker| {
             known.kind == kind
-                && matches!(known.state, WorkerState::Warm { .. } | WorkerState::Recycling { .. })
+                && matches!(
+                    known.state,
+                    WorkerState::Warm { .. } | WorkerState::Recycling { .. }
+                )
         };
-        let mut idle: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, known)| idle(known)).map(|(worker, _)| *worker).collect();
+        let mut idle: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, known)| idle(known))
+            .map(|(worker, _)| *worker)
+            .collect();
         idle.sort_unstable();
         for worker in idle {
             self.terminate(worker, now);
@@ -105,7 +115,11 @@ impl Core {
         self.rules[kind.0] = rules;
         let rules = &self.rules[kind.0];
         let mut bound: Vec<SessionRef> = Vec::new();
-        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.kind == kind) {
+        for (id, session) in self
+            .sessions
+            .iter_mut()
+            .filter(|(_, session)| session.kind == kind)
+        {
             let name = reference(id, session);
             if let SessionState::Bound {
                 holders,

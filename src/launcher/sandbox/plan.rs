@@ -14,7 +14,7 @@ use crate::bundle;
 use crate::config::{Config, Kind, Mount, Profile, Require, Root, Sandbox, SandboxNetwork};
 use crate::sandbox::cgroup::{Controller, Controllers, Cpus, Limits};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sys::{kernel, mounts};
+use crate::sys::{kernel, mounts, process};
 
 /// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
 const DEFAULT_USER: u32 = 1000;
@@ -171,7 +171,12 @@ pub fn unopened(
 ) -> Vec<(String, &'static str)> {
     let mut found = Vec::new();
     for kind in &config.kinds {
-        for controller in kind.sandbox.on().into_iter().flat_map(|sandbox| wanted(sandbox).needs().iter()) {
+        for controller in kind
+            .sandbox
+            .on()
+            .into_iter()
+            .flat_map(|sandbox| wanted(sandbox).needs().iter())
+        {
             let known = missing.iter().any(|why| why.controller == controller);
             if !available.contains(controller) && !known {
                 found.push((kind.name.clone(), key(controller)));
@@ -295,7 +300,7 @@ fn plan(
         .collect::<Result<_, _>>()
         .map_err(|e| (Some("mounts"), e))?;
     let own_binary = match kind.cmd.first().and_then(|program| program.text()) {
-        Some(OWN_NAME) => Some(std::env::current_exe().map_err(|source| {
+        Some(OWN_NAME) => Some(process::own_binary().map_err(|source| {
             let path = PathBuf::from("/proc/self/exe");
             (None, PlanErrorKind::Mount { path, source })
         })?),

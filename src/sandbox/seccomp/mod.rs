@@ -123,7 +123,9 @@ impl From<Packed> for Filter {
     fn from(packed: Packed) -> Self {
         let program = packed.program.into_iter();
         Self {
-            program: program.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect(),
+            program: program
+                .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
+                .collect(),
             flags: packed.flags,
         }
     }

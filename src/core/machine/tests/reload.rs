@@ -36,7 +36,11 @@ fn warm_workers_of_a_renewed_kind_are_replaced_and_never_handed_out() {
     assert_eq!(starts(&outputs), 1, "max is 3, and two are dying");
     assert_eq!(bench.core.counts(KIND, bench.now).outdated, 2);
     let ticket = bench.ask("a", HolderKind::Request);
-    assert_eq!(answer(&bench.take(), ticket), None, "no old worker is left for it");
+    assert_eq!(
+        answer(&bench.take(), ticket),
+        None,
+        "no old worker is left for it"
+    );
     bench.ready(3);
     assert_eq!(answer(&bench.take(), ticket), Some(Ok(Origin::Created)));
     bench.gone(1);
@@ -129,7 +133,10 @@ fn the_clocks_of_bound_sessions_go_by_the_new_rules() {
     let never = Rules { ttl: None, ..rules() };
     assert!(endings(&reload(&mut bench, vec![Change::Kept(never)])).is_empty());
     bench.pass(secs(100));
-    assert!(endings(&bench.take()).is_empty(), "the old ttl is over, and holds no more");
+    assert!(
+        endings(&bench.take()).is_empty(),
+        "the old ttl is over, and holds no more"
+    );
     let longer = Rules {
         ttl: Some(secs(200)),
         max_lifetime: Some(secs(150)),
@@ -139,7 +146,11 @@ fn the_clocks_of_bound_sessions_go_by_the_new_rules() {
     bench.pass(secs(9));
     assert!(endings(&bench.take()).is_empty());
     bench.pass(secs(1));
-    assert_eq!(endings(&bench.take()), ["max_lifetime"], "counted from its beginning");
+    assert_eq!(
+        endings(&bench.take()),
+        ["max_lifetime"],
+        "counted from its beginning"
+    );
 }
 
 #[test]
@@ -163,7 +174,13 @@ fn a_grace_that_is_new_holds_for_who_leaves_after_it_came() {
 fn a_removed_kind_serves_whom_it_has_and_nobody_else() {
     let mut core = Bench::new(Rules { max: 1, ..rules() });
     let bench = &mut core;
-    reload(bench, vec![Change::Kept(Rules { max: 1, ..rules() }), Change::Renewed(rules())]);
+    reload(
+        bench,
+        vec![
+            Change::Kept(Rules { max: 1, ..rules() }),
+            Change::Renewed(rules()),
+        ],
+    );
     bench.ask("a", HolderKind::Request);
     bench.ready(1);
     let waits = bench.ask("b", HolderKind::Request);
@@ -185,7 +202,13 @@ fn a_removed_kind_serves_whom_it_has_and_nobody_else() {
     bench.ready(2);
     assert_eq!(answer(&bench.take(), fallback), Some(Ok(Origin::Created)));
     // And comes back.
-    reload(bench, vec![Change::Renewed(Rules { max: 2, ..rules() }), Change::Kept(rules())]);
+    reload(
+        bench,
+        vec![
+            Change::Renewed(Rules { max: 2, ..rules() }),
+            Change::Kept(rules()),
+        ],
+    );
     let ticket = bench.ask("e", HolderKind::Request);
     bench.ready(3);
     assert_eq!(answer(&bench.take(), ticket), Some(Ok(Origin::Created)));
