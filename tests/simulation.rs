@@ -724,6 +724,8 @@ impl World {
                 "{kind}: {counts:?} exceeds max {}",
                 rules.max
             );
+            // A start that was begun under a higher `max` covers who waits for it.
+            let covered = model.most.max(rules.max);
             model.most = occupied;
             let alive = self.workers.values().filter(|w| w.kind == kind).count();
             assert_eq!(occupied, alive, "{kind}: {counts:?} but {alive} workers live");
@@ -736,7 +738,7 @@ impl World {
                 counts.bound >= bound,
                 "{kind}: {counts:?} but {bound} sessions are bound"
             );
-            let limit = (rules.queue_max + rules.max).max(model.most_waiting);
+            let limit = (rules.queue_max + covered).max(model.most_waiting);
             model.most_waiting = counts.queued;
             if !model.present {
                 let none = (counts.starting, counts.warm, counts.queued);
