@@ -4,12 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::running::{HERD, Running, poll, spawn, start_command, stderr, stdout};
+use crate::running::{HERD, Running, poll, spawn, stderr, stdout};
 use crate::supervised::Mode;
 
 /// A kind whose workers know this mark.
@@ -21,7 +23,10 @@ fn kind(name: &str, mark: &str, more: &str) -> String {
 }
 
 fn file(kinds: &[String]) -> String {
-    format!("network: {{ data_bind: 127.0.0.1:0 }}\nworkers:\n{}", kinds.concat())
+    format!(
+        "network: {{ data_bind: 127.0.0.1:0 }}\nworkers:\n{}",
+        kinds.concat()
+    )
 }
 
 const OFF: &str = "    sandbox: off\n";
@@ -87,13 +92,20 @@ impl Herd {
 
     fn mark(&self, id: &str) -> String {
         let answer = self.run(id, "", "echo mark=$MARK.");
-        let found = answer.split("mark=").nth(1).and_then(|rest| rest.split('.').next());
+        let found = answer
+            .split("mark=")
+            .nth(1)
+            .and_then(|rest| rest.split('.').next());
         found.unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
     fn pool(&self, kind: &str) -> Value {
         let workers = self.client.look("/v1/workers").unwrap();
-        let found = workers["workers"].as_array().unwrap().iter().find(|pool| pool["kind"] == kind);
+        let found = workers["workers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|pool| pool["kind"] == kind);
         found.cloned().unwrap_or_default()
     }
 
@@ -121,13 +133,19 @@ fn a_session_keeps_its_worker_and_the_next_gets_one_of_the_new_file() {
     assert!(listed.contains("w1 (config 1)"), "{listed}");
     assert!(!listed.contains("(config 2)"), "{listed}");
     let inspected = stdout(&herd.running.herd(&["inspect", "a"]));
-    assert!(inspected.contains("outdated:    of configuration 1"), "{inspected}");
+    assert!(
+        inspected.contains("outdated:    of configuration 1"),
+        "{inspected}"
+    );
     herd.running.herd(&["stop", "a"]);
     hold.wait().unwrap();
     assert_eq!(herd.pool("runner")["outdated"], 0);
     assert_eq!(herd.mark("a"), "two");
     let events = stdout(&herd.running.herd(&["events", "--replay", "100", "--no-follow"]));
-    assert!(events.contains("config.reloaded by control: runner renewed"), "{events}");
+    assert!(
+        events.contains("config.reloaded by control: runner renewed"),
+        "{events}"
+    );
     assert!(events.contains("control.reload by uid"), "{events}");
 }
 
@@ -146,13 +164,20 @@ fn a_file_that_is_wrong_changes_nothing_and_is_complained_about_as_check_does() 
     assert!(said.ends_with("herd.yaml: 2 problems\n"), "{said}");
     let output = herd.running.herd(&["reload", "-o", "json"]);
     let problem: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!((&problem["code"], &problem["status"]), (&"config_invalid".into(), &422.into()));
+    assert_eq!(
+        (&problem["code"], &problem["status"]),
+        (&"config_invalid".into(), &422.into())
+    );
     assert_eq!(problem["problems"].as_array().unwrap().len(), 2);
     assert_eq!(problem["problems"][1]["path"], "workers.runner.maximum");
 
     fs::remove_file(herd.path()).unwrap();
     let missing = herd.running.herd(&["reload"]);
-    assert!(stdout(&missing).starts_with("there is no "), "{}", stdout(&missing));
+    assert!(
+        stdout(&missing).starts_with("there is no "),
+        "{}",
+        stdout(&missing)
+    );
     assert_eq!((herd.generation(), herd.mark("a")), (1, "one".into()));
     let metrics = herd.metrics();
     for line in [
@@ -176,27 +201,54 @@ fn what_only_a_start_can_take_is_refused_by_its_place_with_all_else_in_the_file(
     let other = marked("two").replace("network: { data_bind: 127.0.0.1:0 }\n", top);
     let said = herd.reload_fails(&other);
     let path = herd.path().display().to_string();
-    assert!(said.contains(&format!("{path}:1:56: network.max_connections: has changed, and only a start")), "{said}");
-    assert!(said.contains(&format!("{path}:2:11: lifetime: has changed")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "{path}:1:53: network.max_connections: has changed, and only a start"
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("{path}:2:11: lifetime: has changed")),
+        "{said}"
+    );
     assert!(said.ends_with(": 2 problems\n"), "{said}");
     assert_eq!(herd.mark("a"), "one");
     // Flags are stronger than the file, at a reload as at the start.
-    let overridden = format!("state_dir: /nowhere\ncontrol: {{ socket: /nowhere/s }}\n{}", marked("two"));
+    let overridden = format!(
+        "state_dir: /nowhere\ncontrol: {{ socket: /nowhere/s }}\n{}",
+        marked("two")
+    );
     herd.reload(&overridden);
     assert_eq!(herd.mark("b"), "two");
 }
 
 #[test]
 fn rules_change_under_a_session_that_lives() {
-    let herd = Herd::start(&file(&[kind("runner", "one", &format!("{OFF}    max: 4\n    ttl: 1h\n"))]));
+    let herd = Herd::start(&file(&[kind(
+        "runner",
+        "one",
+        &format!("{OFF}    max: 4\n    ttl: 1h\n"),
+    )]));
     assert_eq!(herd.mark("a"), "one");
-    let said = herd.reload(&file(&[kind("runner", "one", &format!("{OFF}    max: 1\n    min: 1\n    ttl: never\n"))]));
+    let said = herd.reload(&file(&[kind(
+        "runner",
+        "one",
+        &format!("{OFF}    max: 1\n    min: 1\n    ttl: never\n"),
+    )]));
     assert_eq!(said, "configuration 2 is in force: runner adjusted\n");
     let pool = herd.pool("runner");
-    assert_eq!((&pool["max"], &pool["min"], &pool["outdated"]), (&1.into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&pool["max"], &pool["min"], &pool["outdated"]),
+        (&1.into(), &1.into(), &0.into())
+    );
     let session = &herd.client.look("/v1/sessions").unwrap()["sessions"][0];
-    assert_eq!((&session["state"], &session["ends_in_ms"]), (&"bound".into(), &Value::Null));
-    let refused = herd.client.send("b", "GET /healthz", "connection: close\r\nx-herd-wait: 0\r\n", "");
+    assert_eq!(
+        (&session["state"], &session["ends_in_ms"]),
+        (&"bound".into(), &Value::Null)
+    );
+    let refused = herd
+        .client
+        .send("b", "GET /healthz", "connection: close\r\nx-herd-wait: 0\r\n", "");
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut refused.unwrap(), &mut answer).unwrap();
     assert!(answer.contains("x-herd-error: at_capacity"), "{answer}");
@@ -212,7 +264,7 @@ fn kinds_come_and_go_and_routes_follow() {
     assert_eq!(herd.mark("a"), "old", "the first kind is for who names none");
     let route = format!("{OFF}    routes: [{{ path_prefix: /v1 }}]\n");
     let said = herd.reload(&file(&[kind("stays", "stays", OFF), kind("new", "new", &route)]));
-    assert_eq!(said, "configuration 2 is in force: new added; stays adjusted; old removed\n".replace("; stays adjusted", ""));
+    assert_eq!(said, "configuration 2 is in force: new added; old removed\n");
     assert_eq!(herd.mark("b"), "new");
     let first = herd.client.ask("c", "GET /healthz", "").unwrap();
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
@@ -228,7 +280,10 @@ fn kinds_come_and_go_and_routes_follow() {
     assert!(named.contains("mark=old."), "{named}");
     assert_eq!(herd.pool("old")["removed"], true);
     let unknown = herd.run("d", "x-herd-worker: old\r\n", "true");
-    assert!(unknown.starts_with("HTTP/1.1 404") && unknown.contains("x-herd-error: unknown_worker"), "{unknown}");
+    assert!(
+        unknown.starts_with("HTTP/1.1 404") && unknown.contains("x-herd-error: unknown_worker"),
+        "{unknown}"
+    );
     assert!(unknown.contains("\"workers\":[\"stays\",\"new\"]"), "{unknown}");
     herd.running.herd(&["stop", "a"]);
     hold.wait().unwrap();
@@ -257,8 +312,14 @@ fn the_name_of_a_session_changes_for_the_next_request_of_an_open_connection() {
     let refused = ask("x-session-id");
     assert!(refused.contains("x-herd-error: session_id_required"), "{refused}");
     let served = ask("x-room");
-    assert!(served.contains("x-room: a") && served.contains("x-herd-session-state: reused"), "{served}");
-    assert_eq!(herd.client.look("/v1/version").unwrap()["session_header"], "x-room");
+    assert!(
+        served.contains("x-room: a") && served.contains("x-herd-session-state: reused"),
+        "{served}"
+    );
+    assert_eq!(
+        herd.client.look("/v1/version").unwrap()["session_header"],
+        "x-room"
+    );
 }
 
 #[test]
@@ -274,6 +335,9 @@ fn no_request_is_lost_while_reload_follows_reload() {
         file(&kinds)
     };
     let herd = Herd::start(&with(0, 40));
+    for client in 0..3 {
+        assert_eq!(herd.mark(&format!("kept-{client}")), "0");
+    }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
@@ -299,7 +363,11 @@ fn no_request_is_lost_while_reload_follows_reload() {
         for mark in 1..=8 {
             herd.reload(&with(mark, 40 - mark));
             let id = format!("probe-{mark}");
-            assert_eq!(herd.mark(&id), mark.to_string(), "in force when the command returns");
+            assert_eq!(
+                herd.mark(&id),
+                mark.to_string(),
+                "in force when the command returns"
+            );
             herd.client.stop(&id).unwrap();
         }
         done.store(true, Ordering::Relaxed);
@@ -320,7 +388,13 @@ fn many_who_ask_at_once_are_all_answered_and_a_storm_of_signals_is_survived() {
         kill(Pid::from_raw(herd.running.pid()), Signal::SIGHUP).unwrap();
     }
     let mut asking: Vec<_> = (0..8)
-        .map(|_| spawn(herd.running.command(&["reload"]).stdout(std::process::Stdio::null())))
+        .map(|_| {
+            spawn(
+                herd.running
+                    .command(&["reload"])
+                    .stdout(std::process::Stdio::null()),
+            )
+        })
         .collect();
     for asked in &mut asking {
         assert!(asked.wait().unwrap().success());
@@ -346,16 +420,14 @@ fn save(path: &Path, yaml: &str) {
 #[test]
 fn a_file_that_is_watched_is_in_force_soon_after_it_is_saved() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("herd.yaml"), marked("one")).unwrap();
-    let command = start_command(dir.path(), "state");
-    let mut words: Vec<String> = vec!["bash".into(), "-c".into(), "exec \"$@\" --watch".into(), "bash".into()];
-    drop(command);
-    let through: Vec<&str> = words.iter_mut().map(|word| word.as_str()).collect();
+    let through = ["bash", "-c", "exec \"$@\" --watch", "bash"];
     let herd = Herd::of(Running::launch_through(&through, dir, Mode::Own, &marked("one")).ready());
     let in_force = |generation: u64| {
-        poll(&format!("configuration {generation}"), || match herd.generation() {
-            now if now == generation => Ok(()),
-            now => Err(now.to_string()),
+        poll(&format!("configuration {generation}"), || {
+            match herd.generation() {
+                now if now == generation => Ok(()),
+                now => Err(now.to_string()),
+            }
         });
     };
     save(&herd.path(), &marked("two"));
@@ -363,7 +435,7 @@ fn a_file_that_is_watched_is_in_force_soon_after_it_is_saved() {
     assert_eq!(herd.mark("a"), "two");
     // Half written, then wrong, then right; and written in place.
     herd.write("workers:\n");
-    herd.running.logged("workers: holds no kind of worker");
+    herd.running.logged("workers: is empty");
     assert_eq!((herd.generation(), herd.mark("b")), (2, "two".into()));
     herd.write(&marked("three"));
     in_force(3);
@@ -413,26 +485,50 @@ fn a_sandbox_that_changes_is_that_of_the_next_session() {
     let look = "cat /given/word || echo none; id -u";
     let bare = herd.run("bare", "", look);
     assert!(bare.contains("none"), "{bare}");
-    assert_eq!(herd.reload(&own("host")), "configuration 2 is in force: runner renewed\n");
+    assert_eq!(
+        herd.reload(&own("host")),
+        "configuration 2 is in force: runner renewed\n"
+    );
     let inside = herd.run("inside", "", look);
     assert!(inside.contains("none") && inside.contains("1000"), "{inside}");
-    assert_eq!(herd.reload(&own("host")), "configuration 3 is in force: every kind of worker is as it was\n");
-    let mounted = format!("{{ rootfs: host, mounts: [{{ source: {}, target: /given }}] }}", shown.display());
+    assert_eq!(
+        herd.reload(&own("host")),
+        "configuration 3 is in force: every kind of worker is as it was\n"
+    );
+    let mounted = format!(
+        "{{ rootfs: host, mounts: [{{ source: {}, target: /given }}] }}",
+        shown.display()
+    );
     herd.reload(&own(&mounted));
     let given = herd.run("given", "", look);
     assert!(given.contains("hello"), "{given}");
-    assert!(herd.run("inside", "", look).contains("none"), "it has the sandbox that it had");
+    assert!(
+        herd.run("inside", "", look).contains("none"),
+        "it has the sandbox that it had"
+    );
     let listed = stdout(&herd.running.herd(&["ps"]));
     let sandbox = |id: &str| {
         let row = listed.lines().find(|line| line.starts_with(id)).unwrap();
         row.split_whitespace().nth(2).unwrap().to_owned()
     };
-    assert_eq!((sandbox("bare"), sandbox("given")), ("off".into(), "on".into()), "{listed}");
+    assert_eq!(
+        (sandbox("bare"), sandbox("given")),
+        ("off".into(), "on".into()),
+        "{listed}"
+    );
 
-    let missing = herd.reload_fails(&own("{ rootfs: host, mounts: [{ source: /nowhere, target: /given }] }"));
-    assert!(missing.contains("sandbox.mounts: /nowhere cannot be mounted"), "{missing}");
+    let missing = herd.reload_fails(&own(
+        "{ rootfs: host, mounts: [{ source: /nowhere, target: /given }] }",
+    ));
+    assert!(
+        missing.contains("sandbox.mounts: /nowhere cannot be mounted"),
+        "{missing}"
+    );
     let limited = herd.reload_fails(&own("{ rootfs: host, memory: 64M }"));
-    assert!(limited.contains("workers.runner.sandbox.memory: needs a restart"), "{limited}");
+    assert!(
+        limited.contains("workers.runner.sandbox.memory: needs a restart"),
+        "{limited}"
+    );
     assert!(herd.run("more", "", look).contains("hello"), "all is as it was");
     herd.reload(&own("off"));
     assert!(herd.run("last", "", look).contains("none"));
@@ -440,9 +536,11 @@ fn a_sandbox_that_changes_is_that_of_the_next_session() {
 
 #[test]
 fn a_hangup_of_the_terminal_ends_a_herd_that_sat_at_it() {
-    let terminal = nix::pty::openpty(None, None).unwrap();
-    let path = nix::unistd::ttyname(&terminal.slave).unwrap();
-    let at_terminal = format!("exec setsid --ctty \"$@\" <{}", path.display());
+    // Nobody else may have its other end, or it would never hang up.
+    let terminal = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let at_terminal = format!("exec setsid --ctty \"$@\" <{}", ptsname_r(&terminal).unwrap());
     let through = ["bash", "-c", &at_terminal, "bash"];
     let dir = tempfile::tempdir().unwrap();
     let mut herd = Herd::of(Running::launch_through(&through, dir, Mode::Own, &marked("one")).ready());
@@ -451,6 +549,10 @@ fn a_hangup_of_the_terminal_ends_a_herd_that_sat_at_it() {
     herd.running.logged("configuration reloaded");
     drop(terminal);
     let status = herd.running.wait();
-    assert!(herd.running.said().contains("draining"), "{}", herd.running.said());
+    assert!(
+        herd.running.said().contains("draining"),
+        "{}",
+        herd.running.said()
+    );
     herd.running.assert_clean(status);
 }
