@@ -22,7 +22,7 @@ impl Config {
         } = self;
         let Network {
             data_bind,
-            max_connections,
+            max_connections: _,
             header_timeout: _,
             idle_timeout: _,
             max_header_size: _,
@@ -30,12 +30,8 @@ impl Config {
             trusted_proxies: _,
             dead_peer_timeout: _,
         } = network;
-        let compared: [(&[&'static str], bool); 7] = [
+        let compared: [(&[&'static str], bool); 6] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
-            (
-                &["network", "max_connections"],
-                *max_connections == next.network.max_connections,
-            ),
             (&["control", "socket"], *control_socket == next.control_socket),
             (&["control", "tcp"], *control_tcp == next.control_tcp),
             (&["control", "keys"], *control_keys == next.control_keys),
@@ -111,7 +107,6 @@ mod tests {
         let old = with("", "");
         for (top, path) in [
             ("network: {data_bind: \"127.0.0.1:1\"}", "network.data_bind"),
-            ("network: {max_connections: 5}", "network.max_connections"),
             ("control: {socket: /run/c}", "control.socket"),
             ("state_dir: /run/s", "state_dir"),
             ("lifetime: strict", "lifetime"),
@@ -121,7 +116,7 @@ mod tests {
         }
         let tcp = "control: {tcp: \"127.0.0.1:0\", keys: {k: {env: K}}}";
         assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
-        let live = "network: {header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
+        let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s}\n\
                     session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s";
         assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());

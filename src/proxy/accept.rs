@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,6 +26,7 @@ use super::fields::Trust;
 use super::forward::{self, Client, Upgrade};
 use super::framing::Limits;
 use super::gate::{Gate, Line, Phase};
+use super::places::{Place, Places};
 use super::thread::Thread;
 use super::tunnel;
 use super::upstream::LocalTasks;
@@ -53,12 +54,12 @@ const MAX_H2_RESETS: usize = 64;
 pub(crate) async fn run(
     thread: Rc<Thread>,
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     mut stage: watch::Receiver<Stage>,
 ) {
     let mut connections = JoinSet::new();
     let mut reserve = Reserve::new();
-    let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
+    let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy(Arc::clone(&places)));
     let watching = Rc::clone(&thread);
     let watch = tokio::task::spawn_local(async move {
         let dead_after = || watching.config().network.dead_peer_timeout;
@@ -116,11 +117,11 @@ impl Reserve {
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Arc<Places>,
     reserve: &mut Reserve,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, Place)> {
     // At the limit this thread keeps nobody but leaves them in the kernel's queue.
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let place = places.take().await;
     // Without it a client would be left hanging when there is none free.
     reserve.restored().await;
     match listener.accept().await {
@@ -164,7 +165,7 @@ async fn connection(
     thread: Rc<Thread>,
     mut stream: TcpStream,
     peer: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     mut stage: watch::Receiver<Stage>,
 ) {
     // What holds for a connection is what was in force when it came.

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
 //! | `peers` | which clients are gone without a word |
+//! | `places` | how many connections there may be |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
@@ -34,6 +35,7 @@ mod gather;
 mod http1;
 mod identity;
 mod peers;
+mod places;
 mod send;
 mod splice;
 mod thread;
@@ -52,11 +54,13 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::driver::Handle;
+
+use places::Places;
 
 const BACKLOG: i32 = 4096;
 
@@ -126,8 +130,7 @@ impl Server {
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
         let (_, config) = driver.config().get();
-        let most = config.network.max_connections.min(Semaphore::MAX_PERMITS);
-        let places = Arc::new(Semaphore::new(most));
+        let places = Arc::new(Places::new(config.network.max_connections));
         let mut proxy = Proxy {
             stage,
             done,
@@ -157,7 +160,7 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     driver: Handle,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     stages: watch::Receiver<Stage>,
     running: mpsc::Sender<()>,
 }

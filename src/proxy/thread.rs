@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::code::{Code, Problem};
 use super::identity;
 use super::peers::Peers;
+use super::places::Places;
 use super::upstream::Bound;
 use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
@@ -141,8 +142,8 @@ impl Thread {
         self.draining.set(true);
     }
 
-    /// Forgets sessions as they end and closes idle worker connections. Runs as long as the thread.
-    pub(crate) async fn tidy(self: Rc<Self>) {
+    /// Forgets sessions as they end and closes idle worker connections, and has new places for connections. Runs as long as the thread.
+    pub(crate) async fn tidy(self: Rc<Self>, places: Arc<Places>) {
         let mut endings = self.driver.endings();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -162,6 +163,7 @@ impl Thread {
                     Err(RecvError::Closed) => return,
                 },
                 _ = sweep.tick() => {
+                    places.limit(self.config().network.max_connections);
                     let now = Instant::now();
                     self.sessions.borrow().values().for_each(|bound| bound.sweep(now));
                 }
