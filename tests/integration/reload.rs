@@ -203,7 +203,7 @@ fn what_only_a_start_can_take_is_refused_by_its_place_with_all_else_in_the_file(
     let path = herd.path().display().to_string();
     assert!(
         said.contains(&format!(
-            "{path}:1:25: network.data_bind: has changed, and only a start"
+            "{path}:1:23: network.data_bind: has changed, and only a start"
         )),
         "{said}"
     );
@@ -465,6 +465,14 @@ fn a_herd_that_drains_is_not_reloaded() {
     herd.running.assert_clean(status);
 }
 
+/// The runner that herd brings, in this sandbox.
+fn own(sandbox: &str) -> String {
+    format!(
+        "network: {{ data_bind: 127.0.0.1:0 }}\nworkers:\n  runner:\n    cmd: [herd, runner, --listen, \"{{{{.Port}}}}\"]\n    \
+         health_path: /healthz\n    sandbox: {sandbox}\n"
+    )
+}
+
 #[test]
 fn a_sandbox_that_changes_is_that_of_the_next_session() {
     if !nix::unistd::geteuid().is_root() {
@@ -474,12 +482,6 @@ fn a_sandbox_that_changes_is_that_of_the_next_session() {
     let shown = dir.path().join("shown");
     fs::create_dir(&shown).unwrap();
     fs::write(shown.join("word"), "hello").unwrap();
-    let own = |sandbox: &str| {
-        format!(
-            "network: {{ data_bind: 127.0.0.1:0 }}\nworkers:\n  runner:\n    cmd: [herd, runner, --listen, \
-             \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    sandbox: {sandbox}\n"
-        )
-    };
     // The first sandbox of this herd's comes with a reload.
     let herd = Herd::of(Running::launch_with(dir, Mode::Own, &own("off")).ready());
     let look = "cat /given/word || echo none; id -u";
@@ -532,6 +534,28 @@ fn a_sandbox_that_changes_is_that_of_the_next_session() {
     assert!(herd.run("more", "", look).contains("hello"), "all is as it was");
     herd.reload(&own("off"));
     assert!(herd.run("last", "", look).contains("none"));
+}
+
+#[test]
+fn a_sandbox_changes_however_herd_is_run_and_the_first_one_only_where_it_can() {
+    for mode in Mode::sandboxed() {
+        let look = "df -k /tmp | tail -n 1; echo end";
+        let herd = Herd::of(Running::launch_with(tempfile::tempdir().unwrap(), mode, &own("host")).ready());
+        assert!(herd.run("a", "", look).contains(" 65536 "), "{mode:?}");
+        herd.reload(&own("{ rootfs: host, tmpfs: 16M, profile: browser }"));
+        let answer = herd.run("b", "", look);
+        assert!(answer.contains(" 16384 "), "{mode:?}: {answer}");
+        if mode.is_unprivileged() {
+            let herd =
+                Herd::of(Running::launch_with(tempfile::tempdir().unwrap(), mode, &own("off")).ready());
+            let said = herd.reload_fails(&own("host"));
+            assert!(
+                said.contains("workers.runner.sandbox: needs a restart: this herd has no user ids"),
+                "{said}"
+            );
+            assert!(herd.run("a", "", look).contains("end"));
+        }
+    }
 }
 
 #[test]
