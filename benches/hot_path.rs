@@ -29,11 +29,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use herd::config::{self, Kind};
+use herd::config;
 use herd::core::{Exit, SessionId, WorkerId};
 use herd::driver::{Crew, Driver, Shutdown};
 use herd::proxy::Server;
-use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Sandboxing};
+use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Make};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -335,7 +335,7 @@ fn serve(worker: PathBuf) -> anyhow::Result<()> {
     let (shutdown, signals) = mpsc::channel(1);
     let server = Server::bind(&config)?;
     println!("{}", server.local_addr()?);
-    let proxy = server.serve(config, handle, 1)?;
+    let proxy = server.serve(handle, 1)?;
     let driving =
         std::thread::Builder::new()
             .name("driver".to_owned())
@@ -372,7 +372,7 @@ impl Outside {
 }
 
 impl Crew for Outside {
-    fn start(&mut self, worker: WorkerId, _: &Arc<Kind>, _: Option<&SessionId>) {
+    fn start(&mut self, worker: WorkerId, _: &Make, _: Option<&SessionId>) {
         let endpoint = Endpoint::Unix(Arc::clone(&self.socket));
         self.tell(Event::Ready { worker, endpoint });
     }
@@ -405,9 +405,11 @@ impl Crew for Outside {
         None
     }
 
-    fn sandboxing(&self, _: usize) -> Sandboxing {
-        Sandboxing::Off
+    fn plans(&self) -> herd::worker::Plans {
+        herd::worker::Plans::new()
     }
+
+    fn renew(&mut self, _: &[Arc<herd::worker::Plan>]) {}
 
     fn forget(&mut self, _: WorkerId) {}
 }

@@ -18,9 +18,9 @@ use herd::config::{Config, Kind};
 use herd::core::{Exit, HolderKind, KindId, Refusal, Reuse, SessionId, SessionRef, WorkerId};
 use herd::core::{StartFailure, StartFailureKind};
 use herd::driver::{
-    Attach, Attached, Crew, Driver, Handle, Hold, KindChoice, Remains, Session, Shutdown, Wait,
+    Attach, Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, Remains, Session, Shutdown, Wait,
 };
-use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Sandboxing};
+use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Make, Plan, Plans};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{JoinHandle, LocalSet, yield_now};
 use tokio::time::advance;
@@ -34,28 +34,50 @@ const STEPS: usize = 250;
 /// As long as `disconnect_grace` below, and a little more.
 const GRACE: Duration = Duration::from_millis(2100);
 
-const CONFIG: &str = r#"
-drain_timeout: "10s"
-workers:
+const ONCE: &str = r#"
   once:
-    cmd: [x]
+    cmd: [CMD]
     min: 1
-    max: 3
+    max: MAX
     ttl: "12s"
-    queue: {max: 4, timeout: "5s"}
+    queue: {max: 4, timeout: "5s"}"#;
+const AGAIN: &str = r#"
   again:
-    cmd: [x]
-    max: 2
+    cmd: [CMD]
+    max: MAX
     reuse: true
     ttl: "6s"
-    queue: {max: 3, timeout: "8s"}
+    queue: {max: 3, timeout: "8s"}"#;
+const GRACEFUL: &str = r#"
   graceful:
-    cmd: [x]
-    max: 3
+    cmd: [CMD]
+    max: MAX
     disconnect_grace: "2s"
     max_lifetime: "1m"
-    on_crash: respawn
-"#;
+    on_crash: respawn"#;
+
+/// The file that herd starts with.
+fn first_file() -> String {
+    let kinds = [ONCE, AGAIN, GRACEFUL].concat();
+    format!("drain_timeout: 10s\nworkers:{kinds}")
+        .replace("CMD", "x")
+        .replace("MAX", "3")
+}
+
+/// One with any of the kinds, in any order, and with workers that may be others than before.
+fn any_file(random: &mut Random) -> String {
+    let mut kinds = vec![ONCE, AGAIN, GRACEFUL];
+    let mut text = "drain_timeout: 10s\nworkers:".to_owned();
+    loop {
+        let kind = kinds.swap_remove(random.below(kinds.len() as u64) as usize);
+        let max = 1 + random.below(4);
+        let cmd = random.one_of(&["x", "x", "y"]);
+        text.push_str(&kind.replace("CMD", cmd).replace("MAX", &max.to_string()));
+        if kinds.is_empty() || random.below(4) == 0 {
+            return text;
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -68,6 +90,8 @@ enum Life {
 #[derive(Debug, Default)]
 struct Trees {
     alive: BTreeMap<WorkerId, (String, Life)>,
+    /// What each was started as.
+    made: HashMap<WorkerId, Arc<Kind>>,
     /// The driver has been told of their end, and has heard.
     forgotten: HashSet<WorkerId>,
 }
@@ -75,8 +99,10 @@ struct Trees {
 struct Pretended(Rc<RefCell<Trees>>);
 
 impl Crew for Pretended {
-    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, _: Option<&SessionId>) {
+    fn start(&mut self, worker: WorkerId, make: &Make, _: Option<&SessionId>) {
+        let kind = &make.kind;
         let mut trees = self.0.borrow_mut();
+        trees.made.insert(worker, Arc::clone(kind));
         let before = trees.alive.insert(worker, (kind.name.clone(), Life::Starting));
         assert!(before.is_none(), "{worker} was started twice");
         let alive = trees
@@ -113,9 +139,11 @@ impl Crew for Pretended {
         None
     }
 
-    fn sandboxing(&self, _: usize) -> Sandboxing {
-        Sandboxing::Off
+    fn plans(&self) -> Plans {
+        Plans::new()
     }
+
+    fn renew(&mut self, _: &[Arc<Plan>]) {}
 
     fn forget(&mut self, worker: WorkerId) {
         assert!(
@@ -149,6 +177,8 @@ struct World {
     streamed: BTreeSet<SessionRef>,
     served: HashMap<WorkerId, SessionRef>,
     cache: Cache,
+    generation: u64,
+    draining: bool,
     seen: BTreeMap<String, usize>,
 }
 
@@ -187,6 +217,7 @@ impl World {
                 advance(passes).await;
             }
             92..95 => self.settle().await,
+            95..97 => self.reload().await,
             _ => {}
         }
         // The driver gets as far as chance lets it before the next step.
@@ -197,12 +228,34 @@ impl World {
         self.listen();
     }
 
+    async fn reload(&mut self) {
+        let file = any_file(&mut self.random);
+        let config = herd::config::parse(&file, "herd.yaml").expect("a valid file");
+        self.say(|| format!("reload: {file}"));
+        let next = Next {
+            config,
+            plans: Plans::new(),
+        };
+        let draining = self.draining;
+        match self.handle.reconfigure(next, Cause::Signal).await {
+            Ok(reloaded) => {
+                assert!(!draining, "reloaded while draining");
+                self.generation += 1;
+                assert_eq!(reloaded.generation.0, self.generation);
+                self.count("reloaded");
+            }
+            Err(not) => assert!(draining, "{not:?}"),
+        }
+    }
+
     fn ask(&mut self) {
         let id = SessionId::parse(format!("s{}", self.random.below(7)).as_bytes()).unwrap();
         let kind = KindId(self.random.below(3) as usize);
         let attach = Attach {
             id: id.clone(),
-            kind: KindChoice::Fallback(kind),
+            kind: *self
+                .random
+                .one_of(&[KindChoice::Fallback(kind), KindChoice::Named(kind)]),
             holder: self.holder(),
             wait: *self.random.one_of(&[Wait::Queue, Wait::Queue, Wait::Refuse]),
             remains: *self.random.one_of(&[Remains::Respect, Remains::Discard]),
@@ -321,7 +374,12 @@ impl World {
         for (id, asking) in done {
             match asking.await.expect("nobody aborted it") {
                 Ok((holder, attached)) => self.granted(&id, holder, attached),
-                Err(_) => self.count("refused"),
+                Err(refusal) => {
+                    self.count("refused");
+                    if refusal == Refusal::UnknownWorker {
+                        self.count("of a kind that was removed");
+                    }
+                }
             }
         }
     }
@@ -336,6 +394,11 @@ impl World {
             session.worker
         );
         let before = self.served.insert(session.worker, session.name.clone());
+        let made = Arc::clone(&self.trees.borrow().made[&session.worker]);
+        assert!(
+            made.has_the_workers_of(&session.kind),
+            "{id} is served by a worker of another configuration"
+        );
         let once = session.kind.reuse == Reuse::Never;
         assert!(
             !once || before.is_none_or(|before| before == session.name),
@@ -413,7 +476,7 @@ impl World {
 }
 
 async fn run(seed: u64, trace: bool) -> BTreeMap<String, usize> {
-    let config = Arc::new(herd::config::parse(CONFIG, "herd.yaml").expect("a valid file"));
+    let config = Arc::new(herd::config::parse(&first_file(), "herd.yaml").expect("a valid file"));
     let trees = Rc::new(RefCell::new(Trees::default()));
     let (mut driver, handle) = Driver::new(Arc::clone(&config), Pretended(Rc::clone(&trees)));
     let (events, reports) = mpsc::channel(1024);
@@ -435,12 +498,15 @@ async fn run(seed: u64, trace: bool) -> BTreeMap<String, usize> {
         known: BTreeMap::new(),
         streamed: BTreeSet::new(),
         served: HashMap::new(),
+        generation: 1,
+        draining: false,
         seen: BTreeMap::new(),
     };
     for _ in 0..STEPS {
         world.step().await;
     }
     world.say(|| "drain".to_owned());
+    world.draining = true;
     signals.send(Shutdown::Drain).await.expect("the driver listens");
     for _ in 0..20 {
         world.step().await;
@@ -522,6 +588,8 @@ fn the_driver_keeps_its_promises_under_every_seed() {
         "crashed",
         "drained",
         "max_lifetime",
+        "reloaded",
+        "of a kind that was removed",
     ] {
         assert!(
             seen.contains_key(what),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herd::core::{
-    Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId, Moment, OnCrash, OnDisconnect, Origin,
-    Output, Release, Remains, Request, Reuse, Rules, SessionId, SessionRef, Stage, StartFailure,
-    StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
+    Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
+    Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
+    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
 };
 
 const STEPS: usize = 400;
@@ -62,10 +62,35 @@ enum Life {
 
 struct ModelWorker {
     kind: KindId,
+    /// Under which configuration it was started.
+    config: u64,
     life: Life,
     session: Option<SessionRef>,
     started_for: Option<SessionId>,
     bindings: usize,
+}
+
+/// What reloads have made of a kind.
+#[derive(Clone)]
+struct ModelKind {
+    present: bool,
+    /// Workers of an earlier configuration serve nobody new.
+    current_since: u64,
+    /// Workers there may be: `max`, or as many as there were when it was lowered below that.
+    most: usize,
+    /// The same of waiting sessions.
+    most_waiting: usize,
+}
+
+impl ModelKind {
+    fn new(current_since: u64) -> Self {
+        Self {
+            present: true,
+            current_since,
+            most: 0,
+            most_waiting: 0,
+        }
+    }
 }
 
 struct Held {
@@ -80,6 +105,10 @@ struct World {
     now: Moment,
     core: Core,
     rules: Vec<Rules>,
+    kinds: Vec<ModelKind>,
+    config: u64,
+    /// Deeds that a lower `max` may not lead to.
+    harm: usize,
     workers: BTreeMap<WorkerId, ModelWorker>,
     bound: BTreeMap<SessionRef, (WorkerId, Arc<Holders>)>,
     /// Which worker each session ever had.
@@ -101,47 +130,57 @@ fn secs(n: usize) -> Duration {
     Duration::from_secs(n as u64)
 }
 
+const SORTS: [(StartedFor, Reuse); 3] = [
+    (StartedFor::Anyone, Reuse::Never),
+    (StartedFor::Anyone, Reuse::AfterSession),
+    (StartedFor::OneSession, Reuse::Never),
+];
+
 fn rules(random: &mut Random) -> Vec<Rules> {
-    let kinds = [
-        (StartedFor::Anyone, Reuse::Never),
-        (StartedFor::Anyone, Reuse::AfterSession),
-        (StartedFor::OneSession, Reuse::Never),
-    ];
-    let one = |(started_for, reuse)| {
-        let max = 1 + random.below(5);
-        Rules {
-            min: if started_for == StartedFor::OneSession {
-                0
-            } else {
-                random.below(max + 1)
-            },
-            max,
-            started_for,
-            ttl: random.chance(80).then(|| secs(5 + random.below(60))),
-            max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
-            stop_timeout: secs(5),
-            disconnect_grace: if random.chance(50) {
-                Duration::ZERO
-            } else {
-                secs(random.below(10))
-            },
-            on_disconnect: if random.chance(70) {
-                OnDisconnect::Kill
-            } else {
-                OnDisconnect::Ttl
-            },
-            on_crash: if random.chance(50) {
-                OnCrash::Lost
-            } else {
-                OnCrash::Respawn
-            },
-            reuse,
-            queue_max: random.below(6),
-            queue_timeout: secs(1 + random.below(30)),
-            lost_for: secs(60),
-        }
-    };
-    kinds.into_iter().map(one).collect()
+    SORTS
+        .into_iter()
+        .map(|(started_for, reuse)| rules_of(random, started_for, reuse))
+        .collect()
+}
+
+fn any_rules(random: &mut Random) -> Rules {
+    let (started_for, reuse) = SORTS[random.below(SORTS.len())];
+    rules_of(random, started_for, reuse)
+}
+
+fn rules_of(random: &mut Random, started_for: StartedFor, reuse: Reuse) -> Rules {
+    let max = 1 + random.below(5);
+    Rules {
+        min: if started_for == StartedFor::OneSession {
+            0
+        } else {
+            random.below(max + 1)
+        },
+        max,
+        started_for,
+        ttl: random.chance(80).then(|| secs(5 + random.below(60))),
+        max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
+        stop_timeout: secs(5),
+        disconnect_grace: if random.chance(50) {
+            Duration::ZERO
+        } else {
+            secs(random.below(10))
+        },
+        on_disconnect: if random.chance(70) {
+            OnDisconnect::Kill
+        } else {
+            OnDisconnect::Ttl
+        },
+        on_crash: if random.chance(50) {
+            OnCrash::Lost
+        } else {
+            OnCrash::Respawn
+        },
+        reuse,
+        queue_max: random.below(6),
+        queue_timeout: secs(1 + random.below(30)),
+        lost_for: secs(60),
+    }
 }
 
 impl World {
@@ -155,6 +194,9 @@ impl World {
             trace,
             now: Moment::default(),
             core,
+            kinds: vec![ModelKind::new(0); rules.len()],
+            config: 1,
+            harm: 0,
             rules,
             workers: BTreeMap::new(),
             bound: BTreeMap::new(),
@@ -195,6 +237,8 @@ impl World {
             79..88 => self.deliver_notices(),
             88..91 => self.stale_input(),
             91..93 => self.holder_comes_without_asking(),
+            93 => self.configuration_changes(),
+            94 => self.max_changes(),
             _ => self.time_passes(),
         }
         self.settle();
@@ -359,6 +403,97 @@ impl World {
         self.core.advance(self.now);
     }
 
+    /// Kinds stay, are renewed, go, come back and are added.
+    fn configuration_changes(&mut self) {
+        let mut changes = Vec::new();
+        let mut next = (self.rules.clone(), self.kinds.clone());
+        let config = self.config + 1;
+        for (index, known) in self.kinds.clone().into_iter().enumerate() {
+            let old = self.rules[index].clone();
+            let (rules, change) = match (known.present, self.random.below(100)) {
+                (true, 0..45) => {
+                    let rules = rules_of(&mut self.random, old.started_for, old.reuse);
+                    (Some(rules.clone()), Change::Kept(rules))
+                }
+                (true, 45..80) | (false, 0..40) => {
+                    let rules = any_rules(&mut self.random);
+                    next.1[index].current_since = config;
+                    next.1[index].present = true;
+                    (Some(rules.clone()), Change::Renewed(rules))
+                }
+                // One kind always stays.
+                (true, _) if index > 0 => {
+                    next.1[index].present = false;
+                    next.1[index].current_since = config;
+                    next.0[index].min = 0;
+                    (None, Change::Removed)
+                }
+                (true, _) => (None, Change::Kept(old)),
+                (false, _) => (None, Change::Removed),
+            };
+            if let Some(rules) = rules {
+                next.0[index] = rules;
+            }
+            changes.push(change);
+        }
+        if self.kinds.len() < 5 && self.random.chance(20) {
+            let rules = any_rules(&mut self.random);
+            next.0.push(rules.clone());
+            next.1.push(ModelKind::new(config));
+            changes.push(Change::Renewed(rules));
+        }
+        self.reload(changes, next);
+        self.count("reloads");
+    }
+
+    /// That alone ends nothing and nobody.
+    fn max_changes(&mut self) {
+        let mut rules = self.rules.clone();
+        for rules in &mut rules {
+            rules.max = rules.min.max(1) + self.random.below(5);
+        }
+        let changes = rules
+            .iter()
+            .zip(&self.kinds)
+            .map(|(rules, kind)| match kind.present {
+                true => Change::Kept(rules.clone()),
+                false => Change::Removed,
+            });
+        let changes = changes.collect();
+        // What has been due for some time is not the reload's doing.
+        self.core.advance(self.now);
+        self.deliver_notices();
+        self.settle();
+        let before = self.harm;
+        self.reload(changes, (rules, self.kinds.clone()));
+        self.settle();
+        assert_eq!(self.harm, before, "another max has ended something");
+        self.count("other max");
+    }
+
+    fn reload(&mut self, changes: Vec<Change>, next: (Vec<Rules>, Vec<ModelKind>)) {
+        self.say(|| format!("reload: {changes:?}"));
+        let before: Vec<SessionRef> = self.bound.keys().cloned().collect();
+        self.core.reload(changes, KindId(0), self.now);
+        if self.draining {
+            assert_eq!(self.core.config_generation(), ConfigGeneration(self.config));
+            return;
+        }
+        self.config += 1;
+        assert_eq!(self.core.config_generation(), ConfigGeneration(self.config));
+        (self.rules, self.kinds) = next;
+        for session in before {
+            if let Some(seen) = self.core.session(&session.id)
+                && seen.session == session
+            {
+                assert!(
+                    matches!(seen.stage, Stage::Bound { .. }),
+                    "{session:?} was unbound by a reload"
+                );
+            }
+        }
+    }
+
     fn time_passes(&mut self) {
         match self.core.next_deadline() {
             Some(at) if self.random.chance(60) => self.now = self.now.max(at),
@@ -403,9 +538,14 @@ impl World {
                 let one_session = self.rules[kind.0].started_for == StartedFor::OneSession;
                 assert_eq!(session.is_some(), one_session);
                 assert!(!self.draining, "a worker was started while draining");
+                assert!(
+                    self.kinds[kind.0].present,
+                    "a worker of {kind} was started, which was removed"
+                );
                 let life = Life::Starting;
                 let model = ModelWorker {
                     kind,
+                    config: self.config,
                     life,
                     session: None,
                     started_for: session,
@@ -427,6 +567,7 @@ impl World {
                     "terminated twice"
                 );
                 model.life = Life::Terminated;
+                self.harm += 1;
             }
             Output::Kill { worker } => {
                 let model = self
@@ -435,6 +576,7 @@ impl World {
                     .expect("a worker that is gone was killed");
                 assert_ne!(model.life, Life::Killed, "killed twice");
                 model.life = Life::Killed;
+                self.harm += 1;
             }
             Output::Bound {
                 session,
@@ -461,6 +603,14 @@ impl World {
                 } else {
                     "reused"
                 });
+                let worker = self.bound[&session].0;
+                let kind = self
+                    .workers
+                    .get(&worker)
+                    .map(|w| (w.config, self.kinds[w.kind.0].current_since));
+                if kind.is_some_and(|(config, since)| config < since) {
+                    self.count("served across a reload");
+                }
                 let holder = self.holder_of[&ticket];
                 self.held.push(Held {
                     session,
@@ -474,10 +624,21 @@ impl World {
             }
             Output::Ended {
                 session,
+                kind,
                 worker,
                 reason,
-                ..
-            } => self.unbind(session, worker, reason),
+                afterwards,
+            } => {
+                if let (Afterwards::Recycled, Some(worker)) = (afterwards, worker) {
+                    assert_eq!(self.rules[kind.0].reuse, Reuse::AfterSession);
+                    assert!(
+                        self.workers[&worker].config >= self.kinds[kind.0].current_since,
+                        "{worker} of an old configuration is used again"
+                    );
+                }
+                self.harm += 1;
+                self.unbind(session, worker, reason);
+            }
             Output::Drained => self.drained += 1,
         }
     }
@@ -490,6 +651,14 @@ impl World {
         assert_eq!(model.life, Life::Ready, "bound to a worker that cannot serve");
         assert_eq!(model.kind, kind);
         assert_eq!(model.session, None, "{worker} serves two sessions");
+        assert!(
+            model.config >= self.kinds[kind.0].current_since,
+            "{worker} of an old configuration serves a new session"
+        );
+        assert!(
+            self.kinds[kind.0].present,
+            "a session of a kind that was removed begins"
+        );
         model.bindings += 1;
         let reused = self.rules[kind.0].reuse == Reuse::AfterSession;
         assert!(
@@ -544,16 +713,20 @@ impl World {
         self.ended.push(session);
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         for (index, rules) in self.rules.iter().enumerate() {
             let kind = KindId(index);
             let counts = self.core.counts(kind, self.now);
             let occupied = counts.starting + counts.warm + counts.bound + counts.dying;
+            let model = &mut self.kinds[index];
             assert!(
-                occupied <= rules.max,
+                occupied <= model.most.max(rules.max),
                 "{kind}: {counts:?} exceeds max {}",
                 rules.max
             );
+            // A start that was begun under a higher `max` covers who waits for it.
+            let covered = model.most.max(rules.max);
+            model.most = occupied;
             let alive = self.workers.values().filter(|w| w.kind == kind).count();
             assert_eq!(occupied, alive, "{kind}: {counts:?} but {alive} workers live");
             let bound = self
@@ -565,7 +738,16 @@ impl World {
                 counts.bound >= bound,
                 "{kind}: {counts:?} but {bound} sessions are bound"
             );
-            let limit = rules.queue_max + rules.max;
+            let limit = (rules.queue_max + covered).max(model.most_waiting);
+            model.most_waiting = counts.queued;
+            if !model.present {
+                let none = (counts.starting, counts.warm, counts.queued);
+                assert_eq!(none, (0, 0, 0), "{kind} was removed: {counts:?}");
+            }
+            let since = model.current_since;
+            let outdated = |w: &&ModelWorker| w.kind == kind && w.config < since;
+            let outdated = self.workers.values().filter(outdated).count();
+            assert_eq!(counts.outdated, outdated, "{kind}: {counts:?}");
             assert!(
                 counts.queued <= limit,
                 "{kind}: {} wait, over the limit {limit}",
@@ -688,6 +870,9 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "max_lifetime",
         "crashed",
         "drained",
+        "reloads",
+        "other max",
+        "served across a reload",
     ];
     for what in expected {
         assert!(

@@ -33,7 +33,7 @@ impl Check {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let file = self.config.path.display().to_string();
         let result = config::load(&self.config.path).and_then(|config| {
-            super::start::tls(&config, &self.config.path)?;
+            super::start::identity(&config, &self.config.path)?;
             sandboxes(&config, &self.config.path)?;
             Ok(config)
         });
@@ -77,12 +77,19 @@ fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {
                 if kinds == 1 { "" } else { "s" }
             )
         }
-        Err(LoadError::Invalid(problems)) => {
+        Err(error) => complaint(file, &error),
+    }
+}
+
+/// What is wrong, for people.
+pub(super) fn complaint(file: &str, error: &LoadError) -> String {
+    match error {
+        LoadError::Invalid(problems) => {
             let count = problems.list.len();
             let noun = if count == 1 { "problem" } else { "problems" };
             format!("{problems}\n{file}: {count} {noun}")
         }
-        Err(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 

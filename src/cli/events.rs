@@ -117,7 +117,11 @@ fn sentence(event: &Event) -> String {
         What::ControlCreate { session, by }
         | What::ControlStop { session, by }
         | What::ControlHold { session, by, .. } => format!("{session} by {}", who(by)),
-        What::ControlDrain { by } => format!("by {}", who(by)),
+        What::ControlDrain { by } | What::ControlReload { by } => format!("by {}", who(by)),
+        What::ConfigReloaded { cause, reloaded } => {
+            format!("by {cause}: {}", super::reload::summary(reloaded))
+        }
+        What::ConfigReloadFailed { cause, detail } => format!("by {cause}: {detail}"),
         What::EventsLost { missed: Some(missed) } => format!("{missed} events were missed"),
         What::EventsLost { missed: None } => "events of an earlier herd were missed".to_owned(),
     };

@@ -60,6 +60,14 @@ fn text(history: &SessionHistory) -> String {
         format!("{} (generation {})", session.id, session.generation),
     );
     line("state", state(session));
+    if session.outdated
+        && let Some(generation) = session.config_generation
+    {
+        line(
+            "outdated",
+            format!("of configuration {generation}; its worker ends with it"),
+        );
+    }
     line("since", session.created.clone());
     line("alive", alive(session));
     if let Some(used) = session.usage {

@@ -15,6 +15,8 @@ mod key;
 mod logs;
 mod manual;
 mod ps;
+mod reload;
+mod reloader;
 mod run;
 mod runner;
 mod service;
@@ -51,6 +53,7 @@ pub enum Verb {
     Hold(hold::Hold),
     Events(events::Events),
     Drain(drain::Drain),
+    Reload(reload::Reload),
     Key(key::Key),
     Runner(runner::Runner),
     Bundle(bundle::Bundle),
@@ -74,6 +77,7 @@ impl Cli {
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
             Verb::Drain(drain) => drain.run(),
+            Verb::Reload(reload) => reload.run(),
             Verb::Key(key) => key.run(),
             Verb::Runner(runner) => runner.run(),
             Verb::Bundle(bundle) => bundle.run(),

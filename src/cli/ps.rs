@@ -20,7 +20,8 @@ Example:
   user-42  browser  bound  w3      48211  1        2m05s  when released
   user-43  browser  bound  w4      48302  0        8s     in 14m52s
 
-ENDS tells when a session ends if nothing changes, and why one ended.
+ENDS tells when a session ends if nothing changes, and why one ended. A worker of an earlier configuration, which a
+reload has replaced for new sessions, is shown with its number.
 Exit codes: 0 listed, 1 failed (herd is not running), 2 wrong usage")]
 pub struct Ps {
     /// Also list sessions that ended, as far as they are remembered
@@ -147,7 +148,15 @@ fn row(session: &Session) -> [String; 9] {
         }
         .to_owned(),
         session.state.word().to_owned(),
-        or_dash(session.worker.clone()),
+        or_dash(
+            session
+                .worker
+                .as_ref()
+                .map(|worker| match (session.outdated, session.config_generation) {
+                    (true, Some(generation)) => format!("{worker} (config {generation})"),
+                    _ => worker.clone(),
+                }),
+        ),
         or_dash(session.pid.map(|pid| pid.to_string())),
         session.holders.to_string(),
         show::duration(Duration::from_millis(session.age_ms)),

@@ -12,6 +12,19 @@ pub(super) fn ready(url: &str) {
     ]);
 }
 
+/// The configuration is being read again (systemd's `Type=notify-reload` waits for the end of that).
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "cannot tell the service manager of the reload"),
+    }
+}
+
+/// It was, and this is what came of it.
+pub(super) fn reloaded(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
 /// New sessions are refused.
 pub(super) fn stopping() {
     tell(&[

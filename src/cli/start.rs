@@ -1,5 +1,6 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,18 +15,19 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::reloader::{self, Means, Reloader, Source};
 use super::service;
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
-use crate::driver::{Driver, Shutdown};
+use crate::driver::{Cause, Driver, Reloads, Shutdown};
 use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
-use crate::proxy::{self, Tls};
-use crate::sandbox::cgroup::{Hierarchies, Host};
+use crate::proxy::{self, Identity, Tls};
+use crate::sandbox::cgroup::{Hierarchies, Host, Unavailable};
 use crate::sys::{activation, kernel};
 use crate::telemetry::{self, LogArgs};
-use crate::worker::{DEFAULT_PORTS, StateDir, Workers};
+use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers};
 
 /// Workers' reports that may wait for the driver.
 const EVENTS: usize = 256;
@@ -38,6 +40,9 @@ const REAP_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// The first SIGINT (Ctrl-C) or SIGTERM drains: new sessions are refused, bound ones go on until
 /// `drain_timeout`. A second one ends everything at once.
+///
+/// SIGHUP has herd read its file again, as `herd reload` does: bound sessions keep their workers, and a file that is
+/// wrong changes nothing.
 ///
 /// A flag is stronger than its HERD_* variable, that than herd.yaml, that than the default.
 ///
@@ -54,17 +59,20 @@ pub struct Start {
     config: ConfigFile,
     #[command(flatten)]
     overrides: Overrides,
+    /// Reload whenever the configuration file changes
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Start {
     pub fn run(self, log: &LogArgs) -> anyhow::Result<ExitCode> {
         kernel::require_5_11()?;
         let mut config = config::load(&self.config.path)?;
-        self.overrides.apply(&mut config);
+        self.overrides.clone().apply(&mut config);
         telemetry::init(log)?;
         let config = Arc::new(config);
-        let tls = tls(&config, &self.config.path)?;
-        let sandboxes = sandboxes(&config, &self.config.path)?;
+        let tls = identity(&config, &self.config.path)?.map(Tls::with).map(Arc::new);
+        let (sandboxes, missing) = sandboxes(&config, &self.config.path)?;
         // From here to the end of this process this thread lives: the launcher dies with it.
         let mut forked = launcher::fork(launcher::Options {
             lifetime: config.lifetime,
@@ -75,9 +83,18 @@ impl Start {
         tell_guard(&forked.guard);
         tell_sandboxes(&config, &forked);
         raise_open_files();
+        let means = Means::of(&forked, missing);
+        let source = Source {
+            file: self.config.path,
+            overrides: self.overrides,
+        };
+        let watch = match self.watch {
+            true => Watch::File,
+            false => Watch::Nothing,
+        };
         let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, tls, forked);
+        let served = serve(config, tls, forked, (source, means, watch));
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Err(e) = groups.close() {
@@ -90,16 +107,19 @@ impl Start {
 }
 
 /// Everything about sandboxes that can be known before there is a worker; every mistake in one run.
-fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<Sandboxes> {
+fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<(Sandboxes, Vec<Unavailable>)> {
     // Also without any: a killed herd may have left its groups, and may have had sandboxes.
     let state_dir = config.state_dir_for(&User::current());
     let opened = Hierarchies::open(&state_dir, sandbox::needs(config), Host::current());
     let available = opened.hierarchies.controllers();
     match sandbox::prepare(config, available, &opened.missing) {
-        Ok(plans) => Ok(Sandboxes {
-            plans,
-            hierarchies: opened.hierarchies,
-        }),
+        Ok(plans) => {
+            let sandboxes = Sandboxes {
+                plans,
+                hierarchies: opened.hierarchies,
+            };
+            Ok((sandboxes, opened.missing))
+        }
         Err(wrong) => {
             let _ = opened.hierarchies.close();
             Err(findings(wrong, file).into())
@@ -130,24 +150,35 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// The data port's certificate, if it has one.
-pub(super) fn tls(config: &Config, file: &Path) -> Result<Option<Arc<Tls>>, Problems> {
-    let Some(files) = &config.network.tls else {
-        return Ok(None);
-    };
-    match Tls::load(files) {
-        Ok(tls) => Ok(Some(Arc::new(tls))),
-        Err(e) => {
-            let finding = Finding {
-                kind: None,
-                setting: vec!["network", "tls", e.setting],
-                message: e.to_string(),
-            };
-            Err(config::point_out(file, vec![finding]))
-        }
-    }
+pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>, Problems> {
+    let files = config.network.tls.as_ref();
+    let read = files.map(Identity::read).transpose();
+    read.map_err(|e| {
+        let finding = Finding {
+            kind: None,
+            setting: vec!["network", "tls", e.setting],
+            message: e.to_string(),
+        };
+        config::point_out(file, vec![finding])
+    })
 }
 
-fn serve(config: Arc<Config>, tls: Option<Arc<Tls>>, forked: Forked) -> anyhow::Result<ExitCode> {
+/// Whether somebody looks after the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    Nothing,
+    File,
+}
+
+/// What a reload needs to know.
+type Reloading = (Source, Means, Watch);
+
+fn serve(
+    config: Arc<Config>,
+    tls: Option<Arc<Tls>>,
+    forked: Forked,
+    reloading: Reloading,
+) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
@@ -165,18 +196,22 @@ fn serve(config: Arc<Config>, tls: Option<Arc<Tls>>, forked: Forked) -> anyhow::
         .build()
         .context("cannot make the main runtime")?;
     let local = LocalSet::new();
-    local.block_on(&runtime, supervise(config, forked, state, control, data))
+    local.block_on(
+        &runtime,
+        supervise(config, forked, reloading, state, (control, data)),
+    )
 }
 
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
 async fn supervise(
     config: Arc<Config>,
     forked: Forked,
+    (source, means, watch): Reloading,
     state: StateDir,
-    control: control::Server,
-    data: proxy::Server,
+    (control, data): (control::Server, proxy::Server),
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
+    let plans = forked.sandboxes.plans.clone();
     let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
@@ -188,14 +223,30 @@ async fn supervise(
     let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
-        session_header: config.session.headers[0].to_string(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
-    let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
+    let tls = data.tls();
+    let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
+    let kinds = config.kinds.len();
+    let wishes = driver.wishes().context("the driver is new")?;
+    let reloader = Reloader::new(
+        source.clone(),
+        means,
+        (config, plans, tls),
+        handle.clone(),
+        wishes,
+    );
+    let watching = async {
+        match watch {
+            Watch::Nothing => std::future::pending().await,
+            Watch::File => reloader::watch(source.file, handle.reloads().clone()).await,
+        }
+    };
+    let draining = handle.draining();
     let mut control = control
-        .spawn(handle, data_port)
+        .spawn(handle.clone(), data_port)
         .context("cannot serve the control API")?;
     let (ask, asked) = mpsc::channel(2);
     let mut signals = Signals::listen()?;
@@ -203,21 +254,41 @@ async fn supervise(
         data = %data_url,
         control = %control_path.display(),
         control_url,
-        kinds = config.kinds.len(),
+        kinds,
         "herd is ready"
     );
 
     service::ready(&data_url);
+    let told = Cell::new(false);
+    let beside = async {
+        // Their ends are no reason for herd's.
+        let stopping = async {
+            draining.await;
+            told.set(true);
+            service::stopping();
+        };
+        let watching = async {
+            let error = watching.await;
+            error!(%error, "cannot watch the configuration file any more");
+        };
+        tokio::join!(stopping, watching, reloader.run());
+        std::future::pending::<()>().await
+    };
     let serving = async {
         tokio::select! {
             () = driver.run(reports, asked) => Ok(()),
             lost = launcher_lost => Err(anyhow::Error::from(lost)),
-            survived = signals.obey(ask) => Err(survived),
+            survived = signals.obey(ask, handle.reloads()) => Err(survived),
+            () = beside => Ok(()),
             () = service::live() => Ok(()),
             failed = control.failed() => Err(anyhow::Error::from(failed).context("the control API failed")),
         }
     };
     let served = serving.await;
+    if !told.get() {
+        // There was nothing to wait for.
+        service::stopping();
+    }
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
     served?;
@@ -226,36 +297,56 @@ async fn supervise(
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM and SIGHUP.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    terminal: Terminal,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         // Whoever started herd may have blocked them, and that is inherited.
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM])
+        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
             .thread_unblock()
             .context("cannot unblock signals")?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminal: Terminal::look(),
         })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    /// The next one that asks for an end. Others ask for a reload, and are answered by one if there are many.
+    async fn next(&mut self, reloads: &Reloads) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => {
+                    // Whoever sat there has gone, and has not asked for anything.
+                    if self.terminal == Terminal::There && Terminal::look() == Terminal::None {
+                        return;
+                    }
+                }
+            }
+            let ended = tokio::select! {
+                _ = reloads.ask(Cause::Signal) => false,
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => true,
+            };
+            if ended {
+                return;
+            }
         }
     }
 
     /// The first signal drains, the second ends everything. Resolves only if that does not help.
-    async fn obey(&mut self, ask: mpsc::Sender<Shutdown>) -> anyhow::Error {
+    async fn obey(&mut self, ask: mpsc::Sender<Shutdown>, reloads: &Reloads) -> anyhow::Error {
         for shutdown in [Shutdown::Drain, Shutdown::Now] {
-            self.next().await;
-            service::stopping();
+            self.next(reloads).await;
             // The driver is gone only if this future is about to be dropped.
             let _ = ask.send(shutdown).await;
         }
@@ -264,9 +355,26 @@ impl Signals {
     }
 }
 
-/// Says for each kind what its workers are held by.
-fn tell_sandboxes(config: &Config, forked: &Forked) {
-    for (kind, plan) in config.kinds.iter().zip(&forked.sandboxes.plans) {
+/// Whether herd was started at a terminal. SIGHUP is what a reload is asked for by, and what the kernel and shells send
+/// when a terminal goes: a herd in the foreground of one ends with it, as it always has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Terminal {
+    There,
+    None,
+}
+
+impl Terminal {
+    fn look() -> Self {
+        match std::fs::File::open("/dev/tty") {
+            Ok(_) => Self::There,
+            Err(_) => Self::None,
+        }
+    }
+}
+
+/// Says which limits are asked for and not enforced.
+pub(super) fn tell_weaker(config: &Config, plans: &Plans) {
+    for (kind, plan) in config.kinds.iter().zip(plans) {
         for weaker in plan.iter().flat_map(|plan| plan.weaker()) {
             warn!(
                 kind = kind.name,
@@ -274,6 +382,11 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
             );
         }
     }
+}
+
+/// Says for each kind what its workers are held by.
+fn tell_sandboxes(config: &Config, forked: &Forked) {
+    tell_weaker(config, &forked.sandboxes.plans);
     let unsaid = |kind: &&Arc<Kind>| matches!(kind.sandbox, SandboxChoice::Unsaid);
     let bare: Vec<&str> = config
         .kinds

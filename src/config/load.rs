@@ -101,10 +101,10 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
     }
 }
 
-/// A mistake in a setting that only a look at the host shows.
+/// A mistake that only a look at something else shows: at the host, or at the herd that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Whose setting it is; `None`: not one of a kind.
+    /// The kind whose setting it is; `None`: no kind's.
     pub kind: Option<String>,
     /// `["sandbox", "bundle"]`, `["network", "tls", "cert"]`.
     pub setting: Vec<&'static str>,
@@ -142,8 +142,9 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
             Some(found) => problems.add(found.value_at, found.name, message),
             // The file has gone meanwhile.
             None => {
-                let name = kind.map_or_else(|| setting.join("."), |kind| format!("workers.{kind}"));
-                problems.add(Position { line: 1, column: 1 }, name, message);
+                let of_kind = kind.iter().flat_map(|kind| ["workers", kind]);
+                let path: Vec<&str> = of_kind.chain(setting.iter().copied()).collect();
+                problems.add(Position { line: 1, column: 1 }, path.join("."), message);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! herd.yaml: raw text → every mistake in one run, or a validated [`Config`].
 
+mod changes;
+mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod load;
@@ -19,10 +21,11 @@ mod tests;
 
 use crate::yaml::{self, problem};
 
+pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Bind, Config, ControlKey, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network, OnCrash,
-    OnDisconnect, Profile, Protocol, ProxyProtocol, Queue, Require, Reuse, Root, Route, Sandbox,
+    Bind, Config, ControlKey, FormerKind, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network,
+    OnCrash, OnDisconnect, Profile, Protocol, ProxyProtocol, Queue, Require, Reuse, Root, Route, Sandbox,
     SandboxChoice, SandboxNetwork, Session, Tls, Upstream,
 };
 pub use overrides::{ConfigFile, Overrides};

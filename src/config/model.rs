@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::template::Template;
 use crate::core::KindId;
@@ -28,17 +29,54 @@ pub struct Config {
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
-    /// In the order of the file; never empty. `KindId` indexes it.
+    /// In the order of the file; never empty.
     pub kinds: Vec<Arc<Kind>>,
+    /// Kinds that were in a former configuration of this herd and are not in this one. Sessions of theirs may live.
+    pub former: Vec<FormerKind>,
+}
+
+/// A kind that there was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerKind {
+    pub id: KindId,
+    pub name: String,
 }
 
 impl Config {
-    pub fn kind(&self, id: KindId) -> &Arc<Kind> {
-        &self.kinds[id.0]
+    /// The kind for requests that name none.
+    pub fn first_kind(&self) -> KindId {
+        self.kinds.first().map(|kind| kind.id).unwrap_or_default()
     }
 
+    /// Of one that there is, or was: only the driver knows whether a session of it may begin.
     pub fn kind_named(&self, name: &str) -> Option<KindId> {
-        self.kinds.iter().position(|k| k.name == name).map(KindId)
+        let present = self
+            .kinds
+            .iter()
+            .find(|kind| kind.name == name)
+            .map(|kind| kind.id);
+        present.or_else(|| {
+            self.former
+                .iter()
+                .find(|kind| kind.name == name)
+                .map(|kind| kind.id)
+        })
+    }
+
+    /// The name of one that there is, or was.
+    pub fn kind_name(&self, id: KindId) -> &str {
+        let present = self
+            .kinds
+            .iter()
+            .find(|kind| kind.id == id)
+            .map(|kind| &kind.name);
+        let former = || {
+            self.former
+                .iter()
+                .find(|kind| kind.id == id)
+                .map(|kind| &kind.name)
+        };
+        present.or_else(former).map_or("", String::as_str)
     }
 }
 
@@ -68,7 +106,7 @@ pub enum May {
     Control,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     pub data_bind: SocketAddr,
     /// A request head must be complete within this time of its first byte (and of the accept).
@@ -105,7 +143,7 @@ pub enum ProxyProtocol {
     Required,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// `x-session-id`, then the aliases.
     pub headers: Vec<HeaderName>,
@@ -128,11 +166,11 @@ pub enum Lifetime {
 }
 
 /// One entry under `workers:`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kind {
     pub name: String,
-    /// Its place among the kinds; its `KindId`.
-    pub index: usize,
+    /// Its place among the kinds, until herd has known others before: then the one that its name has had.
+    pub id: KindId,
     pub cmd: Vec<Template>,
     pub env: BTreeMap<String, Template>,
     /// Patterns (`*` and `?`) of variable names copied from herd's own environment.
@@ -165,7 +203,7 @@ pub struct Kind {
     pub log_buffer: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SandboxChoice {
     /// The kind says nothing: bare, with a notice.
     Unsaid,
@@ -183,7 +221,7 @@ impl SandboxChoice {
 }
 
 /// The isolation around each worker of a kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     pub root: Root,
     pub profile: Profile,
@@ -213,7 +251,7 @@ pub enum Profile {
     File(PathBuf),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxNetwork {
     /// Its own, with only loopback.
     None,

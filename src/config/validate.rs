@@ -18,6 +18,7 @@ use super::text::{Address, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
 use super::{model, raw};
+use crate::core::KindId;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -58,8 +59,12 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
         kinds: kinds
             .into_iter()
             .enumerate()
-            .map(|(index, kind)| Arc::new(Kind { index, ..kind }))
+            .map(|(index, kind)| {
+                let id = KindId(index);
+                Arc::new(Kind { id, ..kind })
+            })
             .collect(),
+        former: Vec::new(),
     })
 }
 
@@ -349,7 +354,7 @@ impl Judge<'_> {
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
-            index: 0,
+            id: KindId::default(),
             cmd: cmd?,
             env,
             env_passthrough: raw

@@ -12,8 +12,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
 
+use crate::config;
 use crate::core::{Refusal, SessionId, StartFailureKind};
-use crate::driver::{DriverGone, PoolView};
+use crate::driver::{DriverGone, NotReloaded, PoolView, Standing};
 use crate::worker::escape;
 
 use super::views;
@@ -41,6 +42,7 @@ pub(super) struct Problem {
     detail: String,
     extra: Option<Extra>,
     log: Vec<String>,
+    mistakes: Vec<config::Problem>,
 }
 
 impl Problem {
@@ -51,6 +53,7 @@ impl Problem {
             detail: detail.into(),
             extra: None,
             log: Vec::new(),
+            mistakes: Vec::new(),
         }
     }
 
@@ -84,7 +87,8 @@ impl Problem {
     }
 
     pub(super) fn unknown_worker(name: &str, pools: &[PoolView]) -> Self {
-        let names: Vec<&str> = pools.iter().map(|pool| pool.kind.as_str()).collect();
+        let present = pools.iter().filter(|pool| pool.standing == Standing::Present);
+        let names: Vec<&str> = present.map(|pool| pool.kind.as_str()).collect();
         Self::new(
             StatusCode::NOT_FOUND,
             "unknown_worker",
@@ -136,6 +140,11 @@ impl Problem {
         };
         let second = Duration::from_secs(1);
         match refusal {
+            Refusal::UnknownWorker => Self::new(
+                StatusCode::NOT_FOUND,
+                code,
+                "this kind of worker was removed from herd.yaml",
+            ),
             Refusal::WorkerMismatch { bound_to } => {
                 let kind = kind_name(bound_to);
                 let detail = format!("session {id} is bound to a worker of kind {kind}");
@@ -180,6 +189,24 @@ impl From<DriverGone> for Problem {
     }
 }
 
+impl From<NotReloaded> for Problem {
+    fn from(not: NotReloaded) -> Self {
+        let (status, code, text, mistakes) = match not {
+            NotReloaded::Draining => return DriverGone.into(),
+            NotReloaded::Invalid { text, problems } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "config_invalid", text, problems)
+            }
+            NotReloaded::NeedsRestart { text, problems } => {
+                (StatusCode::CONFLICT, "restart_required", text, problems)
+            }
+        };
+        Self {
+            mistakes,
+            ..Self::new(status, code, text)
+        }
+    }
+}
+
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
         let body = views::Problem {
@@ -188,6 +215,7 @@ impl From<Problem> for Answer {
             code: problem.code.to_owned(),
             detail: problem.detail,
             log: problem.log,
+            problems: problem.mistakes.into_iter().map(views::Mistake::from).collect(),
         };
         let mut answer = json(problem.status, &body);
         let headers = answer.headers_mut();

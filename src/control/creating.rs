@@ -228,11 +228,13 @@ impl Keys {
 
 fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
     match name {
-        None => Ok(KindChoice::Fallback(KindId(0))),
+        None => Ok(KindChoice::Fallback(
+            pools.first().map(|pool| pool.id).unwrap_or_default(),
+        )),
         Some(name) => pools
             .iter()
-            .position(|pool| pool.kind == name)
-            .map(|at| KindChoice::Named(KindId(at)))
+            .find(|pool| pool.kind == name)
+            .map(|pool| KindChoice::Named(pool.id))
             .ok_or_else(|| Problem::unknown_worker(name, pools)),
     }
 }
@@ -240,7 +242,8 @@ fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
 fn refused(refusal: Refusal, id: &SessionId, pools: &[PoolView]) -> Problem {
     let name = |kind: KindId| {
         pools
-            .get(kind.0)
+            .iter()
+            .find(|pool| pool.id == kind)
             .map_or_else(|| kind.to_string(), |pool| pool.kind.clone())
     };
     Problem::refused(refusal, id.as_str(), name)

@@ -80,8 +80,6 @@ pub struct Server {
 pub struct DataPort {
     /// Where it is, as a URL.
     pub url: String,
-    /// The header that carries a session's id.
-    pub session_header: String,
 }
 
 /// A control API that is being served.

@@ -28,6 +28,7 @@ pub(super) enum Verb {
     Events,
     Pressure,
     Drain,
+    Reload,
 }
 
 /// A method of a path.
@@ -527,5 +528,22 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: None,
         answers: &[json::<views::Draining>(202, "It drains.")],
         problems: &[DRAINING],
+    },
+    Operation {
+        verb: Verb::Reload,
+        method: Method::POST,
+        path: "/v1/reload",
+        summary: "Read herd.yaml again",
+        about: "As SIGHUP does, and it answers when the file is in force, or why it is not: then the old one stays in force. \
+                Bound sessions keep their workers.",
+        query: &[],
+        headers: &[],
+        body: None,
+        answers: &[json::<views::Reloaded>(200, "The file is in force.")],
+        problems: &[
+            problems(409, "restart_required"),
+            problems(422, "config_invalid"),
+            DRAINING,
+        ],
     },
 ];

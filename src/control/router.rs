@@ -19,7 +19,7 @@ use super::query::Query;
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{events, hold, openapi, pressure, sessions};
 use crate::core::{Origin, SessionId};
-use crate::driver::{By, Deed, Handle, JournalEvent};
+use crate::driver::{By, Cause, Deed, Handle, JournalEvent};
 use crate::worker::escape;
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
@@ -86,15 +86,12 @@ impl Router {
             Verb::Logs => self.logs(&asked).await,
             Verb::Hold => self.hold(&asked).await,
             Verb::ListWorkers => {
-                let workers = self
-                    .driver
-                    .pools()
-                    .await?
-                    .kinds
-                    .into_iter()
-                    .map(Pool::from)
-                    .collect();
-                Ok(answer::json(StatusCode::OK, &WorkerList { workers }))
+                let pools = self.driver.pools().await?;
+                let list = WorkerList {
+                    config_generation: pools.generation.0,
+                    workers: pools.kinds.into_iter().map(Pool::from).collect(),
+                };
+                Ok(answer::json(StatusCode::OK, &list))
             }
             Verb::ShowWorker => self.worker(asked.placed.unwrap_or_default()).await,
             Verb::Events => {
@@ -119,6 +116,12 @@ impl Router {
                 self.driver.drain().await?;
                 let draining = true;
                 Ok(answer::json(StatusCode::ACCEPTED, &Draining { draining, bound }))
+            }
+            Verb::Reload => {
+                self.audit(Deed::Reload, &asked.by);
+                let cause = Cause::Control(asked.by.clone());
+                let reloaded = self.driver.reloads().ask(cause).await?;
+                Ok(answer::json(StatusCode::OK, &views::Reloaded::from(reloaded)))
             }
         }
     }
@@ -166,12 +169,15 @@ impl Router {
 
     fn version(&self) -> views::Version {
         let started = self.driver.journal().started();
+        let (config_generation, config) = self.driver.config().get();
+        let header = config.session.headers.first();
         views::Version {
             version: VERSION.to_owned(),
             build: Build::this(),
             pid: std::process::id(),
             data_url: self.data.url.clone(),
-            session_header: self.data.session_header.clone(),
+            session_header: header.map(ToString::to_string).unwrap_or_default(),
+            config_generation,
             started: super::time::rfc3339(started),
             uptime_ms: super::time::millis(started.elapsed().unwrap_or_default()),
         }

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 const CLOSED: u64 = 1 << 63;
 const NOTIFY: u64 = 1 << 62;
@@ -96,7 +96,8 @@ pub struct Holders {
     last_release: AtomicU64,
     /// For display only; decisions use the word.
     streams: AtomicU32,
-    unheld: Unheld,
+    /// Whether it is [`Unheld::End`].
+    ends_unheld: AtomicBool,
 }
 
 impl Holders {
@@ -105,8 +106,14 @@ impl Holders {
             word: AtomicU64::new(0),
             last_release: AtomicU64::new(micros(now)),
             streams: AtomicU32::new(0),
-            unheld,
+            ends_unheld: AtomicBool::new(unheld == Unheld::End),
         }
+    }
+
+    /// From now on, for whoever has not left yet.
+    pub(super) fn decide_unheld(&self, unheld: Unheld) {
+        // Who leaves in this moment goes by either: both are a configuration that was in force.
+        self.ends_unheld.store(unheld == Unheld::End, Ordering::Relaxed);
     }
 
     /// Takes a hold, unless the session is closed (or holds more than can be counted).
@@ -165,7 +172,8 @@ impl Holders {
     /// Closes a session whose last holder has just left it for good.
     fn close_if_left(&self, release: Release, after: u64) -> Release {
         let after = decode(after);
-        let last = self.unheld == Unheld::End && after.holders == 0 && (after.ever_stream || after.ever_hold);
+        let ends = self.ends_unheld.load(Ordering::Relaxed);
+        let last = ends && after.holders == 0 && (after.ever_stream || after.ever_hold);
         // Not if somebody came since: then that one's leaving decides.
         let unchanged = |s: Snapshot| !s.closed && s.sequence == after.sequence;
         match last && release == Release::Notify && self.change_if(unchanged, |word| word | CLOSED | LEFT) {

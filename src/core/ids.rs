@@ -88,7 +88,7 @@ impl std::error::Error for InvalidSessionId {}
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {
@@ -119,8 +119,12 @@ number_id! {
     TicketId(u64), "t"
 }
 number_id! {
-    /// A worker kind: its index in `Config::kinds`, in the order of the file.
+    /// A worker kind: a number that its name keeps for the life of this herd, whatever configurations come.
     KindId(usize), "k"
+}
+number_id! {
+    /// Counts the configurations that this herd has had, from 1. A worker is of the one it was started under.
+    ConfigGeneration(u64), "c"
 }
 
 /// One incarnation of a session.

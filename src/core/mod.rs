@@ -28,6 +28,9 @@
 //! session is *covered* while its place in the queue is within the number of starting workers: then it
 //! waits for a start, not for a slot, and the queue's limits do not apply to it.
 //!
+//! A new configuration ([`Core::reload`]) is one more input. Who was bound before stays bound; warm and starting workers
+//! of a kind that is renewed end, so that from then on no two sessions get workers of different configurations.
+//!
 //! Deliberately absent: fairness between kinds (they share nothing), priorities, persistence.
 
 mod atomic;
@@ -41,9 +44,12 @@ mod timers;
 
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
-pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
+pub use ids::{
+    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId,
+};
 pub use machine::{
-    Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
+    Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
+    StopOutcome, Wait,
 };
 pub use refusal::Refusal;
-pub use rules::{OnCrash, OnDisconnect, Reuse, Rules, StartedFor};
+pub use rules::{Change, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

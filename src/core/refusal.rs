@@ -6,6 +6,8 @@ use super::{EndReason, KindId, StartFailure, StartFailureKind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// The kind is no more: a new configuration is without it.
+    UnknownWorker,
     /// The id is bound to another kind.
     WorkerMismatch { bound_to: KindId },
     /// No slot is free and the queue is full, or the client asked not to wait.
@@ -26,7 +28,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 9] = [
+    pub const CODES: [&'static str; 10] = [
+        "unknown_worker",
         "worker_mismatch",
         "at_capacity",
         "queue_timeout",
@@ -41,6 +44,7 @@ impl Refusal {
     /// The stable word for answers, logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::UnknownWorker => "unknown_worker",
             Self::WorkerMismatch { .. } => "worker_mismatch",
             Self::AtCapacity { .. } => "at_capacity",
             Self::QueueTimeout { .. } => "queue_timeout",
@@ -96,6 +100,7 @@ mod tests {
             })
         };
         let refusals = [
+            Refusal::UnknownWorker,
             Refusal::WorkerMismatch { bound_to: KindId(0) },
             Refusal::AtCapacity { retry_after: zero },
             Refusal::QueueTimeout { waited: zero },

@@ -58,6 +58,17 @@ pub struct Rules {
     pub lost_for: Duration,
 }
 
+/// What a new configuration makes of a kind.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Its workers stay what they are; of its rules these hold from now on.
+    Kept(Rules),
+    /// It is new, or its workers are to be others: those there are serve nobody new.
+    Renewed(Rules),
+    /// It admits nobody any more; its bound sessions go on under the rules they have.
+    Removed,
+}
+
 impl Rules {
     /// Whether a disconnect leaves anything to decide, or to wait for.
     pub(super) fn unheld(&self) -> Unheld {

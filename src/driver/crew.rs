@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::Kind;
 use crate::core::{SessionId, WorkerId};
-use crate::worker::{KillSwitch, Logs, Sandboxing, Workers};
+use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
 pub trait Crew {
     /// Never fails here: the outcome arrives as an [`Event`](crate::worker::Event).
-    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>);
+    fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>);
     /// SIGTERM.
     fn terminate(&mut self, worker: WorkerId);
     /// SIGKILL to the whole tree, now.
@@ -19,15 +18,17 @@ pub trait Crew {
     /// The keeper's process id, as the host sees it.
     fn pid(&self, worker: WorkerId) -> Option<i32>;
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
-    /// How workers of the kind at this index are isolated.
-    fn sandboxing(&self, kind: usize) -> Sandboxing;
+    /// The sandboxes' plans that it was made with, one per kind of the first configuration.
+    fn plans(&self) -> Plans;
+    /// Other plans are in force: sandboxes may be made ahead by these, and by no others.
+    fn renew(&mut self, plans: &[Arc<Plan>]);
     /// Drops what is kept about a worker that is gone.
     fn forget(&mut self, worker: WorkerId);
 }
 
 impl Crew for Workers {
-    fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>) {
-        Workers::start(self, worker, kind, session);
+    fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>) {
+        Workers::start(self, worker, make, session);
     }
 
     fn terminate(&mut self, worker: WorkerId) {
@@ -50,8 +51,12 @@ impl Crew for Workers {
         Workers::logs(self, worker)
     }
 
-    fn sandboxing(&self, kind: usize) -> Sandboxing {
-        Workers::sandboxing(self, kind)
+    fn plans(&self) -> Plans {
+        Workers::plans(self).clone()
+    }
+
+    fn renew(&mut self, plans: &[Arc<Plan>]) {
+        Workers::renew(self, plans);
     }
 
     fn forget(&mut self, worker: WorkerId) {

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::departures::Departures;
 use super::journal::Journal;
+use super::reload::{Cause, Next, NotReloaded, Reloaded, Reloads};
 use super::session::{Hold, Session};
-use crate::core::{EndReason, Generation, HolderKind, Refusal, SessionId, SessionRef, WorkerId};
+use crate::config::Current;
+use crate::core::{
+    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Refusal, SessionId, SessionRef, WorkerId,
+};
 pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Metrics;
 use crate::worker::{Death, Logs, Sandboxing};
@@ -75,7 +79,11 @@ pub enum SessionState {
 pub struct SessionView {
     pub session: SessionRef,
     pub kind: String,
-    pub sandboxing: Sandboxing,
+    /// `None` before it has a worker.
+    pub sandboxing: Option<Sandboxing>,
+    /// Which configuration its worker is of, once it has one, and whether that knew other workers than the present one.
+    pub config: Option<ConfigGeneration>,
+    pub outdated: bool,
     pub state: SessionState,
     pub worker: Option<WorkerId>,
     /// The worker's process id as the host sees it: the keeper's, whose death is the tree's.
@@ -95,7 +103,9 @@ pub struct SessionView {
 /// All pools.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolsView {
-    /// In the order of the configuration, as kinds are numbered.
+    /// Which configuration is in force.
+    pub generation: ConfigGeneration,
+    /// In the order of the configuration; then those that it does not know and that still have workers.
     pub kinds: Vec<PoolView>,
     /// herd is ending: no new session.
     pub draining: bool,
@@ -104,13 +114,17 @@ pub struct PoolsView {
 /// One kind's pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolView {
+    pub id: KindId,
     pub kind: String,
+    pub standing: Standing,
     pub min: usize,
     pub max: usize,
     pub starting: usize,
     pub warm: usize,
     pub bound: usize,
     pub dying: usize,
+    /// Of all of them, those of a configuration that knew other workers.
+    pub outdated: usize,
     pub queued: usize,
     pub queue_max: usize,
     /// How long the first in the queue has waited.
@@ -118,6 +132,19 @@ pub struct PoolView {
     /// For how long new sessions are still refused because starts keep failing.
     pub backoff: Option<Duration>,
     pub sandboxing: Sandboxing,
+}
+
+impl PoolView {
+    pub(super) fn has_workers(&self) -> bool {
+        self.starting + self.warm + self.bound + self.dying > 0
+    }
+}
+
+/// Whether the configuration knows a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Present,
+    Removed,
 }
 
 /// What a stop request found.
@@ -169,6 +196,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<PoolsView>,
     },
     Drain,
+    Reconfigure {
+        next: Box<Next>,
+        cause: Cause,
+        reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+    },
     Logs {
         id: SessionId,
         reply: oneshot::Sender<Option<Arc<Logs>>>,
@@ -183,6 +215,9 @@ pub struct Handle {
     pub(super) endings: broadcast::Sender<SessionRef>,
     pub(super) journal: Arc<Journal>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) config: Arc<Current>,
+    pub(super) reloads: Reloads,
+    pub(super) draining: watch::Receiver<bool>,
 }
 
 impl Handle {
@@ -236,6 +271,39 @@ impl Handle {
     /// Admits no new session; herd ends when bound ones have, or after `drain_timeout`. Returns when it is asked.
     pub async fn drain(&self) -> Result<(), DriverGone> {
         self.commands.send(Command::Drain).await.map_err(|_| DriverGone)
+    }
+
+    /// Asks for herd.yaml to be read again.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// Puts a configuration in force.
+    pub async fn reconfigure(&self, next: Next, cause: Cause) -> Result<Reloaded, NotReloaded> {
+        let next = Box::new(next);
+        let asked = self
+            .ask(|reply| Command::Reconfigure { next, cause, reply })
+            .await;
+        asked.unwrap_or(Err(NotReloaded::Draining))
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Arc<Current> {
+        &self.config
+    }
+
+    /// Whether new sessions are refused for good.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Resolves when no new session is admitted any more.
+    pub fn draining(&self) -> impl Future<Output = ()> + use<> {
+        let mut draining = self.draining.clone();
+        async move {
+            // An error means that the driver is gone, which is more of the same.
+            let _ = draining.wait_for(|draining| *draining).await;
+        }
     }
 
     /// What happened.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::reload::Reloaded;
 use crate::core::{EndReason, Origin, SessionId, SessionRef, WorkerId};
 use crate::worker::Death;
 
@@ -63,6 +64,16 @@ pub enum Event {
     Draining {
         limit: Duration,
     },
+    /// A new configuration is in force.
+    ConfigReloaded {
+        cause: &'static str,
+        reloaded: Reloaded,
+    },
+    /// It is not: the old one is.
+    ConfigReloadFailed {
+        cause: &'static str,
+        detail: String,
+    },
     /// Somebody used the control API to change something.
     Controlled {
         deed: Deed,
@@ -77,6 +88,7 @@ pub enum Deed {
     Stop { id: SessionId },
     Hold { id: SessionId, origin: Origin },
     Drain,
+    Reload,
 }
 
 /// Who used it.

@@ -12,6 +12,7 @@ mod departures;
 mod handle;
 mod journal;
 mod records;
+mod reload;
 mod session;
 mod sync;
 mod views;
@@ -27,22 +28,24 @@ pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
     Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
-    SessionState, SessionView, Stopped, Wait,
+    SessionState, SessionView, Standing, Stopped, Wait,
 };
 pub use journal::{By, Deed, Entry, Event as JournalEvent, Journal};
+pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
 pub use session::{Hold, Session};
 
 use self::attention::{Attention, Listed};
 use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
-use crate::config::{Config, Kind, Reuse};
+use crate::config::{Config, Current, Kind};
 use crate::core::{
-    Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output, Refusal, Request, Rules,
-    SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
+    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
+    Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
+    TicketId, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
-use crate::worker::{Death, Endpoint, Event};
+use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
@@ -77,6 +80,8 @@ struct Waiter {
 #[derive(Debug)]
 struct Staff {
     kind: KindId,
+    config: ConfigGeneration,
+    sandboxing: Sandboxing,
     endpoint: Option<Endpoint>,
     session: Option<SessionRef>,
     /// When the client left whose leaving ends it.
@@ -89,6 +94,10 @@ pub struct Driver<C> {
     core: Core,
     crew: C,
     config: Arc<Config>,
+    /// The same, for other threads.
+    current: Arc<Current>,
+    /// Of every kind that this herd has known, by its number.
+    makes: Vec<Make>,
     clock: Clock,
     attention: Arc<Attention<Arc<Session>>>,
     commands: mpsc::Receiver<Command>,
@@ -103,7 +112,11 @@ pub struct Driver<C> {
     metrics: Arc<Metrics>,
     /// Who waits for a worker's end.
     stops: HashMap<WorkerId, Vec<oneshot::Sender<Stopped>>>,
+    /// Turns true when no new session is admitted any more.
+    draining: watch::Sender<bool>,
     drained: bool,
+    /// Until somebody takes them.
+    wishes: Option<mpsc::Receiver<Wish>>,
 }
 
 impl<C: Crew> Driver<C> {
@@ -117,14 +130,26 @@ impl<C: Crew> Driver<C> {
             config.kinds.iter().map(|kind| &*kind.name),
             &REASONS,
         ));
+        let current = Arc::new(Current::new(Arc::clone(&config)));
+        let draining = watch::Sender::new(false);
+        let (reloads, wishes) = Reloads::channel();
         let handle = Handle {
             commands: sender,
+            config: Arc::clone(&current),
+            reloads,
+            draining: draining.subscribe(),
             departures: Arc::clone(&departures),
             endings: endings.clone(),
             journal: Arc::clone(&journal),
             metrics: Arc::clone(&metrics),
         };
         let clock = Clock::start();
+        let mut plans = crew.plans().into_iter();
+        let makes = config.kinds.iter().map(|kind| Make {
+            kind: Arc::clone(kind),
+            plan: plans.next().flatten(),
+        });
+        let makes = makes.collect();
         let driver = Self {
             core: Core::new(
                 config
@@ -135,6 +160,8 @@ impl<C: Crew> Driver<C> {
             ),
             crew,
             config,
+            current,
+            makes,
             clock,
             attention: Arc::new(Attention::new()),
             commands,
@@ -148,13 +175,22 @@ impl<C: Crew> Driver<C> {
             journal,
             metrics,
             stops: HashMap::new(),
+            draining,
             drained: false,
+            wishes: Some(wishes),
         };
         (driver, handle)
     }
 
+    /// Who wants herd.yaml to be read again: for whoever reads it. `None`: somebody has them already.
+    pub fn wishes(&mut self) -> Option<mpsc::Receiver<Wish>> {
+        self.wishes.take()
+    }
+
     /// Runs until a shutdown has ended every worker.
     pub async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut shutdown: mpsc::Receiver<Shutdown>) {
+        // Without a reader nobody waits for one.
+        self.wishes = None;
         self.core.start(self.clock.now());
         self.carry_out();
         let attention = Arc::clone(&self.attention);
@@ -198,10 +234,12 @@ impl<C: Crew> Driver<C> {
                     self.journal.push(JournalEvent::Draining { limit });
                 }
                 self.core.drain(now + limit, now);
+                self.draining.send_replace(true);
             }
             Shutdown::Now => {
                 info!(bound = self.live.len(), "stopping now");
                 self.core.kill_all(now);
+                self.draining.send_replace(true);
             }
         }
     }
@@ -329,6 +367,9 @@ impl<C: Crew> Driver<C> {
             Command::Pools { reply } => {
                 let _ = reply.send(self.pools());
             }
+            Command::Reconfigure { next, cause, reply } => {
+                let _ = reply.send(self.reconfigure(*next, &cause));
+            }
             Command::Drain if self.core.is_draining() => {}
             Command::Drain => self.shut_down(Shutdown::Drain),
             Command::Logs { id, reply } => {
@@ -352,17 +393,14 @@ impl<C: Crew> Driver<C> {
             }
         }
         match self.core.stop(id, self.clock.now()) {
-            StopOutcome::Ending { worker, .. } => {
-                let reused = self
-                    .staff
-                    .get(&worker)
-                    .is_some_and(|s| self.config.kind(s.kind).reuse == Reuse::AfterSession);
-                if reused {
+            StopOutcome::Ending {
+                worker, afterwards, ..
+            } => match afterwards {
+                Afterwards::Ends => self.stops.entry(worker).or_default().push(reply),
+                Afterwards::Recycled => {
                     let _ = reply.send(Stopped::Ended { death: None });
-                } else {
-                    self.stops.entry(worker).or_default().push(reply);
                 }
-            }
+            },
             StopOutcome::NeverStarted => {
                 let _ = reply.send(Stopped::NeverStarted);
             }
@@ -406,16 +444,21 @@ impl<C: Crew> Driver<C> {
                     kind,
                     session,
                 } => {
+                    let Some(make) = self.makes.get(kind.0) else {
+                        continue;
+                    };
                     self.staff.insert(
                         worker,
                         Staff {
                             kind,
+                            config: self.core.config_generation(),
+                            sandboxing: make.sandboxing(),
                             endpoint: None,
                             session: None,
                             left: None,
                         },
                     );
-                    self.crew.start(worker, self.config.kind(kind), session.as_ref());
+                    self.crew.start(worker, make, session.as_ref());
                 }
                 Output::Terminate { worker } => self.crew.terminate(worker),
                 Output::Kill { worker } => self.crew.kill(worker),
@@ -436,7 +479,7 @@ impl<C: Crew> Driver<C> {
                 }
                 Output::Refuse { ticket, refusal } => {
                     if let Some(waiter) = self.waiters.remove(&ticket) {
-                        let kind = &self.config.kind(waiter.kind).name;
+                        let kind = self.name_of(waiter.kind);
                         self.metrics.refused(kind, refusal.code());
                         let _ = waiter.reply.send(Err(refusal));
                     }
@@ -445,8 +488,9 @@ impl<C: Crew> Driver<C> {
                     session,
                     reason,
                     worker,
+                    afterwards,
                     ..
-                } => self.ended(&session, reason, worker),
+                } => self.ended(&session, reason, worker, afterwards),
                 Output::Drained => self.drained = true,
             }
         }
@@ -467,10 +511,18 @@ impl<C: Crew> Driver<C> {
         let staff = self.staff.get_mut(&worker)?;
         let endpoint = staff.endpoint.clone()?;
         staff.session = Some(name.clone());
-        let kind = Arc::clone(self.config.kind(kind_id));
+        let (config, sandboxing) = (staff.config, staff.sandboxing);
+        let kind = Arc::clone(&self.makes.get(kind_id.0)?.kind);
         let pid = self.crew.pid(worker);
-        self.records
-            .bound(&name, &kind.name, worker, pid, endpoint.to_string());
+        self.records.bound(records::Bound {
+            session: &name,
+            kind: &kind.name,
+            worker,
+            config,
+            sandboxing,
+            pid,
+            endpoint: endpoint.to_string(),
+        });
         self.journal.push(JournalEvent::SessionCreated {
             session: name.clone(),
             kind: kind.name.clone(),
@@ -521,16 +573,18 @@ impl<C: Crew> Driver<C> {
         let _ = waiter.reply.send(Ok(Granted::new(attached)));
     }
 
-    fn ended(&mut self, name: &SessionRef, reason: EndReason, worker: Option<WorkerId>) {
+    fn ended(
+        &mut self,
+        name: &SessionRef,
+        reason: EndReason,
+        worker: Option<WorkerId>,
+        afterwards: Afterwards,
+    ) {
         info!(session = %name.id, reason = reason.code(), "session ended: {reason}");
-        let recycled = !matches!(reason, EndReason::Crashed(_))
-            && worker.and_then(|w| self.staff.get_mut(&w)).is_some_and(|staff| {
-                let recycled = self.config.kind(staff.kind).reuse == Reuse::AfterSession;
-                if recycled {
-                    staff.session = None;
-                }
-                recycled
-            });
+        let recycled = afterwards == Afterwards::Recycled;
+        if recycled && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker)) {
+            staff.session = None;
+        }
         self.records.ended_now(name, reason.clone(), recycled);
         if let Some(session) = self.live.remove(name) {
             let now = self.clock.now();
@@ -544,7 +598,11 @@ impl<C: Crew> Driver<C> {
                 && !recycled
                 && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker))
             {
-                staff.left = Some(match kind.disconnect_grace.is_zero() {
+                let grace = self
+                    .makes
+                    .get(session.kind_id.0)
+                    .map(|make| make.kind.disconnect_grace);
+                staff.left = Some(match grace.unwrap_or_default().is_zero() {
                     true => session.holders.last_release(),
                     false => now,
                 });
@@ -564,7 +622,11 @@ impl<C: Crew> Driver<C> {
     fn kind_name(&self, worker: WorkerId) -> &str {
         self.staff
             .get(&worker)
-            .map_or("", |staff| &self.config.kind(staff.kind).name)
+            .map_or("", |staff| self.name_of(staff.kind))
+    }
+
+    fn name_of(&self, kind: KindId) -> &str {
+        self.makes.get(kind.0).map_or("", |make| &make.kind.name)
     }
 }
 
@@ -576,7 +638,7 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-fn rules(kind: &Kind, lost_for: Duration) -> Rules {
+pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {
     Rules {
         min: kind.min,
         max: kind.max,

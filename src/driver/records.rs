@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::handle::{SessionState, SessionView};
-use crate::core::{EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
+use crate::core::{ConfigGeneration, EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
 use crate::worker::{Death, Logs, Sandboxing};
 
 /// Ended sessions that are remembered.
@@ -29,6 +29,18 @@ pub(super) struct Records {
     ended: VecDeque<Record>,
 }
 
+/// What is known of a session once it has its worker.
+#[derive(Debug)]
+pub(super) struct Bound<'a> {
+    pub(super) session: &'a SessionRef,
+    pub(super) kind: &'a str,
+    pub(super) worker: WorkerId,
+    pub(super) config: ConfigGeneration,
+    pub(super) sandboxing: Sandboxing,
+    pub(super) pid: Option<i32>,
+    pub(super) endpoint: String,
+}
+
 impl Records {
     /// `started`: the wall-clock time of moment zero.
     pub(super) fn new(started: SystemTime) -> Self {
@@ -41,16 +53,22 @@ impl Records {
 
     pub(super) fn bound(
         &mut self,
-        session: &SessionRef,
-        kind: &str,
-        worker: WorkerId,
-        pid: Option<i32>,
-        endpoint: String,
+        Bound {
+            session,
+            kind,
+            worker,
+            config,
+            sandboxing,
+            pid,
+            endpoint,
+        }: Bound<'_>,
     ) {
         let view = SessionView {
             session: session.clone(),
             kind: kind.to_owned(),
-            sandboxing: Sandboxing::default(),
+            sandboxing: Some(sandboxing),
+            config: Some(config),
+            outdated: false,
             state: SessionState::Bound,
             worker: Some(worker),
             pid,
@@ -170,7 +188,9 @@ impl Records {
         SessionView {
             session: overview.session.clone(),
             kind: kind.to_owned(),
-            sandboxing: Sandboxing::default(),
+            sandboxing: known.and_then(|view| view.sandboxing),
+            config: overview.config,
+            outdated: false,
             state,
             worker: known.and_then(|view| view.worker),
             pid: known.and_then(|view| view.pid),

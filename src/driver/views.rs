@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::handle::{PoolView, PoolsView, SessionView};
+use super::handle::{PoolView, PoolsView, SessionView, Standing};
 use super::{Crew, Driver};
 use crate::config::Kind;
 use crate::core::{KindId, Overview, SessionId, Stage};
+use crate::worker::Make;
 
 impl<C: Crew> Driver<C> {
     /// Live sessions, oldest first; with `ended`, the remembered ended ones before them.
@@ -23,7 +24,7 @@ impl<C: Crew> Driver<C> {
         if ended {
             views.splice(0..0, self.records.ended());
         }
-        self.tell_sandboxing(&mut views);
+        self.tell_config(&mut views);
         views
     }
 
@@ -34,39 +35,57 @@ impl<C: Crew> Driver<C> {
         views.extend(current);
         views.sort_by_key(|view| std::cmp::Reverse(view.session.generation));
         views.dedup_by(|a, b| a.session == b.session);
-        self.tell_sandboxing(&mut views);
+        self.tell_config(&mut views);
         views
     }
 
     pub(super) fn pools(&self) -> PoolsView {
-        let now = self.clock.now();
-        let view = |(index, kind): (usize, &Arc<Kind>)| {
-            let counts = self.core.counts(KindId(index), now);
-            PoolView {
-                kind: kind.name.clone(),
-                min: kind.min,
-                max: kind.max,
-                starting: counts.starting,
-                warm: counts.warm,
-                bound: counts.bound,
-                dying: counts.dying,
-                queued: counts.queued,
-                queue_max: kind.queue.max,
-                longest_wait: counts.waiting_since.map(|since| now.since(since)),
-                backoff: counts.backoff_until.map(|until| until.since(now)),
-                sandboxing: self.crew.sandboxing(index),
-            }
-        };
+        let view = |kind: &Arc<Kind>| self.pool(kind.id, Standing::Present);
+        let present = self.config.kinds.iter().map(view);
+        let former = self.config.former.iter();
+        let former = former.map(|kind| self.pool(kind.id, Standing::Removed));
         PoolsView {
-            kinds: self.config.kinds.iter().enumerate().map(view).collect(),
+            generation: self.core.config_generation(),
+            kinds: present.chain(former.filter(PoolView::has_workers)).collect(),
             draining: self.core.is_draining(),
         }
     }
 
-    fn tell_sandboxing(&self, views: &mut [SessionView]) {
+    fn pool(&self, id: KindId, standing: Standing) -> PoolView {
+        let now = self.clock.now();
+        let counts = self.core.counts(id, now);
+        let Make { kind, .. } = &self.makes[id.0];
+        let (min, max, queue_max) = match standing {
+            Standing::Present => (kind.min, kind.max, kind.queue.max),
+            Standing::Removed => (0, 0, 0),
+        };
+        PoolView {
+            id,
+            kind: kind.name.clone(),
+            standing,
+            min,
+            max,
+            starting: counts.starting,
+            warm: counts.warm,
+            bound: counts.bound,
+            dying: counts.dying,
+            outdated: counts.outdated,
+            queued: counts.queued,
+            queue_max,
+            longest_wait: counts.waiting_since.map(|since| now.since(since)),
+            backoff: counts.backoff_until.map(|until| until.since(now)),
+            sandboxing: self.makes[id.0].sandboxing(),
+        }
+    }
+
+    /// What the configuration in force has to say of sessions.
+    fn tell_config(&self, views: &mut [SessionView]) {
         for view in views {
-            if let Some(kind) = self.config.kind_named(&view.kind) {
-                view.sandboxing = self.crew.sandboxing(kind.0);
+            if let Some(id) = self.config.kind_named(&view.kind) {
+                view.sandboxing = view.sandboxing.or(Some(self.makes[id.0].sandboxing()));
+                view.outdated = view
+                    .config
+                    .is_some_and(|config| self.core.is_outdated(id, config));
             }
         }
     }
@@ -77,7 +96,7 @@ impl<C: Crew> Driver<C> {
         let snapshot = live.map(|session| session.holders.snapshot());
         self.records.view(
             overview,
-            &self.config.kind(overview.kind).name,
+            self.name_of(overview.kind),
             now,
             (
                 snapshot.map_or(0, |s| s.holders),

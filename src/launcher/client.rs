@@ -1,11 +1,12 @@
 //! herd's side of the launcher: asks for keepers and hears of their ends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +18,7 @@ use crate::sys::pidfd::PidFd;
 
 use super::fork::{Forked, Guard};
 use super::run::KILL_TREE;
-use super::sandbox::{Ids, Plans, Slot};
+use super::sandbox::{Ids, Plan, PlanId, Plans, Slot};
 use super::wire::{self, Answer, Ask, Door, KeeperId, Program, Reply, Request, Task};
 
 /// Talks to the launcher. One thread's; [`Client::listen`] has to be polled for anything to be heard.
@@ -27,6 +28,9 @@ pub struct Client {
     launcher: Arc<PidFd>,
     guard: Guard,
     plans: Plans,
+    /// Plans that the launcher knows, and those of them that it need not know any longer.
+    told: RefCell<BTreeSet<PlanId>>,
+    retired: RefCell<Vec<PlanId>>,
     ids: Option<Ids>,
     next: Cell<u64>,
     /// One sender at a time waits for room in the socket.
@@ -76,8 +80,7 @@ pub struct Keeper {
 /// A sandbox to be made.
 #[derive(Debug, Clone)]
 pub struct NewSandbox {
-    /// Index of its kind.
-    pub kind: usize,
+    pub plan: Arc<Plan>,
     pub slot: Slot,
     /// A directory to build it over, seen by its keeper only.
     pub dir: String,
@@ -187,6 +190,16 @@ impl Client {
             socket,
             launcher: forked.pidfd,
             guard: forked.guard,
+            told: RefCell::new(
+                forked
+                    .sandboxes
+                    .plans
+                    .iter()
+                    .flatten()
+                    .map(|plan| plan.id())
+                    .collect(),
+            ),
+            retired: RefCell::default(),
             plans: forked.sandboxes.plans,
             ids: forked.ids,
             next: Cell::new(0),
@@ -199,7 +212,7 @@ impl Client {
         &self.guard
     }
 
-    /// One per kind.
+    /// Those that it was started with, one per kind.
     pub fn plans(&self) -> &Plans {
         &self.plans
     }
@@ -228,20 +241,57 @@ impl Client {
         set_nonblocking(&ours)
             .and_then(|()| make_room(&ours))
             .map_err(refused)?;
+        self.introduce(&sandbox.plan).await?;
         let NewSandbox {
-            kind,
+            plan,
             slot,
             dir,
             group,
         } = sandbox;
         let task = Task::Sandbox {
-            kind,
+            plan: plan.id(),
             slot,
             dir,
             group,
         };
         let fds = pipes.into_iter().chain([theirs]).collect();
         self.request(task, fds, Some(ours)).await
+    }
+
+    /// No sandbox is made by another plan from now on.
+    pub fn keep_only(&self, plans: &BTreeSet<PlanId>) {
+        let mut told = self.told.borrow_mut();
+        let (kept, gone) = std::mem::take(&mut *told)
+            .into_iter()
+            .partition(|plan| plans.contains(plan));
+        *told = kept;
+        let gone: BTreeSet<PlanId> = gone;
+        self.retired.borrow_mut().extend(gone);
+    }
+
+    /// Tells the launcher of a plan before it is asked for it.
+    async fn introduce(&self, plan: &Plan) -> Result<(), SpawnError> {
+        if !self.told.borrow_mut().insert(plan.id()) {
+            // On its way, if not there yet: what is sent later comes later.
+            return Ok(());
+        }
+        let forget = std::mem::take(&mut *self.retired.borrow_mut());
+        let packed = pack(plan).and_then(|text| {
+            let plan = plan.id();
+            Ok((text, wire::encode(&Request::Plan { plan, forget })?))
+        });
+        let (text, request) = match packed {
+            Ok(packed) => packed,
+            Err(e) => {
+                self.told.borrow_mut().remove(&plan.id());
+                return Err(SpawnError::Refused {
+                    message: format!("cannot pass the sandbox's plan on: {e}"),
+                });
+            }
+        };
+        self.send(&request, &[text.as_fd()])
+            .await
+            .map_err(|_| SpawnError::Lost)
     }
 
     async fn request(
@@ -357,6 +407,15 @@ impl Client {
             })
             .await
     }
+}
+
+/// A plan as a file without a name, ready to be read.
+fn pack(plan: &Plan) -> io::Result<OwnedFd> {
+    let text = plan.packed()?;
+    let mut file = std::fs::File::from(memfd_create(c"herd-plan", MFdFlags::MFD_CLOEXEC)?);
+    io::Write::write_all(&mut file, &text)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::sys::process;
 use super::fork::Guard;
 use super::keeper;
 use super::parked::{self, Leftovers, Parked};
-use super::sandbox::{self, Ids, Owner, SubRange};
+use super::sandbox::{self, Ids, Owner, Plan, PlanId, SubRange};
 use super::wire::{self, KeeperId, Program, Reply, Request, Task};
 
 /// poll(2) counts whole milliseconds; a wait must not end before its time and spin.
@@ -105,7 +105,9 @@ pub(super) fn launcher(
         }
     };
     let weak = matches!(guard, Guard::Weak { .. });
+    let plans = sandboxes.plans.iter().flatten();
     let mut launcher = Launcher {
+        plans: plans.map(|plan| (plan.id(), Arc::clone(plan))).collect(),
         socket,
         signals,
         lifeline,
@@ -174,6 +176,8 @@ fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<(Mapped, Sign
 }
 
 struct Launcher<'a> {
+    /// Those that may be asked for.
+    plans: HashMap<PlanId, Arc<Plan>>,
     socket: OwnedFd,
     signals: SignalFd,
     lifeline: Lifeline,
@@ -249,6 +253,7 @@ impl Launcher<'_> {
                 match wire::receive(self.socket.as_fd(), &mut buffer)? {
                     None => return self.end(),
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
+                    Some((Request::Plan { plan, forget }, fds)) => self.learn(plan, &forget, fds),
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
                 }
             }
@@ -316,6 +321,20 @@ impl Launcher<'_> {
         }
     }
 
+    /// A plan that is not understood is one that the starts which name it will not find.
+    fn learn(&mut self, id: PlanId, forget: &[PlanId], mut fds: Vec<OwnedFd>) {
+        for old in forget {
+            self.plans.remove(old);
+        }
+        let mut text = Vec::new();
+        let read = fds
+            .pop()
+            .is_some_and(|file| io::Read::read_to_end(&mut std::fs::File::from(file), &mut text).is_ok());
+        if read && let Ok(plan) = Plan::unpack(id, &text) {
+            self.plans.insert(id, Arc::new(plan));
+        }
+    }
+
     /// One that herd has no hold of. Its end is told as any other's.
     fn kill(&self, keeper: KeeperId) {
         let signal = if self.weak { KILL_TREE } else { Signal::SIGKILL };
@@ -326,17 +345,19 @@ impl Launcher<'_> {
     }
 
     fn prepared(&self, task: Task, fds: &mut Vec<OwnedFd>) -> Result<Prepared, String> {
-        let (kind, slot, dir, group) = match task {
+        let (plan, slot, dir, group) = match task {
             Task::Bare { program } => return Ok(Prepared::Bare(program)),
             Task::Sandbox {
-                kind,
+                plan,
                 slot,
                 dir,
                 group,
-            } => (kind, slot, dir, group),
+            } => (plan, slot, dir, group),
         };
-        let plan = self.sandboxes.plans.get(kind).and_then(Option::as_ref);
-        let plan = plan.ok_or("the request names no sandbox")?;
+        let plan = self
+            .plans
+            .get(&plan)
+            .ok_or("the launcher does not know this sandbox's plan")?;
         let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
         let control = fds.pop().ok_or("the request lacks its control socket")?;
         let order = sandbox::Order {

@@ -1,6 +1,7 @@
 //! What herd and its launcher say to each other: one JSON body per packet, descriptors beside it.
 //!
 //! ```text
+//! herd      Plan{plan} + [its text]                          before the first Spawn of a plan that is newer than the launcher
 //! herd      Spawn{keeper, …} + [stdout, stderr, status]      to the launcher; + [control] for a sandbox
 //! launcher  Ready | Refused                                  once, at its own start
 //!           Spawned{keeper} + [pidfd]  or  SpawnFailed       one answer to each Spawn
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::cgroup::{GroupId, Outcome};
 use crate::sys::fd;
 
-use super::sandbox::Slot;
+use super::sandbox::{PlanId, Slot};
 
 /// Largest body, bytes. `execve` itself takes at most 128 KiB per string and a quarter of the stack in all.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
@@ -30,6 +31,9 @@ pub struct KeeperId(pub u64);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
+    /// Carries a file with the plan, which may be larger than a packet. Those that are to be forgotten are of no use any
+    /// more.
+    Plan { plan: PlanId, forget: Vec<PlanId> },
     /// Carries the write ends of stdout, stderr and the status pipe, in this order.
     Spawn { keeper: KeeperId, task: Task },
     /// herd cannot hold a keeper that was spawned: it had no descriptor free for the pidfd.
@@ -44,8 +48,8 @@ pub(crate) enum Task {
     },
     /// Carries one more descriptor, the keeper's end of the control socket.
     Sandbox {
-        /// Index of its plan, which herd and the launcher both have.
-        kind: usize,
+        /// Which herd and the launcher both have.
+        plan: PlanId,
         slot: Slot,
         dir: String,
         group: GroupId,

@@ -7,11 +7,13 @@
 
 mod traffic;
 
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -38,6 +40,11 @@ pub struct OfWorker {
 struct ForReason {
     worker: String,
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WithResult {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -79,6 +86,11 @@ pub struct Metrics {
     lives: Histograms<OfWorker>,
     disconnect_to_dead: Histograms<OfWorker>,
     survivors: Family<OfWorker, Counter>,
+    reloads: Family<WithResult, Counter>,
+    config_generation: Gauge,
+    last_reload_successful: Gauge,
+    /// Seconds since 1970.
+    last_reload: Gauge<f64, AtomicU64>,
     threads: Threads,
 }
 
@@ -98,31 +110,64 @@ impl Metrics {
             lives: histograms(LIVES),
             disconnect_to_dead: histograms(DEATHS),
             survivors: Family::default(),
+            reloads: Family::default(),
+            config_generation: Gauge::default(),
+            last_reload_successful: Gauge::default(),
+            last_reload: Gauge::default(),
             threads: Threads::default(),
         };
         metrics.register();
         for worker in kinds {
-            let of = of(worker);
-            drop(metrics.queue_wait.get_or_create(&of));
-            drop(metrics.crashes.get_or_create(&of));
-            drop(metrics.survivors.get_or_create(&of));
-            drop(metrics.lives.get_or_create(&of));
-            drop(metrics.disconnect_to_dead.get_or_create(&of));
-            for (family, reasons) in [
-                (&metrics.ended, reasons.ended),
-                (&metrics.rejections, reasons.refused),
-                (&metrics.start_failures, reasons.start_failed),
-            ] {
-                for reason in reasons {
-                    drop(family.get_or_create(&because(worker, reason)));
-                }
-            }
-            for path in ["warm", "cold"] {
-                let worker = worker.to_owned();
-                drop(metrics.start.get_or_create(&OnPath { worker, path }));
+            metrics.add_kind(worker, reasons);
+        }
+        for result in ["ok", "error"] {
+            drop(metrics.reloads.get_or_create(&WithResult { result }));
+        }
+        metrics.in_force(1);
+        metrics
+    }
+
+    /// A new kind has its series, too.
+    pub fn add_kind(&self, worker: &str, reasons: &Reasons) {
+        let of = of(worker);
+        drop(self.queue_wait.get_or_create(&of));
+        drop(self.crashes.get_or_create(&of));
+        drop(self.survivors.get_or_create(&of));
+        drop(self.lives.get_or_create(&of));
+        drop(self.disconnect_to_dead.get_or_create(&of));
+        for (family, reasons) in [
+            (&self.ended, reasons.ended),
+            (&self.rejections, reasons.refused),
+            (&self.start_failures, reasons.start_failed),
+        ] {
+            for reason in reasons {
+                drop(family.get_or_create(&because(worker, reason)));
             }
         }
-        metrics
+        for path in ["warm", "cold"] {
+            let worker = worker.to_owned();
+            drop(self.start.get_or_create(&OnPath { worker, path }));
+        }
+    }
+
+    /// A new configuration is in force.
+    pub fn reloaded(&self, generation: u64) {
+        self.reloads.get_or_create(&WithResult { result: "ok" }).inc();
+        self.in_force(generation);
+    }
+
+    /// The old one stays in force.
+    pub fn not_reloaded(&self) {
+        self.reloads.get_or_create(&WithResult { result: "error" }).inc();
+        self.last_reload_successful.set(0);
+    }
+
+    fn in_force(&self, generation: u64) {
+        self.config_generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.last_reload_successful.set(1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_reload.set(now.as_secs_f64());
     }
 
     fn register(&mut self) {
@@ -173,6 +218,27 @@ impl Metrics {
             "kill_survivors",
             "Processes that were seen alive after their tree was killed and reaped; anything but 0 is a defect",
             self.survivors.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Times that herd.yaml was to be read again",
+            self.reloads.clone(),
+        );
+        registry.register(
+            "config_generation",
+            "The configuration in force; each that was loaded counts one more",
+            self.config_generation.clone(),
+        );
+        registry.register(
+            "config_last_reload_successful",
+            "0 while the latest reload has failed, and the configuration before it is in force",
+            self.last_reload_successful.clone(),
+        );
+        registry.register_with_unit(
+            "config_last_reload_success_timestamp",
+            "When the configuration in force was loaded, since 1970",
+            seconds(),
+            self.last_reload.clone(),
         );
         registry.register_collector(Box::new(self.threads.clone()));
     }

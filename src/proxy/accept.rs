@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,10 +26,12 @@ use super::forward::{self, Client, Upgrade};
 use super::framing::Limits;
 use super::gate::{Gate, Line, Phase};
 use super::opening::{Opened, Speaks, Unopened, late, open};
+use super::places::{Place, Places};
 use super::thread::Thread;
 use super::transport::Transport;
 use super::tunnel;
 use super::upstream::LocalTasks;
+use crate::config::Network;
 
 /// Between two attempts to accept when the process or the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,15 +52,15 @@ const MAX_H2_RESETS: usize = 64;
 pub(crate) async fn run(
     thread: Rc<Thread>,
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     mut stage: watch::Receiver<Stage>,
 ) {
     let mut connections = JoinSet::new();
     let mut reserve = Reserve::new();
-    let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy());
+    let tidy = tokio::task::spawn_local(Rc::clone(&thread).tidy(Arc::clone(&places)));
     let watching = Rc::clone(&thread);
     let watch = tokio::task::spawn_local(async move {
-        let dead_after = watching.config.network.dead_peer_timeout;
+        let dead_after = || watching.config().network.dead_peer_timeout;
         watching.peers.look_after(dead_after).await;
     });
     let mut stopping = stage.clone();
@@ -113,11 +115,11 @@ impl Reserve {
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Arc<Places>,
     reserve: &mut Reserve,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, Place)> {
     // At the limit this thread keeps nobody but leaves them in the kernel's queue.
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let place = places.take().await;
     // Without it a client would be left hanging when there is none free.
     reserve.restored().await;
     match listener.accept().await {
@@ -161,10 +163,13 @@ async fn connection(
     thread: Rc<Thread>,
     stream: TcpStream,
     peer: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     mut stage: watch::Receiver<Stage>,
 ) {
-    if let Err(e) = prepare(&stream, thread.config.network.dead_peer_timeout) {
+    // What holds for a connection is what was in force when it came.
+    let config = thread.config();
+    let network = &config.network;
+    if let Err(e) = prepare(&stream, network.dead_peer_timeout) {
         tracing::debug!(%peer, error = %e, "the client left at once");
         return;
     }
@@ -180,13 +185,13 @@ async fn connection(
         sleep_until(expected).await;
     };
     let opened = tokio::select! {
-        opened = open(&thread, stream, peer) => opened,
+        opened = open(network, thread.tls.as_deref(), stream, peer) => opened,
         () = last_moment => return,
     };
     match opened {
         // Boxed apart, so that neither takes the room of the other.
-        Ok(opened) if opened.speaks == Speaks::Http2 => Box::pin(http2(thread, opened, stage)).await,
-        Ok(opened) => Box::pin(http1(thread, opened, stage)).await,
+        Ok(opened) if opened.speaks == Speaks::Http2 => Box::pin(http2(thread, network, opened, stage)).await,
+        Ok(opened) => Box::pin(http1(thread, network, opened, stage)).await,
         Err(Unopened::Gone) => {}
         Err(Unopened::Refused(stream, problem)) => Box::pin(refuse(stream, problem)).await,
     }
@@ -213,8 +218,7 @@ async fn refuse(mut stream: Transport, problem: Problem) {
 }
 
 /// A connection's requests. Between them, what it takes to serve one is given back.
-async fn http1(thread: Rc<Thread>, opened: Opened, mut stage: watch::Receiver<Stage>) {
-    let network = &thread.config.network;
+async fn http1(thread: Rc<Thread>, network: &Network, opened: Opened, mut stage: watch::Receiver<Stage>) {
     let Opened {
         mut stream,
         mut first,
@@ -226,7 +230,7 @@ async fn http1(thread: Rc<Thread>, opened: Opened, mut stage: watch::Receiver<St
     let client = Client::new(peer, sender, Some(Rc::clone(&line)));
     loop {
         let served = Box::pin(serve(
-            &thread,
+            (&thread, network),
             &client,
             &line,
             stream,
@@ -285,14 +289,13 @@ enum Served {
 
 /// Serves requests until there are none for a while; `None` if the connection broke.
 async fn serve(
-    thread: &Rc<Thread>,
+    (thread, network): (&Rc<Thread>, &Network),
     client: &Rc<Client>,
     line: &Rc<Line>,
     stream: Transport,
     first: Vec<u8>,
     stage: &mut watch::Receiver<Stage>,
 ) -> Option<Served> {
-    let network = &thread.config.network;
     let limits = Limits {
         size: network.max_header_size,
         fields: network.max_headers,
@@ -394,7 +397,7 @@ enum Look {
 }
 
 impl Look {
-    fn at(line: &Line, network: &crate::config::Network) -> Self {
+    fn at(line: &Line, network: &Network) -> Self {
         let now = Instant::now();
         let (phase, since) = line.phase();
         match phase {
@@ -408,8 +411,7 @@ impl Look {
     }
 }
 
-async fn http2(thread: Rc<Thread>, opened: Opened, mut stage: watch::Receiver<Stage>) {
-    let network = &thread.config.network;
+async fn http2(thread: Rc<Thread>, network: &Network, opened: Opened, mut stage: watch::Receiver<Stage>) {
     let Opened {
         stream,
         first,

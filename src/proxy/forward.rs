@@ -34,8 +34,8 @@ use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, WorkerIo};
-use crate::config::{Bind, HostHeader, Protocol, Reuse};
-use crate::core::{HolderKind, SessionId};
+use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
+use crate::core::{HolderKind, Refusal, SessionId};
 use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
 
 static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
@@ -175,7 +175,7 @@ pub(crate) fn serve(
         if story.code.is_some()
             && !story.session.is_empty()
             && let Ok(id) = HeaderValue::from_str(&story.session)
-            && let Some(name) = thread.config.session.headers.first()
+            && let Some(name) = thread.config().session.headers.first()
         {
             response.headers_mut().insert(name, id);
         }
@@ -203,6 +203,8 @@ enum Begun<S> {
 /// A request whose session and manner are known.
 struct Asked {
     request: Request<ClientBody>,
+    /// It is served by this one, whatever comes meanwhile.
+    config: Rc<Config>,
     fields: Present,
     kind: KindChoice,
     manner: (Wait, Remains),
@@ -213,10 +215,10 @@ struct Asked {
 impl Asked {
     fn read(thread: &Thread, request: Request<Incoming>, story: &mut Story) -> Result<Self, Problem> {
         one_host(&request)?;
-        let sources = &thread.config.session;
+        let config = thread.config();
         let fields = Present::among(request.headers());
-        story.session = identity::session_id(sources, request.headers(), request.uri())?.into_owned();
-        let kind = identity::kind(&thread.config, fields, request.headers(), request.uri())?;
+        story.session = identity::session_id(&config.session, request.headers(), request.uri())?.into_owned();
+        let kind = identity::kind(&config, fields, request.headers(), request.uri())?;
         let manner = match fields.own {
             true => identity::manner(request.headers()),
             false => (Wait::Queue, Remains::Respect),
@@ -226,6 +228,7 @@ impl Asked {
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
         Ok(Self {
             request,
+            config,
             fields,
             kind,
             manner,
@@ -237,13 +240,31 @@ impl Asked {
     /// Waits for the session's worker, and meanwhile reads a small body.
     async fn claim(&mut self, thread: &Thread, id: &str) -> Result<Claim, Refused> {
         let expects = self.fields.expect && expects_continue(&self.request);
-        let claim = Box::pin(thread.claim(id, self.kind, self.manner));
-        let broken = Box::pin(self.request.body_mut().read_ahead());
-        tokio::select! {
-            biased;
-            claimed = claim => claimed,
-            () = broken, if !expects => {
-                Err(Refused::Problem(Problem::new(Code::BadRequest, BROKEN_BODY)))
+        loop {
+            let claim = Box::pin(thread.claim(id, self.kind, self.manner));
+            let broken = Box::pin(self.request.body_mut().read_ahead());
+            let claimed = tokio::select! {
+                biased;
+                claimed = claim => claimed,
+                () = broken, if !expects => {
+                    Err(Refused::Problem(Problem::new(Code::BadRequest, BROKEN_BODY)))
+                }
+            };
+            match claimed {
+                // The kind was removed between this thread's look at the configuration and the driver's: the request is
+                // one of those that come after.
+                Err(Refused::Refusal(Refusal::UnknownWorker))
+                    if !Rc::ptr_eq(&self.config, &thread.config()) =>
+                {
+                    self.config = thread.config();
+                    self.kind = identity::kind(
+                        &self.config,
+                        self.fields,
+                        self.request.headers(),
+                        self.request.uri(),
+                    )?;
+                }
+                claimed => return claimed,
             }
         }
     }
@@ -265,6 +286,7 @@ impl Asked {
             host: fields::client_host(self.request.headers(), self.request.uri()),
             fields: self.fields,
             label: Label::of(&claim),
+            config: self.config,
         };
         let request = self.request;
         match self.mode {
@@ -383,8 +405,8 @@ impl Label {
         }
     }
 
-    fn put(&self, thread: &Thread, bound: &Bound, headers: &mut HeaderMap) {
-        let name = thread.config.session.headers.first();
+    fn put(&self, config: &Config, bound: &Bound, headers: &mut HeaderMap) {
+        let name = config.session.headers.first();
         headers.insert(name.unwrap_or(&X_SESSION_ID), bound.id.clone());
         headers.insert(
             &X_HERD_SESSION_STATE,
@@ -412,6 +434,7 @@ impl Label {
 
 struct Exchange {
     thread: Rc<Thread>,
+    config: Rc<Config>,
     client: Rc<Client>,
     host: Option<HeaderValue>,
     fields: Present,
@@ -422,7 +445,7 @@ impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
-        let target = identity::origin_form(&self.thread.config.session, &parts.uri);
+        let target = identity::origin_form(&self.config.session, &parts.uri);
         fields::strip(&mut parts.headers);
         fields::forwarded(
             &mut parts.headers,
@@ -521,7 +544,7 @@ impl Exchange {
         let (mut parts, coming) = response.into_parts();
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
         fields::strip(&mut parts.headers);
-        self.label.put(&self.thread, bound, &mut parts.headers);
+        self.label.put(&self.config, bound, &mut parts.headers);
         parts.version = Version::HTTP_11;
         let answer = match self.debugger_rewrite(bound, &parts, &coming, is_head) {
             Some(own) => {

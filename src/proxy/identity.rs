@@ -188,29 +188,29 @@ pub(crate) fn kind(
             .and_then(|name| config.kind_named(name))
             .map(KindChoice::Named)
             .ok_or_else(|| {
-                let workers: Vec<String> = config.kinds.iter().map(|k| k.name.clone()).collect();
-                let asked = String::from_utf8_lossy(name.as_bytes()).into_owned();
-                let mut problem = Problem::new(
-                    Code::UnknownWorker,
-                    format!(
-                        "X-Herd-Worker asks for {asked:?}; there are: {}",
-                        workers.join(", ")
-                    ),
-                );
-                problem.workers = workers;
-                problem
+                let asked = String::from_utf8_lossy(name.as_bytes());
+                unknown_worker(config, &format!("X-Herd-Worker asks for {asked:?}"))
             });
     }
     Ok(match routed(config, host(headers, uri), uri.path()) {
         Some(kind) => KindChoice::Named(kind),
-        None => KindChoice::Fallback(KindId(0)),
+        None => KindChoice::Fallback(config.first_kind()),
     })
+}
+
+/// Says what kinds there are.
+pub(crate) fn unknown_worker(config: &Config, why: &str) -> Problem {
+    let workers: Vec<String> = config.kinds.iter().map(|k| k.name.clone()).collect();
+    let detail = format!("{why}; there are: {}", workers.join(", "));
+    let mut problem = Problem::new(Code::UnknownWorker, detail);
+    problem.workers = workers;
+    problem
 }
 
 /// Host and path beat host, host beats path, a longer prefix beats a shorter one, earlier beats later.
 fn routed(config: &Config, host: Option<&str>, path: &str) -> Option<KindId> {
     let mut best: Option<((bool, usize), KindId)> = None;
-    for (index, kind) in config.kinds.iter().enumerate() {
+    for kind in &config.kinds {
         for route in &kind.routes {
             if let Some(wanted) = &route.host
                 && !host.is_some_and(|host| host.eq_ignore_ascii_case(wanted))
@@ -227,7 +227,7 @@ fn routed(config: &Config, host: Option<&str>, path: &str) -> Option<KindId> {
                 route.path_prefix.as_ref().map_or(0, String::len),
             );
             if best.is_none_or(|(other, _)| rank > other) {
-                best = Some((rank, KindId(index)));
+                best = Some((rank, kind.id));
             }
         }
     }

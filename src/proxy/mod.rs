@@ -12,6 +12,7 @@
 //! | `opening`, `proxy_protocol`, `tls` | what stands before a connection's first request |
 //! | `transport` | a client's connection, in the clear or not |
 //! | `peers` | which clients are gone without a word |
+//! | `places` | how many connections there may be |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
@@ -37,6 +38,7 @@ mod http1;
 mod identity;
 mod opening;
 mod peers;
+mod places;
 mod proxy_protocol;
 mod send;
 mod splice;
@@ -58,13 +60,15 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::driver::Handle;
 
-pub use tls::{Tls, TlsError};
+pub use tls::{Identity, Tls, TlsError};
+
+use places::Places;
 
 const BACKLOG: i32 = 4096;
 
@@ -125,6 +129,10 @@ impl Server {
         Self { tls, ..self }
     }
 
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
     /// The address, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
@@ -134,12 +142,12 @@ impl Server {
     ///
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
-    pub fn serve(self, config: Arc<Config>, driver: Handle, threads: usize) -> io::Result<Proxy> {
+    pub fn serve(self, driver: Handle, threads: usize) -> io::Result<Proxy> {
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
-        let most = config.network.max_connections.min(Semaphore::MAX_PERMITS);
-        let places = Arc::new(Semaphore::new(most));
+        let (_, config) = driver.config().get();
+        let places = Arc::new(Places::new(config.network.max_connections));
         let mut proxy = Proxy {
             stage,
             done,
@@ -148,7 +156,6 @@ impl Server {
         for index in 0..threads {
             let listener = self.listener.try_clone()?;
             let share = Share {
-                config: Arc::clone(&config),
                 tls: self.tls.clone(),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
@@ -170,10 +177,9 @@ impl Server {
 
 /// What one thread is started with.
 struct Share {
-    config: Arc<Config>,
     tls: Option<Arc<Tls>>,
     driver: Handle,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     stages: watch::Receiver<Stage>,
     running: mpsc::Sender<()>,
 }
@@ -181,7 +187,6 @@ struct Share {
 impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
-            config,
             tls,
             driver,
             places,
@@ -203,9 +208,7 @@ impl Share {
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    accept::run(thread::Thread::new(config, tls, driver), listener, places, stages).await
-                }
+                Ok(listener) => accept::run(thread::Thread::new(tls, driver), listener, places, stages).await,
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }
         });

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 use super::code::{Code, Problem};
 use super::fields::{Sender, Trust};
 use super::proxy_protocol;
-use super::thread::Thread;
 use super::tls::{self, Tls};
 use super::transport::{Transport, Wire};
 use crate::config::{Network, ProxyProtocol};
@@ -54,18 +53,18 @@ impl From<io::Error> for Unopened {
 
 /// Everything up to the head of the first request has the time that a head has.
 pub(super) async fn open(
-    thread: &Thread,
+    network: &Network,
+    tls: Option<&Tls>,
     stream: TcpStream,
     balancer: SocketAddr,
 ) -> Result<Opened, Unopened> {
-    let network = &thread.config.network;
     let deadline = Instant::now() + network.header_timeout;
     let mut wire = Wire::new(stream);
     let peer = match network.proxy_protocol {
         ProxyProtocol::Off => balancer,
         ProxyProtocol::Required => announced(network, &mut wire, balancer, deadline).await?,
     };
-    let mut stream = match &thread.tls {
+    let mut stream = match tls {
         None => Transport::Tcp(wire),
         Some(tls) => Box::pin(shake_hands(tls, wire, peer, deadline)).await?,
     };

@@ -52,10 +52,10 @@ impl Peers {
     }
 
     /// Aborts the connections of those that are gone. Runs as long as the thread.
-    pub(crate) async fn look_after(&self, dead_after: Duration) {
-        let pause = (dead_after / LOOKS).max(SHORTEST_PAUSE);
+    pub(crate) async fn look_after(&self, dead_after: impl Fn() -> Duration) {
         let mut last = Instant::now();
         loop {
+            let pause = (dead_after() / LOOKS).max(SHORTEST_PAUSE);
             sleep(pause).await;
             // Longer than the pause on a machine that has no time.
             let since = last.elapsed();

@@ -10,10 +10,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::code::{Code, Problem};
+use super::identity;
 use super::peers::Peers;
+use super::places::Places;
 use super::tls::Tls;
 use super::upstream::Bound;
-use crate::config::Config;
+use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
@@ -22,7 +24,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Thread {
-    pub(crate) config: Arc<Config>,
+    /// Which configuration this thread has a copy of, and the copy: no thread counts on another's.
+    config: RefCell<(u64, Rc<Config>)>,
+    current: Arc<Current>,
     pub(crate) tls: Option<Arc<Tls>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
@@ -42,10 +46,13 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(config: Arc<Config>, tls: Option<Arc<Tls>>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(tls: Option<Arc<Tls>>, driver: Handle) -> Rc<Self> {
+        let current = Arc::clone(driver.config());
+        let (generation, config) = current.get();
         let traffic = driver.metrics().threads().join();
         Rc::new(Self {
-            config,
+            config: RefCell::new((generation, Rc::new(Config::clone(&config)))),
+            current,
             tls,
             driver,
             sessions: RefCell::default(),
@@ -53,6 +60,16 @@ impl Thread {
             peers: Peers::default(),
             traffic,
         })
+    }
+
+    /// The configuration in force. Who goes on with what it has taken goes by one configuration all the way.
+    pub(crate) fn config(&self) -> Rc<Config> {
+        let mut known = self.config.borrow_mut();
+        if known.0 != self.current.generation() {
+            let (generation, config) = self.current.get();
+            *known = (generation, Rc::new(Config::clone(&config)));
+        }
+        Rc::clone(&known.1)
     }
 
     /// A hold on the session of this id, if this thread knows it and it has not ended. Never visits the driver.
@@ -128,8 +145,8 @@ impl Thread {
         self.draining.set(true);
     }
 
-    /// Forgets sessions as they end and closes idle worker connections. Runs as long as the thread.
-    pub(crate) async fn tidy(self: Rc<Self>) {
+    /// Forgets sessions as they end and closes idle worker connections, and has new places for connections. Runs as long as the thread.
+    pub(crate) async fn tidy(self: Rc<Self>, places: Arc<Places>) {
         let mut endings = self.driver.endings();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -149,6 +166,7 @@ impl Thread {
                     Err(RecvError::Closed) => return,
                 },
                 _ = sweep.tick() => {
+                    places.limit(self.config().network.max_connections);
                     let now = Instant::now();
                     self.sessions.borrow().values().for_each(|bound| bound.sweep(now));
                 }
@@ -176,11 +194,12 @@ impl Thread {
 
     fn refusal(&self, refusal: Refusal, local: Local) -> Problem {
         match refusal {
+            Refusal::UnknownWorker => identity::unknown_worker(&self.config(), "the kind was removed"),
             Refusal::WorkerMismatch { bound_to } => Problem::new(
                 Code::WorkerMismatch,
                 format!(
                     "the session is bound to a {:?} worker",
-                    self.config.kind(bound_to).name
+                    self.config().kind_name(bound_to)
                 ),
             ),
             Refusal::AtCapacity { retry_after } => Problem::new(
@@ -215,7 +234,7 @@ impl Thread {
                     Code::SessionLost,
                     format!("{reason}; send \"X-Herd-Session: new\" to start anew"),
                 );
-                problem.status = Some(self.config.session.lost_status);
+                problem.status = Some(self.config().session.lost_status);
                 problem
             }
             Refusal::SessionStopped => ended(&EndReason::Stopped),

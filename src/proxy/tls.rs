@@ -29,11 +29,11 @@ pub struct Tls {
 
 /// The certificate in use.
 #[derive(Debug)]
-struct Certificate {
-    files: config::Tls,
-    provider: Arc<CryptoProvider>,
-    current: RwLock<Arc<CertifiedKey>>,
-}
+struct Certificate(RwLock<Arc<CertifiedKey>>);
+
+/// A certificate with its key, as files had them.
+#[derive(Debug, Clone)]
+pub struct Identity(Arc<CertifiedKey>);
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,43 +66,34 @@ pub enum Flaw {
     Mismatch { key: PathBuf, source: rustls::Error },
 }
 
-impl Tls {
+impl Identity {
     /// # Errors
     /// The certificate or its key cannot be read or used.
-    pub fn load(files: &config::Tls) -> Result<Self, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let current = RwLock::new(Arc::new(read(files, &provider)?));
-        let certificate = Arc::new(Certificate {
-            files: files.clone(),
-            provider: Arc::clone(&provider),
-            current,
-        });
-        let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    pub fn read(files: &config::Tls) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(read(files, &provider())?)))
+    }
+}
+
+impl Tls {
+    pub fn with(identity: Identity) -> Self {
+        let certificate = Arc::new(Certificate(RwLock::new(identity.0)));
+        let versions =
+            ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
         #[expect(clippy::expect_used, reason = "ring's provider has suites for both versions")]
         let mut config = versions
             .expect("TLS 1.2 and 1.3 are supported")
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = PROTOCOLS.map(Vec::from).into();
-        Ok(Self {
+        Self {
             config: Arc::new(config),
             certificate,
-        })
+        }
     }
 
-    /// Reads the files again; what comes next uses what they hold now.
-    ///
-    /// # Errors
-    /// They cannot be used. The certificate is still the old one then.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let Certificate {
-            files,
-            provider,
-            current,
-        } = &*self.certificate;
-        let new = Arc::new(read(files, provider)?);
-        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
+    /// Handshakes from now on are made with this one.
+    pub fn renew(&self, identity: Identity) {
+        *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = identity.0;
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -112,18 +103,20 @@ impl Tls {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls")
-            .field("files", &self.certificate.files)
-            .finish_non_exhaustive()
+        f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
 
 impl ResolvesServerCert for Certificate {
     /// One certificate whatever the client asks for: a client that wants another name says so itself.
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&current))
     }
+}
+
+fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
 }
 
 fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {

@@ -18,3 +18,4 @@ pub mod tcp;
 pub mod timer;
 pub mod usage;
 pub mod user_namespace;
+pub mod watch;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -174,6 +174,17 @@ pub fn owns_socket(root: i32, inode: u32) -> Ownership {
     } else {
         Ownership::Unreadable(unreadable)
     }
+}
+
+/// Where this program is. Once it was replaced, by an upgrade for one, what stands there now.
+pub fn own_binary() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    // So the kernel marks a file that is gone (proc_pid_exe(5)).
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
+    Ok(replaced
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+        .unwrap_or(path))
 }
 
 /// How many threads this process has.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Kind, Root, Values};
 use crate::launcher::Program;
 use crate::launcher::sandbox::{HOME, OWN_BINARY, OWN_NAME, Plan, SYSTEM};
+use crate::sys::process;
 
 /// Always passed on where herd has them; few programs run without.
 const ALWAYS: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -59,7 +60,7 @@ pub(super) fn program(
     if let Some(name) = argv.first_mut().filter(|name| *name == OWN_NAME) {
         if sandbox.is_some() {
             *name = OWN_BINARY.to_owned();
-        } else if let Some(this) = std::env::current_exe()
+        } else if let Some(this) = process::own_binary()
             .ok()
             .and_then(|path| path.into_os_string().into_string().ok())
         {

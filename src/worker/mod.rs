@@ -16,6 +16,7 @@ mod start;
 mod state_dir;
 mod workers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
@@ -26,7 +27,9 @@ pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
 pub use workers::Workers;
 
+use crate::config::Kind;
 use crate::core::{Exit, StartFailure, WorkerId};
+pub use crate::launcher::sandbox::{Plan, Plans};
 
 /// How the workers of a kind are isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +39,30 @@ pub enum Sandboxing {
     On,
     /// Without limits that were asked for, as `require: best-effort` allows.
     Weaker,
+}
+
+impl Sandboxing {
+    pub fn by(plan: Option<&Plan>) -> Self {
+        match plan {
+            None => Self::Off,
+            Some(plan) if plan.weaker().is_empty() => Self::On,
+            Some(_) => Self::Weaker,
+        }
+    }
+}
+
+/// What a worker is made of.
+#[derive(Debug, Clone)]
+pub struct Make {
+    pub kind: Arc<Kind>,
+    /// Where the kind has a sandbox.
+    pub plan: Option<Arc<Plan>>,
+}
+
+impl Make {
+    pub fn sandboxing(&self) -> Sandboxing {
+        Sandboxing::by(self.plan.as_deref())
+    }
 }
 
 /// What a worker's end took with it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::launcher::sandbox::{Ids, Slot};
+use crate::launcher::sandbox::{Ids, Plan, PlanId, Slot};
 use crate::launcher::{Keeper, NewSandbox};
 use crate::sandbox::cgroup::GroupId;
 
@@ -34,6 +34,18 @@ pub(super) struct Created {
 pub(super) struct Place {
     slot: Slot,
     slots: Weak<RefCell<Slots>>,
+}
+
+impl Created {
+    /// Nobody will use it. Its ids are free when it is gone.
+    pub(super) async fn let_go(self) {
+        if let Err(e) = self.keeper.kill() {
+            tracing::error!("cannot kill a sandbox that nobody uses: {e}");
+        }
+        // An error means that the launcher is gone, and the sandbox with it.
+        let _ = self.reaped.await;
+        drop(self.place);
+    }
 }
 
 impl Drop for Place {
@@ -71,16 +83,19 @@ pub(super) struct Stock {
     ids: Option<Ids>,
     slots: Rc<RefCell<Slots>>,
     next: Cell<u64>,
-    /// One per kind; absent while it is being made, or if it could not be.
-    created: RefCell<HashMap<usize, Created>>,
-    /// Kinds for which one is being made.
-    making: RefCell<HashSet<usize>>,
+    /// By these, and no others, sandboxes are made ahead.
+    plans: RefCell<BTreeSet<PlanId>>,
+    /// One per plan; absent while it is being made, or if it could not be.
+    created: RefCell<HashMap<PlanId, Created>>,
+    /// Plans by which one is being made.
+    making: RefCell<HashSet<PlanId>>,
 }
 
 impl Stock {
-    pub(super) fn new(ids: Option<Ids>) -> Self {
+    pub(super) fn new(ids: Option<Ids>, plans: &[Arc<Plan>]) -> Self {
         Self {
             ids,
+            plans: RefCell::new(plans.iter().map(|plan| plan.id()).collect()),
             slots: Rc::default(),
             next: Cell::new(0),
             created: RefCell::default(),
@@ -89,9 +104,28 @@ impl Stock {
     }
 
     /// One that was made ahead, if it is still alive.
-    pub(super) fn take(&self, kind: usize) -> Option<Created> {
-        let created = self.created.borrow_mut().remove(&kind)?;
+    pub(super) fn take(&self, plan: &Plan) -> Option<Created> {
+        let created = self.created.borrow_mut().remove(&plan.id())?;
         (!created.keeper.has_exited()).then_some(created)
+    }
+
+    /// Other plans from now on; what was made ahead by those that are none any more.
+    pub(super) fn renew(&self, plans: BTreeSet<PlanId>) -> Vec<Created> {
+        let mut created = self.created.borrow_mut();
+        let unwanted: Vec<PlanId> = created
+            .keys()
+            .filter(|plan| !plans.contains(plan))
+            .copied()
+            .collect();
+        *self.plans.borrow_mut() = plans;
+        unwanted
+            .into_iter()
+            .filter_map(|plan| created.remove(&plan))
+            .collect()
+    }
+
+    fn wants(&self, plan: PlanId) -> bool {
+        self.plans.borrow().contains(&plan)
     }
 
     fn place(&self) -> Result<Place, String> {
@@ -110,7 +144,7 @@ impl Stock {
 
 impl Shared {
     /// Has one made. It is not created yet when this returns: its report tells.
-    pub(super) async fn create_sandbox(&self, kind: usize) -> Result<Created, String> {
+    pub(super) async fn create_sandbox(&self, plan: &Arc<Plan>) -> Result<Created, String> {
         let place = self.stock.place()?;
         let number = self.stock.next.replace(self.stock.next.get() + 1);
         let (out, out_end) = pipe()?;
@@ -118,7 +152,7 @@ impl Shared {
         let (status, status_end) = pipe()?;
         let report = ReportReader::new(status).map_err(|e| e.to_string())?;
         let sandbox = NewSandbox {
-            kind,
+            plan: Arc::clone(plan),
             slot: place.slot,
             dir: self.sandbox_dir.clone(),
             group: GroupId(number),
@@ -137,17 +171,23 @@ impl Shared {
         })
     }
 
-    /// Makes one ahead for the kind, unless there is one. A failure is told by the next start, which meets it, too.
-    pub(super) async fn stock_up(&self, kind: usize) {
-        // Sessions that start together each ask for one.
-        if self.stock.created.borrow().contains_key(&kind) || !self.stock.making.borrow_mut().insert(kind) {
+    /// Makes one ahead by this plan, unless there is one. A failure is told by the next start, which meets it, too.
+    pub(super) async fn stock_up(&self, plan: &Arc<Plan>) {
+        let id = plan.id();
+        // A worker that was started by a former plan asks for another of its sort.
+        if !self.stock.wants(id) {
             return;
         }
-        match self.create_sandbox(kind).await {
+        // Sessions that start together each ask for one.
+        if self.stock.created.borrow().contains_key(&id) || !self.stock.making.borrow_mut().insert(id) {
+            return;
+        }
+        match self.create_sandbox(plan).await {
             Ok(mut created) => match created.report.created().await {
-                Ok(()) => {
-                    self.stock.created.borrow_mut().entry(kind).or_insert(created);
+                Ok(()) if self.stock.wants(id) => {
+                    self.stock.created.borrow_mut().entry(id).or_insert(created);
                 }
+                Ok(()) => created.let_go().await,
                 Err(e) => {
                     tracing::debug!("cannot make a sandbox ahead: {e}");
                     // Its ids are free when it is gone.
@@ -156,7 +196,7 @@ impl Shared {
             },
             Err(e) => tracing::debug!("cannot make a sandbox ahead: {e}"),
         }
-        self.stock.making.borrow_mut().remove(&kind);
+        self.stock.making.borrow_mut().remove(&id);
     }
 }
 

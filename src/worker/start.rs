@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::{Kind, SandboxNetwork, Upstream, Values};
+use crate::config::{SandboxNetwork, Upstream, Values};
 use crate::core::{Exit, SessionId, StartFailure, StartFailureKind, WorkerId};
 use crate::launcher::{Keeper, sandbox};
 use crate::sys::process::survivors;
@@ -34,7 +34,7 @@ use super::readiness::{self, Target, Verdict};
 use super::report::ReportReader;
 use super::sandbox::{Place, pipe};
 use super::workers::Shared;
-use super::{Death, Event, environment, output, state_dir};
+use super::{Death, Event, Make, environment, output, state_dir};
 
 /// Ports tried before a worker is given up because others took them.
 const TRIES: u32 = 3;
@@ -54,7 +54,7 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) worker: WorkerId,
-    pub(super) kind: Arc<Kind>,
+    pub(super) make: Make,
     pub(super) session: Option<SessionId>,
     pub(super) logs: Arc<Logs>,
     pub(super) shared: Rc<Shared>,
@@ -79,7 +79,7 @@ enum Probed {
 
 impl Life {
     pub(super) async fn run(self) {
-        let made = match self.kind.sandbox.on() {
+        let made = match self.make.kind.sandbox.on() {
             // All of a sandbox's files are inside.
             Some(_) => Ok(None),
             None => self.shared.state.make(self.worker).map(Some),
@@ -132,7 +132,7 @@ impl Life {
             if self.shared.killed(self.worker).is_some() {
                 return None;
             }
-            let port = match self.kind.upstream {
+            let port = match self.make.kind.upstream {
                 Upstream::Port if self.has_own_network() => None,
                 Upstream::Port => {
                     let port = self.shared.ports.borrow_mut().allot();
@@ -161,19 +161,19 @@ impl Life {
 
     /// Of a sandbox: then no port can be another's.
     fn has_own_network(&self) -> bool {
-        let sandbox = self.kind.sandbox.on();
+        let sandbox = self.make.kind.sandbox.on();
         sandbox.is_some_and(|sandbox| sandbox.network == SandboxNetwork::None)
     }
 
     async fn attempt(&self, dir: &Path, port: Option<u16>, attempt: u32) -> Try {
-        let sandboxed = self.kind.sandbox.on().is_some();
+        let sandboxed = self.make.kind.sandbox.on().is_some();
         let socket = match sandboxed {
             true => Path::new(sandbox::SOCKET_DIR).join(sandbox::SOCKET),
             false => dir.join("s"),
         };
         let target = match port {
             Some(port) => Target::Port(port),
-            None if self.kind.upstream == Upstream::Port => Target::InsidePort,
+            None if self.make.kind.upstream == Upstream::Port => Target::InsidePort,
             None if sandboxed => Target::InsideSocket,
             None if socket.as_os_str().len() > MAX_SOCKET_PATH => {
                 self.resource(format!(
@@ -193,12 +193,12 @@ impl Life {
                 Target::InsidePort => Some(sandbox::PORT),
                 _ => port,
             },
-            socket: (self.kind.upstream == Upstream::Socket).then(|| text(&socket)),
+            socket: (self.make.kind.upstream == Upstream::Socket).then(|| text(&socket)),
             session_id: self.session.as_ref().map(|id| id.as_str().to_owned()),
             worker: self.worker.to_string(),
             dir: text(dir),
         };
-        let limit = self.kind.start_timeout;
+        let limit = self.make.kind.start_timeout;
         let until = Instant::now() + limit;
         // What only a start needs is boxed, here and below: a worker may serve for days, and its task is as large as its
         // largest moment.
@@ -280,7 +280,7 @@ impl Life {
         tokio::select! {
             biased;
             () = running.report.ended() => Probed::Ended,
-            verdict = readiness::verdict(&self.kind, target, &keeper, &last) => Probed::Verdict(verdict),
+            verdict = readiness::verdict(&self.make.kind, target, &keeper, &last) => Probed::Verdict(verdict),
             () = tokio::time::sleep_until(until) => Probed::Late { last: last.borrow().clone() },
         }
     }
@@ -292,7 +292,7 @@ impl Life {
             return Try::Over(exit);
         }
         if let Some(mut message) = running.report.exec_failure() {
-            if let Some(hidden) = environment::hidden(&self.kind, &self.shared.own_env) {
+            if let Some(hidden) = environment::hidden(&self.make.kind, &self.shared.own_env) {
                 message.push_str(&hidden);
             }
             self.fail(StartFailureKind::Exec { message }).await;
@@ -322,7 +322,7 @@ impl Life {
     }
 
     async fn spawn(&self, values: &Values) -> Result<Running, String> {
-        let program = environment::program(&self.kind, values, &self.shared.own_env, None);
+        let program = environment::program(&self.make.kind, values, &self.shared.own_env, None);
         let ((out, out_end), (err, err_end), (status, status_end)) = (pipe()?, pipe()?, pipe()?);
         let report = ReportReader::new(status).map_err(|e| e.to_string())?;
         let (keeper, reaped) = self
@@ -345,15 +345,14 @@ impl Life {
 
     /// Takes a sandbox that was made ahead, or has one made, and tells it what to run.
     async fn spawn_sandboxed(&self, values: &Values, until: Instant) -> Result<Running, NotStarted> {
-        let kind = self.kind.index;
-        let plan = self.shared.client.plans().get(kind).and_then(Option::as_ref);
+        let plan = self.make.plan.as_ref();
         let plan = plan.ok_or_else(|| NotStarted::AtAll("the kind has no sandbox".to_owned()))?;
-        let program = environment::program(&self.kind, values, &self.shared.own_env, Some(plan));
-        let created = match self.shared.stock.take(kind) {
+        let program = environment::program(&self.make.kind, values, &self.shared.own_env, Some(plan));
+        let created = match self.shared.stock.take(plan) {
             Some(created) => created,
             None => self
                 .shared
-                .create_sandbox(kind)
+                .create_sandbox(plan)
                 .await
                 .map_err(NotStarted::AtAll)?,
         };
@@ -374,7 +373,7 @@ impl Life {
             Ok(Err(message)) => Err(message),
             Err(_) => Err(format!(
                 "the sandbox was not made within {:?}",
-                self.kind.start_timeout
+                self.make.kind.start_timeout
             )),
         };
         match ready {
@@ -388,11 +387,11 @@ impl Life {
 
     /// The next session is not to wait for what this one has taken; nor is this one's first request to wait for that.
     fn restock(&self) {
-        if self.kind.sandbox.on().is_some() {
-            let (shared, kind) = (Rc::clone(&self.shared), self.kind.index);
+        if let Some(plan) = &self.make.plan {
+            let (shared, plan) = (Rc::clone(&self.shared), Arc::clone(plan));
             tokio::task::spawn_local(async move {
                 timer::pause(BREATH).await;
-                shared.stock_up(kind).await;
+                shared.stock_up(&plan).await;
             });
         }
     }

@@ -1,7 +1,7 @@
 //! All workers of this herd: the handle that the driver drives.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::Kind;
 use crate::core::{SessionId, WorkerId};
+use crate::launcher::sandbox::{Plan, PlanId, Plans};
 use crate::launcher::{Client, Keeper, Lost};
 use crate::sys::process::Census;
 
@@ -22,7 +22,7 @@ use super::ports::Ports;
 use super::sandbox::Stock;
 use super::start::Life;
 use super::state_dir::StateDir;
-use super::{Event, Sandboxing};
+use super::{Event, Make};
 
 /// Starts, ends and remembers workers. Lives on one thread, inside a `LocalSet`; dropping it ends every worker
 /// with the launcher.
@@ -92,8 +92,8 @@ impl Workers {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let sandbox_dir = state.path().to_str().unwrap_or_default().to_owned();
-        let stock = Stock::new(client.ids());
-        let kinds = client.plans().len();
+        let plans: Vec<Arc<Plan>> = client.plans().iter().flatten().cloned().collect();
+        let stock = Stock::new(client.ids(), &plans);
         let shared = Rc::new(Shared {
             stock,
             sandbox_dir,
@@ -111,17 +111,17 @@ impl Workers {
             let lost = listening.client.listen().await;
             tell.send_replace(Some(lost));
         });
-        for kind in (0..kinds).filter(|kind| shared.client.plans()[*kind].is_some()) {
+        for plan in plans {
             let shared = Rc::clone(&shared);
-            tasks.spawn_local(async move { shared.stock_up(kind).await });
+            tasks.spawn_local(async move { shared.stock_up(&plan).await });
         }
         Self { shared, lost, tasks }
     }
 
     /// Starts a worker. What comes of it is told by events only. `session` is known for kinds that name it.
-    pub fn start(&mut self, worker: WorkerId, kind: &Arc<Kind>, session: Option<&SessionId>) {
+    pub fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>) {
         while self.tasks.try_join_next().is_some() {}
-        let logs = Arc::new(Logs::new(kind.log_buffer));
+        let logs = Arc::new(Logs::new(make.kind.log_buffer));
         let tree = Tree::Pending {
             terminate: Terminate::NotAsked,
         };
@@ -134,7 +134,7 @@ impl Workers {
         self.shared.slots.borrow_mut().insert(worker, slot);
         let life = Life {
             worker,
-            kind: Arc::clone(kind),
+            make: make.clone(),
             session: session.cloned(),
             logs,
             shared: Rc::clone(&self.shared),
@@ -173,12 +173,23 @@ impl Workers {
         self.kill_switch(worker)?.keeper().pid()
     }
 
-    /// How workers of the kind at this index are isolated.
-    pub fn sandboxing(&self, kind: usize) -> Sandboxing {
-        match self.shared.client.plans().get(kind).and_then(Option::as_ref) {
-            None => Sandboxing::Off,
-            Some(plan) if plan.weaker().is_empty() => Sandboxing::On,
-            Some(_) => Sandboxing::Weaker,
+    /// The plans that it was made with, one per kind.
+    pub fn plans(&self) -> &Plans {
+        self.shared.client.plans()
+    }
+
+    /// From now on sandboxes are made by these plans; those that were made ahead by others are let go.
+    pub fn renew(&mut self, plans: &[Arc<Plan>]) {
+        while self.tasks.try_join_next().is_some() {}
+        let ids: BTreeSet<PlanId> = plans.iter().map(|plan| plan.id()).collect();
+        self.shared.client.keep_only(&ids);
+        for unwanted in self.shared.stock.renew(ids) {
+            self.tasks.spawn_local(unwanted.let_go());
+        }
+        for plan in plans {
+            let (shared, plan) = (Rc::clone(&self.shared), Arc::clone(plan));
+            self.tasks
+                .spawn_local(async move { shared.stock_up(&plan).await });
         }
     }
 

@@ -270,3 +270,35 @@ fn a_certificate_that_cannot_be_used_stops_the_start_and_the_check_with_its_plac
         );
     }
 }
+
+#[test]
+fn a_reload_takes_up_a_renewed_certificate_and_refuses_a_broken_one() {
+    let herd = herd(directory(), TLS);
+    let address = herd.data_address().unwrap();
+    let dir = herd.dir.path();
+    same_session_twice(&herd, &address, &[]);
+    let renewed = directory();
+    for file in ["herd.crt", "herd.key"] {
+        fs::copy(renewed.path().join(file), dir.join(file)).unwrap();
+    }
+    let reloaded = herd.herd(&["reload"]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    // curl believes in nothing but the new certificate, and the session is still there.
+    let answer = curl(dir, &address, "u", &[]);
+    assert!(
+        answer
+            .to_ascii_lowercase()
+            .contains("x-herd-session-state: reused"),
+        "{answer}"
+    );
+
+    fs::write(dir.join("herd.key"), "no key").unwrap();
+    let refused = herd.herd(&["reload"]);
+    let told = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(!refused.status.success(), "{told}");
+    assert!(
+        told.contains("network.tls.key") && told.contains("has no private key"),
+        "{told}"
+    );
+    curl(dir, &address, "u", &[]);
+}

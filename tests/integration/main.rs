@@ -29,6 +29,7 @@ mod log;
 mod process;
 mod proxy;
 mod random_kills;
+mod reload;
 mod runner;
 mod sandbox;
 mod service;

@@ -55,6 +55,31 @@ fn a_service_manager_is_told_that_herd_is_ready_lives_and_ends() {
 }
 
 #[test]
+fn a_service_manager_is_told_of_a_reload_and_of_a_drain_that_the_api_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let told = UnixDatagram::bind(&path).unwrap();
+    told.set_read_timeout(Some(CAP)).unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let mut herd = Running::launch_through(&["env", &notify], dir, Mode::Own, &yaml()).ready();
+    until(&told, "READY=1");
+    kill(Pid::from_raw(herd.pid()), Signal::SIGHUP).unwrap();
+    // systemd takes the time for the answer's place: both have to come in one message.
+    let reloading = until(&told, "RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    let ready = until(&told, "READY=1");
+    assert!(ready.contains("STATUS=configuration 2 is in force"), "{ready}");
+    std::fs::write(herd.dir.path().join("herd.yaml"), "workers: {}\n").unwrap();
+    assert_eq!(herd.herd(&["reload"]).status.code(), Some(1));
+    let failed = until(&told, "READY=1");
+    assert!(failed.contains("STATUS=the latest reload failed"), "{failed}");
+    assert!(herd.herd(&["drain"]).status.success());
+    until(&told, "STOPPING=1");
+    let status = herd.wait();
+    herd.assert_clean(status);
+}
+
+#[test]
 fn who_connects_while_herd_is_restarted_is_served_by_the_next() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();

@@ -136,7 +136,7 @@ fn variant(
         r#"
 pub(crate) mod {name} {{
     pub(crate) mod core {{
-        mod atomic {{ pub(super) use loom::sync::atomic::{{AtomicU32, AtomicU64, Ordering}}; }}
+        mod atomic {{ pub(super) use loom::sync::atomic::{{AtomicBool, AtomicU32, AtomicU64, Ordering}}; }}
         #[path = {:?}] mod holders;
         #[path = {:?}] mod ids;
         pub(crate) use holders::*;

@@ -18,7 +18,7 @@ use herd::config::{
 };
 use herd::core::WorkerId;
 use herd::launcher::{self, Client, Options};
-use herd::worker::{Connection, Endpoint, Event, StateDir, Workers};
+use herd::worker::{Connection, Endpoint, Event, Make, StateDir, Workers};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -108,7 +108,11 @@ async fn run(settings: Settings, forked: launcher::Forked) {
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Start { worker, spec }) => {
-                    workers.start(WorkerId(worker), &Arc::new(kind(spec)), None);
+                    let make = Make {
+                        kind: Arc::new(kind(spec)),
+                        plan: None,
+                    };
+                    workers.start(WorkerId(worker), &make, None);
                 }
                 Some(Command::Terminate { worker }) => workers.terminate(WorkerId(worker)),
                 Some(Command::Kill { worker }) => workers.kill(WorkerId(worker)),
@@ -165,7 +169,7 @@ fn kind(spec: Spec) -> Kind {
     let env: BTreeMap<String, Template> = spec.env.iter().map(|(k, v)| (k.clone(), template(v))).collect();
     let socket = cmd.iter().chain(env.values()).any(|t| t.names(Variable::Socket));
     Kind {
-        index: 0,
+        id: herd::core::KindId(0),
         name: "test".to_owned(),
         cmd,
         env,

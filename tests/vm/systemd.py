@@ -61,6 +61,19 @@ def root():
     status, body = get("boxed", "boxed", "/")
     expect("a sandbox has the limits it asked for", status == 200, body)
 
+    # A file that is wrong fails the reload and changes nothing; one that is right is in force, and sessions live on.
+    with open("/etc/herd/herd.yaml") as file:
+        yaml = file.read()
+    for text, right in ((yaml.replace("max: 4", "maximum: 4"), False), (yaml.replace("max: 4", "max: 5"), True)):
+        with open("/etc/herd/herd.yaml", "w") as file:
+            file.write(text)
+        done = subprocess.run([*CTL, "reload", "herd.service"], capture_output=True, text=True)
+        expect(f"a reload of a file that is {'right' if right else 'wrong'} says so", (done.returncode == 0) == right, done.stderr)
+        expect("herd is active after it", show("ActiveState") == "active", show("ActiveState"))
+        expect("and its sessions live", get("first")[0] == 200)
+    told = subprocess.run(["herd", "version", "-o", "json"], capture_output=True, text=True).stdout
+    expect("the new file is in force", json.loads(told)["running"]["config_generation"] == 2, told)
+
     # Clients that come all the time, while herd is restarted twice.
     refused, answered, stop = [], [0], threading.Event()
 

@@ -10,7 +10,7 @@ fn the_documented_example_gives_exactly_the_documented_values() {
     assert_eq!(config.network.data_bind.to_string(), "127.0.0.1:8080");
     assert_eq!(config.kinds.len(), 1);
     assert_eq!(config.kind_named("browser"), Some(KindId(0)));
-    let kind = config.kind(KindId(0));
+    let kind = &config.kinds[0];
     let values = Values {
         port: Some(4711),
         ..Values::default()
@@ -52,7 +52,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((&config.control_socket, &config.state_dir), (&None, &None));
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
-    let kind = config.kind(KindId(0));
+    let kind = &config.kinds[0];
     assert_eq!((kind.name.as_str(), kind.min, kind.max), ("a", 0, 10));
     assert_eq!(
         (kind.ttl, kind.max_lifetime),
@@ -195,7 +195,7 @@ workers:
 
     let names: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
     assert_eq!(names, ["z", "a"], "kinds keep the order of the file");
-    let kind = config.kind(KindId(0));
+    let kind = &config.kinds[0];
     let values = Values {
         socket: Some("/s".into()),
         session_id: Some("id".into()),
@@ -258,7 +258,7 @@ workers:
             (Some("[::1]"), Some("/"))
         ]
     );
-    let second = config.kind(KindId(1));
+    let second = &config.kinds[1];
     assert_eq!((second.min, second.reuse), (1, Reuse::AfterSession));
 }
 
@@ -275,7 +275,7 @@ fn a_kinds_own_key_wins_over_defaults_and_env_merges() {
             .map(|(k, v)| format!("{k}={}", v.render(&Values::default())))
             .collect()
     };
-    let (own, plain) = (config.kind(KindId(0)), config.kind(KindId(1)));
+    let (own, plain) = (&config.kinds[0], &config.kinds[1]);
     assert_eq!((own.ttl, own.max, own.queue.max), (None, 3, 7));
     assert_eq!(own.queue.timeout, Duration::from_secs(1));
     assert_eq!(render(own), ["A=1", "B=mine"]);
@@ -286,7 +286,7 @@ fn a_kinds_own_key_wins_over_defaults_and_env_merges() {
 #[test]
 fn aliases_work_within_a_budget() {
     let config = good("workers:\n  a: &a {cmd: [x], max: 3}\n  b: *a\n");
-    assert_eq!(config.kind(KindId(1)).max, 3);
+    assert_eq!(config.kinds[1].max, 3);
 
     let mut bomb = "a: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..9 {

@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::Server;
-use crate::config::{self, Kind};
+use crate::config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Handle, Shutdown};
-use crate::worker::{Death, Endpoint, Event, Logs, Stream};
+use crate::worker::{Death, Endpoint, Event, Logs, Make, Stream};
 
 /// Long enough for any machine; nothing is decided by it.
 const CAP: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ struct Pretended {
 }
 
 impl Crew for Pretended {
-    fn start(&mut self, worker: WorkerId, _: &Arc<Kind>, _: Option<&SessionId>) {
+    fn start(&mut self, worker: WorkerId, _: &Make, _: Option<&SessionId>) {
         let logs = Arc::new(Logs::new(1 << 20));
         logs.push(
             Stream::Stdout,
@@ -71,9 +71,11 @@ impl Crew for Pretended {
         None
     }
 
-    fn sandboxing(&self, _: usize) -> crate::worker::Sandboxing {
-        crate::worker::Sandboxing::Off
+    fn plans(&self) -> crate::worker::Plans {
+        crate::worker::Plans::new()
     }
+
+    fn renew(&mut self, _: &[Arc<crate::worker::Plan>]) {}
 
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>> {
         self.logs.get(&worker).cloned()
@@ -128,7 +130,6 @@ fn start_with(more: &str) -> Herd {
     let handle = driver.clone();
     let data = super::DataPort {
         url: "http://127.0.0.1:8080".to_owned(),
-        session_header: "x-session-id".to_owned(),
     };
     tasks.spawn_local(async move {
         server

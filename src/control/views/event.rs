@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Dead, HeldOrigin};
+use super::{Dead, HeldOrigin, Reloaded};
 use crate::control::time::millis;
 use crate::driver::{self, Deed, JournalEvent};
 
@@ -71,6 +71,17 @@ pub enum What {
     /// No new session is admitted any more.
     #[serde(rename = "herd.draining")]
     Draining { limit_ms: u64 },
+    /// A new configuration is in force.
+    #[serde(rename = "config.reloaded")]
+    ConfigReloaded {
+        /// What asked for it: `signal`, `watch` or `control`.
+        cause: String,
+        #[serde(flatten)]
+        reloaded: Reloaded,
+    },
+    /// A new configuration cannot be had; the one before it is in force.
+    #[serde(rename = "config.reload_failed")]
+    ConfigReloadFailed { cause: String, detail: String },
     /// Somebody used the control API.
     #[serde(rename = "control.create")]
     ControlCreate { session: String, by: By },
@@ -84,6 +95,8 @@ pub enum What {
     },
     #[serde(rename = "control.drain")]
     ControlDrain { by: By },
+    #[serde(rename = "control.reload")]
+    ControlReload { by: By },
     /// The reader was too slow, or away for too long, and has missed events; of a herd before this one, if it is not
     /// told how many.
     #[serde(rename = "events.lost")]
@@ -113,6 +126,9 @@ impl What {
             Self::ControlStop { .. } => "control.stop",
             Self::ControlHold { .. } => "control.hold",
             Self::ControlDrain { .. } => "control.drain",
+            Self::ControlReload { .. } => "control.reload",
+            Self::ConfigReloaded { .. } => "config.reloaded",
+            Self::ConfigReloadFailed { .. } => "config.reload_failed",
             Self::EventsLost { .. } => "events.lost",
         }
     }
@@ -129,7 +145,10 @@ impl What {
             Self::WorkerReady { .. }
             | Self::WorkerFailed { .. }
             | Self::Draining { .. }
+            | Self::ConfigReloaded { .. }
+            | Self::ConfigReloadFailed { .. }
             | Self::ControlDrain { .. }
+            | Self::ControlReload { .. }
             | Self::EventsLost { .. } => None,
         }
     }
@@ -223,6 +242,14 @@ impl From<JournalEvent> for What {
             JournalEvent::Draining { limit } => Self::Draining {
                 limit_ms: millis(limit),
             },
+            JournalEvent::ConfigReloaded { cause, reloaded } => Self::ConfigReloaded {
+                cause: cause.to_owned(),
+                reloaded: reloaded.into(),
+            },
+            JournalEvent::ConfigReloadFailed { cause, detail } => Self::ConfigReloadFailed {
+                cause: cause.to_owned(),
+                detail,
+            },
             JournalEvent::Controlled { deed, by } => {
                 let by = by.into();
                 match deed {
@@ -240,6 +267,7 @@ impl From<JournalEvent> for What {
                         by,
                     },
                     Deed::Drain => Self::ControlDrain { by },
+                    Deed::Reload => Self::ControlReload { by },
                 }
             }
         }

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Fate, Origin, PoolView, SessionState, SessionView};
+use crate::config;
+use crate::driver::{self, Fate, Origin, PoolView, SessionState, SessionView, Standing};
 use crate::sys::usage::Usage;
 use crate::worker::{Death, Sandboxing};
 
@@ -42,6 +43,10 @@ pub struct Session {
     pub generation: u64,
     pub kind: String,
     pub sandbox: Sandbox,
+    /// Which configuration its worker was started under.
+    pub config_generation: Option<u64>,
+    /// That configuration knew other workers of this kind than the present one. Its worker serves nobody after it.
+    pub outdated: bool,
     pub state: State,
     /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`.
     pub reason: Option<String>,
@@ -183,6 +188,8 @@ pub enum StopOutcome {
 /// `GET /v1/workers`
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerList {
+    /// The configuration in force; each that was loaded counts one more.
+    pub config_generation: u64,
     pub workers: Vec<Pool>,
 }
 
@@ -190,6 +197,8 @@ pub struct WorkerList {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Pool {
     pub kind: String,
+    /// The configuration does not know it any more: its bound sessions go on, and no others begin.
+    pub removed: bool,
     pub min: usize,
     /// starting + warm + bound + dying never exceeds it.
     pub max: usize,
@@ -197,6 +206,8 @@ pub struct Pool {
     pub warm: usize,
     pub bound: usize,
     pub dying: usize,
+    /// Of all of them, those that were started under a configuration that knew other workers.
+    pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
     /// More than these are refused.
@@ -271,6 +282,19 @@ pub struct Draining {
     pub bound: usize,
 }
 
+/// `POST /v1/reload`: the file is in force. Kinds that are not named are as they were.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Counts the configurations that were loaded.
+    pub config_generation: u64,
+    pub added: Vec<String>,
+    /// Kinds whose workers are replaced: warm ones now, bound ones as their sessions end.
+    pub renewed: Vec<String>,
+    /// Kinds of which only the rules have changed.
+    pub adjusted: Vec<String>,
+    pub removed: Vec<String>,
+}
+
 /// `GET /v1/version`
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
@@ -281,6 +305,8 @@ pub struct Version {
     pub data_url: String,
     /// The header that names the session.
     pub session_header: String,
+    /// The configuration in force; each that was loaded counts one more.
+    pub config_generation: u64,
     /// RFC 3339, UTC.
     pub started: String,
     pub uptime_ms: u64,
@@ -321,6 +347,23 @@ pub struct Problem {
     /// The worker's last lines, where a start failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// Every mistake of herd.yaml, where it is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Mistake>,
+}
+
+/// A mistake in herd.yaml.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Mistake {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// The key, like `workers.browser.max`; empty where none is concerned.
+    pub path: String,
+    pub message: String,
+    /// That line of the file.
+    pub source: String,
 }
 
 impl Session {
@@ -337,7 +380,9 @@ impl Session {
             id: view.session.id.as_str().to_owned(),
             generation: view.session.generation.0,
             kind: view.kind,
-            sandbox: view.sandboxing.into(),
+            sandbox: view.sandboxing.unwrap_or_default().into(),
+            config_generation: view.config.map(|config| config.0),
+            outdated: view.outdated,
             state,
             reason: reason.as_ref().map(|reason| reason.code().to_owned()),
             detail: reason.map(|reason| reason.to_string()),
@@ -407,6 +452,44 @@ impl From<Death> for Dead {
     }
 }
 
+impl From<driver::Reloaded> for Reloaded {
+    fn from(reloaded: driver::Reloaded) -> Self {
+        let driver::Reloaded {
+            generation,
+            added,
+            renewed,
+            adjusted,
+            removed,
+        } = reloaded;
+        Self {
+            config_generation: generation.0,
+            added,
+            renewed,
+            adjusted,
+            removed,
+        }
+    }
+}
+
+impl From<config::Problem> for Mistake {
+    fn from(problem: config::Problem) -> Self {
+        let config::Problem {
+            line,
+            column,
+            path,
+            message,
+            source,
+        } = problem;
+        Self {
+            line,
+            column,
+            path,
+            message,
+            source,
+        }
+    }
+}
+
 impl From<Origin> for HeldOrigin {
     fn from(origin: Origin) -> Self {
         match origin {
@@ -420,12 +503,14 @@ impl From<PoolView> for Pool {
     fn from(pool: PoolView) -> Self {
         Self {
             kind: pool.kind,
+            removed: pool.standing == Standing::Removed,
             min: pool.min,
             max: pool.max,
             starting: pool.starting,
             warm: pool.warm,
             bound: pool.bound,
             dying: pool.dying,
+            outdated: pool.outdated,
             queued: pool.queued,
             queue_max: pool.queue_max,
             longest_wait_ms: pool.longest_wait.map(millis),

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use super::super::{EndReason, Idle, OnCrash, OnDisconnect, Reuse};
 use super::{
-    Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerState, earliest,
-    reference,
+    Afterwards, Core, Grace, Moment, Output, Phase, SessionId, SessionRef, SessionState, Subject, WorkerId,
+    WorkerState, earliest, reference,
 };
 
 impl Core {
     /// A session's last holder, or its last hold, has left.
     pub fn attention(&mut self, session: &SessionRef, now: Moment) {
-        if self.is_current(session) {
+        if self.is_live(session) {
             self.consider_disconnect(&session.id, now);
         } else {
             self.consider_recycling(session, now);
         }
     }
 
-    fn is_current(&self, session: &SessionRef) -> bool {
+    fn is_live(&self, session: &SessionRef) -> bool {
         self.sessions
             .get(&session.id)
             .is_some_and(|s| s.generation == session.generation)
@@ -61,7 +61,7 @@ impl Core {
 
     /// Looks at everything that may be due for a session, and arms what comes next.
     pub(super) fn session_due(&mut self, name: &SessionRef, now: Moment) {
-        if !self.is_current(name) {
+        if !self.is_live(name) {
             return;
         }
         let Some(session) = self.sessions.get_mut(&name.id) else {
@@ -134,7 +134,8 @@ impl Core {
             true => EndReason::Disconnected,
             false => reason,
         };
-        let recycled = self.rules[kind.0].reuse == Reuse::AfterSession && self.phase == Phase::Serving;
+        let afterwards = self.afterwards(worker, &reason);
+        let recycled = afterwards == Afterwards::Recycled;
         // The client is gone, or somebody said "now": nothing is left to be polite to, and nothing to wait for.
         if matches!(reason, EndReason::Disconnected | EndReason::Stopped) && !recycled {
             self.kill(worker);
@@ -145,6 +146,7 @@ impl Core {
             kind,
             worker: Some(worker),
             reason: reason.clone(),
+            afterwards,
         });
         let rules = &self.rules[kind.0];
         let crashed = matches!(reason, EndReason::Crashed(_));
@@ -179,6 +181,19 @@ impl Core {
             EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
         }
         self.reconcile(kind, now);
+    }
+
+    /// What becomes of a bound session's worker, should it end now for this reason.
+    pub(super) fn afterwards(&self, worker: WorkerId, reason: &EndReason) -> Afterwards {
+        let Some(known) = self.workers.get(&worker) else {
+            return Afterwards::Ends;
+        };
+        let reused = self.rules[known.kind.0].reuse == Reuse::AfterSession && self.phase == Phase::Serving;
+        match reason {
+            EndReason::Crashed(_) | EndReason::Drained => Afterwards::Ends,
+            _ if reused && self.is_current(worker) => Afterwards::Recycled,
+            _ => Afterwards::Ends,
+        }
     }
 
     /// Ends every session and worker, politely where that is still possible.

@@ -2,6 +2,7 @@
 
 mod endings;
 mod pool;
+mod reload;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use self::pool::Pool;
 use super::timers::{Subject, Timers};
 use super::{
-    EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules, SessionId, SessionRef,
-    StartedFor, TicketId, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules,
+    SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.
@@ -103,18 +104,28 @@ pub enum Output {
         kind: KindId,
         worker: Option<WorkerId>,
         reason: EndReason,
+        afterwards: Afterwards,
     },
     /// A drain has nothing left to wait for: no session and no worker remains.
     Drained,
 }
 
+/// What becomes of the worker of a session that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    Ends,
+    /// It goes back to the warm pool (`reuse: true`).
+    Recycled,
+}
+
 /// What a stop found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopOutcome {
-    /// The session ends now; with the worker whose end completes the stop.
+    /// The session ends now; with the worker whose end, if it ends, completes the stop.
     Ending {
         session: SessionRef,
         worker: WorkerId,
+        afterwards: Afterwards,
     },
     /// It was still waiting; its requests were refused.
     NeverStarted,
@@ -138,6 +149,8 @@ pub struct Overview {
     pub session: SessionRef,
     pub kind: KindId,
     pub stage: Stage,
+    /// Of its worker, once it has one.
+    pub config: Option<ConfigGeneration>,
     /// When its first request came.
     pub since: Moment,
     /// When it ends if nothing more happens, and for what; `None` while something holds it.
@@ -163,6 +176,8 @@ pub struct Counts {
     /// Bound, or recycling after its session.
     pub bound: usize,
     pub dying: usize,
+    /// Of all of them, those that were started under a configuration that knew other workers.
+    pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
     /// When the one that waits longest came.
@@ -202,6 +217,7 @@ enum SessionState {
         /// The next look at the ttl clock.
         idle_check: Option<Moment>,
         lifetime_ends: Option<Moment>,
+        since: Moment,
     },
     Lost {
         reason: EndReason,
@@ -242,6 +258,7 @@ enum WorkerState {
 #[derive(Debug)]
 struct Worker {
     kind: KindId,
+    config: ConfigGeneration,
     state: WorkerState,
 }
 
@@ -260,6 +277,9 @@ enum Phase {
 pub struct Core {
     rules: Vec<Rules>,
     pools: Vec<Pool>,
+    config: ConfigGeneration,
+    /// For who names no kind, or has been told one that is gone.
+    fallback: KindId,
     sessions: HashMap<SessionId, Session>,
     workers: HashMap<WorkerId, Worker>,
     /// Which waiting session a request belongs to.
@@ -278,6 +298,8 @@ impl Core {
         Self {
             pools: rules.iter().map(|_| Pool::default()).collect(),
             rules,
+            config: ConfigGeneration(1),
+            fallback: KindId(0),
             sessions: HashMap::new(),
             workers: HashMap::new(),
             tickets: HashMap::new(),
@@ -364,6 +386,7 @@ impl Core {
             warm: pool.warm.len(),
             bound: pool.bound,
             dying: pool.dying,
+            outdated: pool.outdated,
             queued: pool.waiting.len(),
             waiting_since: longest.map(|session| session.since),
             backoff_until: pool.backoff(now).map(|left| now + left),
@@ -405,10 +428,15 @@ impl Core {
                 (Stage::Bound { worker: *worker }, ends)
             }
         };
+        let config = match &stage {
+            Stage::Bound { worker } => self.workers.get(worker).map(|known| known.config),
+            _ => None,
+        };
         Overview {
             session: reference(id, session),
             kind: session.kind,
             stage,
+            config,
             since: session.since,
             ends,
         }

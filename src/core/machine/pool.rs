@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{
-    Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState, StartedFor, Subject,
-    Worker, WorkerId, WorkerState,
+    ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState,
+    StartedFor, Subject, Worker, WorkerId, WorkerState,
 };
 
 /// From this many failures in a row on, new sessions are refused for a while.
@@ -16,8 +16,21 @@ pub(super) const BREATH: Duration = Duration::from_millis(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
+/// Whether the configuration knows the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    #[default]
+    Present,
+    Removed,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Pool {
+    pub(super) standing: Standing,
+    /// Workers of an earlier configuration serve nobody new.
+    pub(super) current_since: ConfigGeneration,
+    /// How many of those there still are.
+    pub(super) outdated: usize,
     /// Oldest first, as the other lists.
     pub(super) starting: VecDeque<WorkerId>,
     pub(super) warm: VecDeque<WorkerId>,
@@ -33,6 +46,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Of a kind that is new.
+    pub(super) fn since(config: ConfigGeneration) -> Self {
+        Self {
+            current_since: config,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.starting.len() + self.warm.len() + self.bound + self.dying
     }
@@ -61,6 +82,13 @@ impl Pool {
         if self.failures >= CRASH_LOOP {
             self.backoff_until = now + delay;
         }
+    }
+
+    /// Its workers are to be others, and may start at once.
+    pub(super) fn begin_anew(&mut self) {
+        self.failures = 0;
+        self.refill_at = Moment::default();
+        self.backoff_until = Moment::default();
     }
 
     pub(super) fn leave_queue(&mut self, id: &SessionId) {
@@ -132,6 +160,7 @@ impl Core {
             worker,
             Worker {
                 kind,
+                config: self.config,
                 state: WorkerState::Starting {
                     session: session.clone(),
                 },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::EndReason;
+use super::pool::Standing;
 use super::{
     Core, Generation, Holders, KindChoice, KindId, Moment, Origin, Output, Phase, Refusal, Remains, Request,
     Session, SessionId, SessionState, StartedFor, StopOutcome, Subject, Ticket, TicketId, Wait, WorkerId,
@@ -80,7 +81,11 @@ impl Core {
                 }
             }
         }
-        let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
+        let kind = match kind {
+            KindChoice::Named(kind) => kind,
+            KindChoice::Fallback(kind) if self.pools[kind.0].standing == Standing::Removed => self.fallback,
+            KindChoice::Fallback(kind) => kind,
+        };
         self.admit(kind, wait, now)?;
         self.last_generation += 1;
         let waiting = SessionState::Waiting {
@@ -106,6 +111,9 @@ impl Core {
     fn admit(&self, kind: KindId, wait: Wait, now: Moment) -> Result<(), Refusal> {
         if self.phase != Phase::Serving {
             return Err(Refusal::Draining);
+        }
+        if self.pools[kind.0].standing == Standing::Removed {
+            return Err(Refusal::UnknownWorker);
         }
         let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
         if !pool.warm.is_empty() {
@@ -158,10 +166,12 @@ impl Core {
         match &session.state {
             SessionState::Bound { worker, .. } => {
                 let worker = *worker;
+                let afterwards = self.afterwards(worker, &EndReason::Stopped);
                 self.end(id, EndReason::Stopped, now);
                 StopOutcome::Ending {
                     session: name,
                     worker,
+                    afterwards,
                 }
             }
             SessionState::Waiting { .. } => {
@@ -202,6 +212,7 @@ impl Core {
             grace: None,
             idle_check,
             lifetime_ends,
+            since: now,
         };
         self.timers.arm(
             Subject::Session(name.clone()),

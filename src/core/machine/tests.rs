@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::super::*;
 use super::pool::BREATH;
 
+mod reload;
+
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }

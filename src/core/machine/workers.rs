@@ -140,6 +140,13 @@ impl Core {
         }
     }
 
+    /// Whether it is as the present configuration wants it.
+    pub(super) fn is_current(&self, worker: WorkerId) -> bool {
+        self.workers
+            .get(&worker)
+            .is_some_and(|known| known.config >= self.pools[known.kind.0].current_since)
+    }
+
     fn make_warm(&mut self, worker: WorkerId, kind: KindId, now: Moment) {
         // Stock beyond `min` exists only with `reuse: true`; it is let go after the kind's ttl.
         let rules = &self.rules[kind.0];
@@ -239,6 +246,9 @@ impl Core {
     fn drop_worker(&mut self, worker: WorkerId, kind: KindId) {
         if self.leave_pool(worker).is_none() {
             self.pools[kind.0].dying -= 1;
+        }
+        if !self.is_current(worker) {
+            self.pools[kind.0].outdated -= 1;
         }
         self.timers.arm(Subject::Worker(worker), None);
         self.workers.remove(&worker);

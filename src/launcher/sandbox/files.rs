@@ -120,7 +120,7 @@ pub(super) fn build(plan: &Plan, identity: &Identity, user_namespace: BorrowedFd
     build.own_places().map_err(step("prepare the sandbox"))?;
     match &plan.root {
         PlannedRoot::Host => build.host_root(),
-        PlannedRoot::Bundle { rootfs } => build.bundle_root(rootfs),
+        PlannedRoot::Bundle { rootfs, .. } => build.bundle_root(rootfs),
     }?;
     let root = open_in_host(&build.at.join("root")).map_err(step("open the sandbox's root"))?;
     build.host_parts(root.as_fd())?;

@@ -49,7 +49,7 @@ use launch::Launch;
 
 pub use files::{HOME, OWN_BINARY, SOCKET, SOCKET_DIR, SYSTEM};
 pub use identity::{Ids, Owner, Slot, SubRange};
-pub use plan::{OWN_NAME, Plan, PlanError, PlanErrorKind, Plans, needs, prepare};
+pub use plan::{OWN_NAME, Plan, PlanError, PlanErrorKind, PlanId, Plans, needs, prepare, unopened};
 
 /// The port a worker in a network of its own is told to listen on. Nobody else is there to take it.
 pub const PORT: u16 = 8080;

@@ -1,16 +1,20 @@
-//! What a kind's sandboxes are made of: read, checked and compiled once, before the launcher is forked. The
-//! launcher and herd then hold the same plans without a word between them.
+//! What a kind's sandboxes are made of: read, checked and compiled by herd. Those of its first configuration are made
+//! before the launcher is forked, so that both hold them without a word between them; those of later ones are sent to
+//! it, as they are: there is nothing in a plan that the launcher would have to find out or to believe.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::bundle;
 use crate::config::{Config, Kind, Mount, Profile, Require, Root, Sandbox, SandboxNetwork};
 use crate::sandbox::cgroup::{Controller, Controllers, Cpus, Limits};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sys::{kernel, mounts};
+use crate::sys::{kernel, mounts, process};
 
 /// Who the worker is inside, where neither herd.yaml nor the bundle says: no root, and known to most images.
 const DEFAULT_USER: u32 = 1000;
@@ -22,9 +26,16 @@ pub const OWN_NAME: &str = "herd";
 /// Each file costs an inode in memory, too: as many as there would be pages.
 const BYTES_PER_INODE: u64 = 4096;
 
+/// A plan, for the life of a herd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct PlanId(u64);
+
 /// One kind's sandboxes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
+    /// Not a part of what it says.
+    #[serde(skip)]
+    id: PlanId,
     pub(super) root: PlannedRoot,
     pub(super) filter: Filter,
     pub(super) network: SandboxNetwork,
@@ -44,13 +55,17 @@ pub struct Plan {
     weaker: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum PlannedRoot {
     Host,
-    Bundle { rootfs: PathBuf },
+    Bundle {
+        rootfs: PathBuf,
+        /// A bundle that was built anew has another directory of the same name.
+        inode: (u64, u64),
+    },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PlannedMount {
     pub(super) source: PathBuf,
     pub(super) kind: mounts::Kind,
@@ -61,6 +76,29 @@ pub(super) struct PlannedMount {
 }
 
 impl Plan {
+    pub fn id(&self) -> PlanId {
+        self.id
+    }
+
+    /// For the launcher.
+    pub(in crate::launcher) fn packed(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+
+    /// What was [packed](Self::packed).
+    pub(in crate::launcher) fn unpack(id: PlanId, packed: &[u8]) -> serde_json::Result<Self> {
+        let plan = serde_json::from_slice(packed)?;
+        Ok(Self { id, ..plan })
+    }
+
+    /// Whether sandboxes of both are the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self.packed(), other.packed()) {
+            (Ok(own), Ok(other)) => own == other,
+            _ => false,
+        }
+    }
+
     /// Variables that the bundle sets.
     pub fn env(&self) -> &[(String, String)] {
         &self.env
@@ -122,6 +160,38 @@ pub fn needs(config: &Config) -> Controllers {
     sandboxes.fold(Controllers::NONE, |all, sandbox| {
         all.union(wanted(sandbox).needs())
     })
+}
+
+/// Limits that a herd which runs cannot enforce: it has made no control groups for them, because nothing asked for them
+/// when it started. Each with its kind and its key.
+pub fn unopened(
+    config: &Config,
+    available: Controllers,
+    missing: &[crate::sandbox::cgroup::Unavailable],
+) -> Vec<(String, &'static str)> {
+    let mut found = Vec::new();
+    for kind in &config.kinds {
+        for controller in kind
+            .sandbox
+            .on()
+            .into_iter()
+            .flat_map(|sandbox| wanted(sandbox).needs().iter())
+        {
+            let known = missing.iter().any(|why| why.controller == controller);
+            if !available.contains(controller) && !known {
+                found.push((kind.name.clone(), key(controller)));
+            }
+        }
+    }
+    found
+}
+
+fn key(controller: Controller) -> &'static str {
+    match controller {
+        Controller::Memory => "memory",
+        Controller::Cpu => "cpus",
+        Controller::Pids => "pids",
+    }
 }
 
 fn wanted(sandbox: &Sandbox) -> Limits {
@@ -198,9 +268,16 @@ fn plan(
                 let path = bundle.rootfs.clone();
                 (Some("bundle"), PlanErrorKind::Mount { path, source })
             })?;
+            let meta = fs::metadata(&rootfs).map_err(|source| {
+                let path = rootfs.clone();
+                (Some("bundle"), PlanErrorKind::Mount { path, source })
+            })?;
             let cwd = bundle.cwd.to_str().map(str::to_owned);
             (
-                PlannedRoot::Bundle { rootfs },
+                PlannedRoot::Bundle {
+                    rootfs,
+                    inode: (meta.dev(), meta.ino()),
+                },
                 env,
                 cwd,
                 Some(bundle.uid).filter(|uid| (1..=65_533).contains(uid)),
@@ -223,7 +300,7 @@ fn plan(
         .collect::<Result<_, _>>()
         .map_err(|e| (Some("mounts"), e))?;
     let own_binary = match kind.cmd.first().and_then(|program| program.text()) {
-        Some(OWN_NAME) => Some(std::env::current_exe().map_err(|source| {
+        Some(OWN_NAME) => Some(process::own_binary().map_err(|source| {
             let path = PathBuf::from("/proc/self/exe");
             (None, PlanErrorKind::Mount { path, source })
         })?),
@@ -232,7 +309,9 @@ fn plan(
     let wanted = wanted(sandbox);
     let limits = wanted.only(available);
     let weaker = weaker(sandbox, wanted.needs(), available, missing)?;
+    static NEXT: AtomicU64 = AtomicU64::new(1);
     Ok(Plan {
+        id: PlanId(NEXT.fetch_add(1, Ordering::Relaxed)),
         root,
         filter,
         network: sandbox.network,
@@ -270,11 +349,7 @@ fn weaker(
         if !lacks || why.controller == Controller::Pids {
             continue;
         }
-        let key = match why.controller {
-            Controller::Memory => "memory",
-            Controller::Cpu => "cpus",
-            Controller::Pids => "pids",
-        };
+        let key = key(why.controller);
         match sandbox.require {
             Require::Strict => return Err((Some(key), PlanErrorKind::Limit { why: why.to_string() })),
             Require::BestEffort => weaker.push(why.to_string()),

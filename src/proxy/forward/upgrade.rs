@@ -61,7 +61,7 @@ impl Exchange {
         if let Some(switched) = switched {
             headers.insert(UPGRADE, switched);
         }
-        self.label.put(&self.thread, &claim.bound, headers);
+        self.label.put(&self.config, &claim.bound, headers);
         *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
         served.never();
         *response.version_mut() = Version::HTTP_11;
@@ -108,7 +108,7 @@ impl Exchange {
         let headers = response.headers_mut();
         fields::strip(headers);
         headers.remove("sec-websocket-accept");
-        self.label.put(&self.thread, &claim.bound, headers);
+        self.label.put(&self.config, &claim.bound, headers);
         let traffic = Arc::clone(&self.thread.traffic);
         tokio::task::spawn_local(async move {
             // Either failing drops the other side and the hold.

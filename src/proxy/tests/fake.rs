@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Kind};
+use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Shutdown};
-use crate::proxy::{Proxy, Server, Tls};
-use crate::worker::{Death, Endpoint, Event, Logs};
+use crate::proxy::{Identity, Proxy, Server, Tls};
+use crate::worker::{Death, Endpoint, Event, Logs, Make};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,7 +54,7 @@ impl Stage {
 struct Fakes(Arc<Stage>);
 
 impl Crew for Fakes {
-    fn start(&mut self, worker: WorkerId, _: &Arc<Kind>, _: Option<&SessionId>) {
+    fn start(&mut self, worker: WorkerId, _: &Make, _: Option<&SessionId>) {
         let stage = Arc::clone(&self.0);
         stage.starts.fetch_add(1, Ordering::SeqCst);
         stage.sockets.lock().unwrap().insert(worker, Vec::new());
@@ -102,9 +102,11 @@ impl Crew for Fakes {
         None
     }
 
-    fn sandboxing(&self, _: usize) -> crate::worker::Sandboxing {
-        crate::worker::Sandboxing::Off
+    fn plans(&self) -> crate::worker::Plans {
+        crate::worker::Plans::new()
     }
+
+    fn renew(&mut self, _: &[Arc<crate::worker::Plan>]) {}
 
     fn logs(&self, _: WorkerId) -> Option<Arc<Logs>> {
         None
@@ -314,11 +316,11 @@ impl Herd {
         });
         let tls = tls.or_else(|| {
             let files = config.network.tls.as_ref()?;
-            Some(Arc::new(Tls::load(files).unwrap()))
+            Some(Arc::new(Tls::with(Identity::read(files).unwrap())))
         });
         let server = Server::bind(&config).unwrap().with_tls(tls);
         let addr = server.local_addr().unwrap();
-        let proxy = server.serve(config, handle.clone(), 2).unwrap();
+        let proxy = server.serve(handle.clone(), 2).unwrap();
         Self {
             addr,
             stage,

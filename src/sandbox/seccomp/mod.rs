@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use crate::sys::seccomp::InstallError;
 pub use calls::Arch;
@@ -95,10 +95,40 @@ enum Op {
 }
 
 /// A program for the kernel.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Packed", into = "Packed")]
 pub struct Filter {
     program: Vec<libc::sock_filter>,
     flags: u64,
+}
+
+/// A filter as it is passed on: code, two jumps and a value for each instruction.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    program: Vec<(u16, u8, u8, u32)>,
+    flags: u64,
+}
+
+impl From<Filter> for Packed {
+    fn from(filter: Filter) -> Self {
+        let program = filter.program.iter().map(|i| (i.code, i.jt, i.jf, i.k));
+        Self {
+            program: program.collect(),
+            flags: filter.flags,
+        }
+    }
+}
+
+impl From<Packed> for Filter {
+    fn from(packed: Packed) -> Self {
+        let program = packed.program.into_iter();
+        Self {
+            program: program
+                .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
+                .collect(),
+            flags: packed.flags,
+        }
+    }
 }
 
 /// Why a profile cannot be used.

@@ -1,0 +1,293 @@
+//! Reading herd.yaml again while herd runs: who wants it, what has to be right, and who is told.
+//!
+//! ```text
+//! SIGHUP, POST /v1/reload, --watch ─▶ Wish ─▶ load, compare, plan sandboxes ─▶ driver ─▶ in force
+//!                                                └── anything wrong ───────────────▶ the old one stays
+//! ```
+//!
+//! It is the same file, from the same directory, under the same flags and variables as at the start, judged by the same
+//! code as `herd start` and `herd check` use. Wishes that come while one is being fulfilled are fulfilled together, by
+//! one more.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, warn};
+
+use super::check::complaint;
+use super::{service, start};
+use crate::config::{self, Config, Finding, LoadError, Overrides, Problems};
+use crate::driver::{Cause, Handle, JournalEvent, Next, NotReloaded, Reloaded, Reloads, Wish};
+use crate::launcher::{Forked, Guard, sandbox};
+use crate::proxy::{Identity, Tls};
+use crate::sandbox::cgroup::{Controllers, Unavailable};
+use crate::sys::watch::FileWatch;
+use crate::worker::Plans;
+
+/// An editor has done with the file when nothing has happened to it for this long; but it is not waited for longer
+/// than that.
+const QUIET: Duration = Duration::from_millis(100);
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) file: PathBuf,
+    pub(super) overrides: Overrides,
+}
+
+/// What sandboxes this herd can make until its end; settled at its start.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    /// Why none can be added; `None`: they can.
+    no_sandboxes: Option<&'static str>,
+    available: Controllers,
+    missing: Vec<Unavailable>,
+}
+
+impl Means {
+    pub(super) fn of(forked: &Forked, missing: Vec<Unavailable>) -> Self {
+        let none_yet = forked.sandboxes.plans.iter().all(Option::is_none);
+        let no_sandboxes = match (&forked.guard, none_yet) {
+            (Guard::Weak { .. }, _) => {
+                Some("this herd runs without the namespaces that sandboxes are made of")
+            }
+            // Which ids the launcher may give to sandboxes was settled when it was forked.
+            (Guard::UserPidNamespace, true) => {
+                Some("this herd has no user ids for sandboxes, because it had none when it started")
+            }
+            _ => None,
+        };
+        Self {
+            no_sandboxes,
+            available: forked.sandboxes.hierarchies.controllers(),
+            missing,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    source: Source,
+    means: Means,
+    /// In force, with its plans.
+    config: Arc<Config>,
+    plans: Plans,
+    tls: Option<Arc<Tls>>,
+    driver: Handle,
+    wishes: mpsc::Receiver<Wish>,
+}
+
+/// What is to be in force next.
+struct Judged {
+    config: Config,
+    /// Those that are as they were are the same ones.
+    plans: Plans,
+    identity: Option<Identity>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        source: Source,
+        means: Means,
+        (config, plans, tls): (Arc<Config>, Plans, Option<Arc<Tls>>),
+        driver: Handle,
+        wishes: mpsc::Receiver<Wish>,
+    ) -> Self {
+        Self {
+            source,
+            means,
+            config,
+            plans,
+            tls,
+            driver,
+            wishes,
+        }
+    }
+
+    /// As long as somebody may wish for something.
+    pub(super) async fn run(mut self) {
+        while let Some(first) = self.wishes.recv().await {
+            let cause = first.cause.clone();
+            let mut wishes = vec![first];
+            // The file is read after all of these have come.
+            while let Ok(another) = self.wishes.try_recv() {
+                wishes.push(another);
+            }
+            let outcome = self.reload(cause).await;
+            for wish in wishes {
+                let _ = wish.reply.send(outcome.clone());
+            }
+        }
+    }
+
+    async fn reload(&mut self, cause: Cause) -> Result<Reloaded, NotReloaded> {
+        if self.driver.is_draining() {
+            // The service manager has been told of that, and of nothing after it.
+            return Err(NotReloaded::Draining);
+        }
+        service::reloading();
+        let outcome = self.try_reload(cause.clone()).await;
+        match &outcome {
+            Ok(reloaded) => {
+                service::reloaded(&format!("configuration {} is in force", reloaded.generation.0))
+            }
+            // Since this began.
+            Err(NotReloaded::Draining) => {}
+            Err(not) => {
+                let text = not.text();
+                error!(
+                    cause = cause.word(),
+                    "the configuration was not reloaded, the one before it is in force: {text}"
+                );
+                self.driver.metrics().not_reloaded();
+                self.driver.journal().push(JournalEvent::ConfigReloadFailed {
+                    cause: cause.word(),
+                    detail: text,
+                });
+                service::reloaded("the latest reload failed; the configuration before it is in force");
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self, cause: Cause) -> Result<Reloaded, NotReloaded> {
+        let (source, means) = (self.source.clone(), self.means.clone());
+        let (config, plans) = (Arc::clone(&self.config), self.plans.clone());
+        // Reads files and compiles filters: not on the thread of the driver.
+        let judging = tokio::task::spawn_blocking(move || judge(&source, &means, &config, &plans));
+        let Judged {
+            config,
+            plans,
+            identity,
+        } = judging.await.unwrap_or_else(|e| {
+            Err(NotReloaded::Invalid {
+                text: format!("the configuration could not be judged: {e}"),
+                problems: Vec::new(),
+            })
+        })?;
+        let next = Next {
+            config: config.clone(),
+            plans: plans.clone(),
+        };
+        let reloaded = self.driver.reconfigure(next, cause).await?;
+        // Also where nothing in the file has changed: a renewed certificate is in the same files.
+        if let (Some(tls), Some(identity)) = (&self.tls, identity) {
+            tls.renew(identity);
+        }
+        start::tell_weaker(&config, &plans);
+        (self.config, self.plans) = (Arc::new(config), plans);
+        Ok(reloaded)
+    }
+}
+
+fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Result<Judged, NotReloaded> {
+    let file = source.file.as_path();
+    let shown = file.display().to_string();
+    let invalid = |error: LoadError| {
+        let text = complaint(&shown, &error);
+        let problems = match error {
+            LoadError::Invalid(problems) => problems.list,
+            _ => Vec::new(),
+        };
+        NotReloaded::Invalid { text, problems }
+    };
+    let mut config = config::load(file).map_err(invalid)?;
+    source.overrides.clone().apply(&mut config);
+    let obstacles = obstacles(present, &config, means);
+    if !obstacles.is_empty() {
+        let problems = config::point_out(file, obstacles);
+        return Err(NotReloaded::NeedsRestart {
+            text: complaint(&shown, &LoadError::Invalid(problems.clone())),
+            problems: problems.list,
+        });
+    }
+    let wrong = |problems: Problems| invalid(LoadError::Invalid(problems));
+    let identity = start::identity(&config, file).map_err(wrong)?;
+    let mut next = sandbox::prepare(&config, means.available, &means.missing)
+        .map_err(|errors| wrong(start::findings(errors, file)))?;
+    for (kind, plan) in config.kinds.iter().zip(&mut next) {
+        let old = present.kinds.iter().position(|old| old.name == kind.name);
+        let old = old.and_then(|at| plans.get(at)?.as_ref());
+        if let (Some(new), Some(old)) = (&plan, old)
+            && new.is_like(old)
+        {
+            *plan = Some(Arc::clone(old));
+        }
+    }
+    Ok(Judged {
+        config,
+        plans: next,
+        identity,
+    })
+}
+
+/// What only a start can take.
+fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
+    const RESTART: &str = "has changed, and only a start can take that: restart herd, or undo the change";
+    let settings = present
+        .needs_restart_for(next)
+        .into_iter()
+        .map(|setting| Finding {
+            kind: None,
+            setting,
+            message: RESTART.to_owned(),
+        });
+    let mut found: Vec<Finding> = settings.collect();
+    let sandboxed = next.kinds.iter().filter(|kind| kind.sandbox.on().is_some());
+    if let Some(why) = means.no_sandboxes {
+        found.extend(sandboxed.map(|kind| Finding {
+            kind: Some(kind.name.clone()),
+            setting: vec!["sandbox"],
+            message: format!("needs a restart: {why}"),
+        }));
+        return found;
+    }
+    for (kind, key) in sandbox::unopened(next, means.available, &means.missing) {
+        found.push(Finding {
+            kind: Some(kind),
+            setting: vec!["sandbox", key],
+            message: "needs a restart: nothing was limited by it when this herd started, so it has no control groups \
+                      for that"
+                .to_owned(),
+        });
+    }
+    found
+}
+
+/// Wishes for a reload whenever the file's text has changed. Resolves only if it cannot be watched.
+pub(super) async fn watch(file: PathBuf, reloads: Reloads) -> std::io::Error {
+    let read = || std::fs::read(&file).ok();
+    let watch = match FileWatch::on(&file) {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    let mut known = read();
+    loop {
+        if let Err(error) = watch.stirred().await {
+            return error;
+        }
+        let impatient = Instant::now() + IMPATIENCE;
+        while let Ok(stirred) = timeout_at(impatient.min(Instant::now() + QUIET), watch.stirred()).await {
+            if let Err(error) = stirred {
+                return error;
+            }
+            if Instant::now() >= impatient {
+                break;
+            }
+        }
+        // Away for a moment, or the same as before: nothing to do.
+        let Some(text) = read().filter(|text| known.as_ref() != Some(text)) else {
+            continue;
+        };
+        known = Some(text);
+        if reloads.ask(Cause::File).await == Err(NotReloaded::Draining) {
+            warn!("herd.yaml has changed, and is not read again: herd is shutting down");
+            return std::future::pending().await;
+        }
+    }
+}

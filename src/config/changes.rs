@@ -1,0 +1,170 @@
+//! What is different between two configurations, as far as it matters to a herd that goes from one to the other. Every
+//! setting is named here, so that a new one cannot be forgotten: either it may change while herd runs, or it is told
+//! that it may not.
+
+use super::model::{Config, Kind, Network};
+
+impl Config {
+    /// The settings, as paths in the file, that differ in `next` and that only a start can take: what was made of them
+    /// is there already, and in use.
+    pub fn needs_restart_for(&self, next: &Config) -> Vec<Vec<&'static str>> {
+        let Config {
+            network,
+            control_socket,
+            control_tcp,
+            control_keys,
+            state_dir,
+            lifetime,
+            session: _,
+            drain_timeout: _,
+            kinds: _,
+            former: _,
+        } = self;
+        let Network {
+            data_bind,
+            max_connections: _,
+            header_timeout: _,
+            idle_timeout: _,
+            max_header_size: _,
+            max_headers: _,
+            trusted_proxies: _,
+            dead_peer_timeout: _,
+            tls,
+            proxy_protocol: _,
+        } = network;
+        // Other files are read instead; what the port speaks stays.
+        let speaks_tls = tls.is_some();
+        let compared: [(&[&'static str], bool); 7] = [
+            (&["network", "data_bind"], *data_bind == next.network.data_bind),
+            (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
+            (&["control", "socket"], *control_socket == next.control_socket),
+            (&["control", "tcp"], *control_tcp == next.control_tcp),
+            (&["control", "keys"], *control_keys == next.control_keys),
+            (&["state_dir"], *state_dir == next.state_dir),
+            (&["lifetime"], *lifetime == next.lifetime),
+        ];
+        let differs = compared.into_iter().filter(|(_, same)| !same);
+        differs.map(|(path, _)| path.to_vec()).collect()
+    }
+}
+
+impl Kind {
+    /// Whether a worker of this kind is as good as one of `next`, so that it may serve `next`'s sessions.
+    pub fn has_the_workers_of(&self, next: &Kind) -> bool {
+        let Kind {
+            cmd,
+            env,
+            env_passthrough,
+            cwd,
+            upstream,
+            per_session,
+            // A worker that has served must not serve again where that is no longer wanted.
+            reuse,
+            health_path,
+            protocol,
+            sandbox,
+            log_buffer,
+            name: _,
+            id: _,
+            min: _,
+            max: _,
+            ttl: _,
+            max_lifetime: _,
+            start_timeout: _,
+            stop_timeout: _,
+            disconnect_grace: _,
+            on_disconnect: _,
+            bind: _,
+            on_crash: _,
+            queue: _,
+            host_header: _,
+            routes: _,
+        } = self;
+        *cmd == next.cmd
+            && *env == next.env
+            && *env_passthrough == next.env_passthrough
+            && *cwd == next.cwd
+            && *upstream == next.upstream
+            && *per_session == next.per_session
+            && *reuse == next.reuse
+            && *health_path == next.health_path
+            && *protocol == next.protocol
+            // To say `off` is to say what is so already.
+            && sandbox.on() == next.sandbox.on()
+            && *log_buffer == next.log_buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, parse};
+
+    fn config(text: &str) -> Config {
+        parse(text, "herd.yaml").unwrap()
+    }
+
+    fn with(top: &str, kind: &str) -> Config {
+        config(&format!("{top}\nworkers: {{a: {{cmd: [x], {kind}}}}}\n"))
+    }
+
+    #[test]
+    fn what_only_a_start_can_take_is_named() {
+        let old = with("", "");
+        for (top, path) in [
+            ("network: {data_bind: \"127.0.0.1:1\"}", "network.data_bind"),
+            ("control: {socket: /run/c}", "control.socket"),
+            ("state_dir: /run/s", "state_dir"),
+            ("lifetime: strict", "lifetime"),
+            ("network: {tls: {cert: /c, key: /k}}", "network.tls"),
+        ] {
+            let needs = old.needs_restart_for(&with(top, ""));
+            assert_eq!(needs.iter().map(|p| p.join(".")).collect::<Vec<_>>(), [path]);
+        }
+        let tcp = "control: {tcp: \"127.0.0.1:0\", keys: {k: {env: K}}}";
+        assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
+        let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
+                    trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required}\n\
+                    session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s";
+        assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());
+        let tls = |cert: &str| with(&format!("network: {{tls: {{cert: {cert}, key: /k}}}}"), "");
+        assert!(tls("/a").needs_restart_for(&tls("/b")).is_empty());
+    }
+
+    #[test]
+    fn a_change_of_what_a_worker_is_makes_others_and_a_change_of_rules_does_not() {
+        let old = with("", "");
+        let same = |kind: &str| old.kinds[0].has_the_workers_of(&with("", kind).kinds[0]);
+        for kind in [
+            "env: {A: b}",
+            "env_passthrough: [A]",
+            "cwd: /tmp",
+            "reuse: true",
+            "health_path: /h",
+            "protocol: h2",
+            "log_buffer: 1M",
+            "sandbox: host",
+        ] {
+            assert!(!same(kind), "{kind}");
+        }
+        let other = config("workers: {a: {cmd: [y]}}");
+        assert!(!old.kinds[0].has_the_workers_of(&other.kinds[0]));
+        for kind in [
+            "min: 1",
+            "max: 3",
+            "ttl: 1m",
+            "max_lifetime: 1h",
+            "start_timeout: 1s",
+            "stop_timeout: 1s",
+            "disconnect_grace: 1s",
+            "on_disconnect: ttl",
+            "bind: connection",
+            "on_crash: respawn",
+            "queue: {max: 1}",
+            "host_header: worker",
+            "routes: [{host: a}]",
+            "sandbox: off",
+        ] {
+            assert!(same(kind), "{kind}");
+        }
+    }
+}

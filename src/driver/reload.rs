@@ -1,0 +1,211 @@
+//! A new configuration takes the place of the one in force.
+//!
+//! Whoever wants that asks by [`Reloads`]; somebody else reads and judges the file, which takes longer than the driver
+//! may. What is left for the driver is one step between two others: kinds get their numbers, the core its rules, the
+//! crew its plans, and the data plane the new configuration.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use super::handle::DriverGone;
+use super::journal::{By, Event as JournalEvent};
+use super::{Crew, Driver, rules};
+use crate::config::{Config, FormerKind, Kind, Problem};
+use crate::core::{Change, ConfigGeneration, KindId};
+use crate::worker::{Make, Plan, Plans};
+
+/// A configuration that has been judged, and what its sandboxes are made of.
+#[derive(Debug)]
+pub struct Next {
+    pub config: Config,
+    /// One per kind. A plan that is as the present one is that very plan.
+    pub plans: Plans,
+}
+
+/// What has become of each kind, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    pub generation: ConfigGeneration,
+    pub added: Vec<String>,
+    /// Its workers are replaced.
+    pub renewed: Vec<String>,
+    /// Only its rules have changed.
+    pub adjusted: Vec<String>,
+    pub removed: Vec<String>,
+}
+
+/// Why the old configuration is still in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotReloaded {
+    /// The file cannot be had, or is wrong. As `herd check` says it, and each mistake by itself.
+    Invalid {
+        text: String,
+        problems: Vec<Problem>,
+    },
+    /// It is right, but only a start can take it.
+    NeedsRestart {
+        text: String,
+        problems: Vec<Problem>,
+    },
+    Draining,
+}
+
+impl NotReloaded {
+    pub fn text(&self) -> String {
+        match self {
+            Self::Invalid { text, .. } | Self::NeedsRestart { text, .. } => text.clone(),
+            Self::Draining => DriverGone.to_string(),
+        }
+    }
+}
+
+/// What asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGHUP.
+    Signal,
+    /// The file has changed (`herd start --watch`).
+    File,
+    Control(By),
+}
+
+impl Cause {
+    /// The stable word for events and logs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::File => "watch",
+            Self::Control(_) => "control",
+        }
+    }
+}
+
+/// Somebody who wants the file to be read again.
+#[derive(Debug)]
+pub struct Wish {
+    pub cause: Cause,
+    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+}
+
+/// Asks for a reload.
+#[derive(Debug, Clone)]
+pub struct Reloads(mpsc::Sender<Wish>);
+
+impl Reloads {
+    /// Wishes that may wait before their senders wait themselves.
+    const WAITING: usize = 64;
+
+    pub fn channel() -> (Self, mpsc::Receiver<Wish>) {
+        let (wish, wishes) = mpsc::channel(Self::WAITING);
+        (Self(wish), wishes)
+    }
+
+    /// Resolves when the file, as it is now or later, is in force, or is not.
+    pub async fn ask(&self, cause: Cause) -> Result<Reloaded, NotReloaded> {
+        let (reply, answer) = oneshot::channel();
+        if self.0.send(Wish { cause, reply }).await.is_err() {
+            return Err(NotReloaded::Draining);
+        }
+        answer.await.unwrap_or(Err(NotReloaded::Draining))
+    }
+}
+
+impl<C: Crew> Driver<C> {
+    pub(super) fn reconfigure(&mut self, next: Next, cause: &Cause) -> Result<Reloaded, NotReloaded> {
+        if self.core.is_draining() {
+            return Err(NotReloaded::Draining);
+        }
+        let Next { mut config, plans } = next;
+        let mut reloaded = Reloaded {
+            generation: ConfigGeneration(self.core.config_generation().0 + 1),
+            added: Vec::new(),
+            renewed: Vec::new(),
+            adjusted: Vec::new(),
+            removed: Vec::new(),
+        };
+        let mut changes = vec![Change::Removed; self.makes.len()];
+        for (index, kind) in config.kinds.iter_mut().enumerate() {
+            let known = self.makes.iter().position(|make| make.kind.name == kind.name);
+            let id = KindId(known.unwrap_or(self.makes.len()));
+            // The file's own number is its place there.
+            *kind = Arc::new(Kind {
+                id,
+                ..Kind::clone(kind)
+            });
+            let make = Make {
+                kind: Arc::clone(kind),
+                plan: plans.get(index).cloned().flatten(),
+            };
+            let rules = rules(kind, config.session.lost_for);
+            let name = kind.name.clone();
+            let Some(old) = self.makes.get_mut(id.0) else {
+                self.metrics.add_kind(&name, &super::REASONS);
+                reloaded.added.push(name);
+                changes.push(Change::Renewed(rules));
+                self.makes.push(make);
+                continue;
+            };
+            let old = std::mem::replace(old, make);
+            let make = &self.makes[id.0];
+            let was_there = self.config.kinds.iter().any(|kind| kind.id == id);
+            let (list, change) = if !was_there {
+                (&mut reloaded.added, Change::Renewed(rules))
+            } else if !old.kind.has_the_workers_of(&make.kind) || !is_same(&old.plan, &make.plan) {
+                (&mut reloaded.renewed, Change::Renewed(rules))
+            } else {
+                changes[id.0] = Change::Kept(rules);
+                if *old.kind != *make.kind {
+                    reloaded.adjusted.push(name);
+                }
+                continue;
+            };
+            list.push(name);
+            changes[id.0] = change;
+        }
+        let gone = |kind: &&Arc<Kind>| config.kinds.iter().all(|next| next.id != kind.id);
+        reloaded.removed = self
+            .config
+            .kinds
+            .iter()
+            .filter(gone)
+            .map(|kind| kind.name.clone())
+            .collect();
+        let former = self.makes.iter().map(|make| &make.kind).filter(gone);
+        let former = former.map(|kind| FormerKind {
+            id: kind.id,
+            name: kind.name.clone(),
+        });
+        config.former = former.collect();
+        self.core.reload(changes, config.first_kind(), self.clock.now());
+        let plans: Vec<Arc<Plan>> = plans.into_iter().flatten().collect();
+        self.crew.renew(&plans);
+        self.config = Arc::new(config);
+        // After the core: who knows a kind may ask for it.
+        self.current.replace(Arc::clone(&self.config));
+        self.metrics.reloaded(self.core.config_generation().0);
+        info!(
+            generation = self.core.config_generation().0,
+            cause = cause.word(),
+            added = reloaded.added.join(", "),
+            renewed = reloaded.renewed.join(", "),
+            adjusted = reloaded.adjusted.join(", "),
+            removed = reloaded.removed.join(", "),
+            "configuration reloaded"
+        );
+        self.journal.push(JournalEvent::ConfigReloaded {
+            cause: cause.word(),
+            reloaded: reloaded.clone(),
+        });
+        Ok(reloaded)
+    }
+}
+
+fn is_same(old: &Option<Arc<Plan>>, new: &Option<Arc<Plan>>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
+    }
+}
