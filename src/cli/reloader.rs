@@ -78,6 +78,8 @@ pub(super) struct Reloader {
     plans: Plans,
     driver: Handle,
     wishes: mpsc::Receiver<Wish>,
+    /// For the service manager's status.
+    url: String,
 }
 
 impl Reloader {
@@ -87,6 +89,7 @@ impl Reloader {
         (config, plans): (Arc<Config>, Plans),
         driver: Handle,
         wishes: mpsc::Receiver<Wish>,
+        url: String,
     ) -> Self {
         Self {
             source,
@@ -95,6 +98,7 @@ impl Reloader {
             plans,
             driver,
             wishes,
+            url,
         }
     }
 
@@ -123,7 +127,8 @@ impl Reloader {
         let outcome = self.try_reload(cause.clone()).await;
         match &outcome {
             Ok(reloaded) => {
-                service::reloaded(&format!("configuration {} is in force", reloaded.generation.0))
+                let generation = reloaded.generation.0;
+                service::reloaded(&self.url, &format!("configuration {generation} is in force"));
             }
             // Since this began.
             Err(NotReloaded::Draining) => {}
@@ -138,7 +143,10 @@ impl Reloader {
                     cause: cause.word(),
                     detail: text,
                 });
-                service::reloaded("the latest reload failed; the configuration before it is in force");
+                service::reloaded(
+                    &self.url,
+                    "the latest reload failed, and the configuration before it is in force",
+                );
             }
         }
         outcome
