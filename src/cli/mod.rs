@@ -21,6 +21,7 @@ mod run;
 mod runner;
 mod service;
 mod show;
+mod signals;
 mod start;
 mod stop;
 mod version;

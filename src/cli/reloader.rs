@@ -80,6 +80,8 @@ pub(super) struct Reloader {
     tls: Option<Arc<Tls>>,
     driver: Handle,
     wishes: mpsc::Receiver<Wish>,
+    /// For the service manager's status.
+    url: String,
 }
 
 /// What is to be in force next.
@@ -97,6 +99,7 @@ impl Reloader {
         (config, plans, tls): (Arc<Config>, Plans, Option<Arc<Tls>>),
         driver: Handle,
         wishes: mpsc::Receiver<Wish>,
+        url: String,
     ) -> Self {
         Self {
             source,
@@ -106,6 +109,7 @@ impl Reloader {
             tls,
             driver,
             wishes,
+            url,
         }
     }
 
@@ -134,7 +138,8 @@ impl Reloader {
         let outcome = self.try_reload(cause.clone()).await;
         match &outcome {
             Ok(reloaded) => {
-                service::reloaded(&format!("configuration {} is in force", reloaded.generation.0))
+                let generation = reloaded.generation.0;
+                service::reloaded(&self.url, &format!("configuration {generation} is in force"));
             }
             // Since this began.
             Err(NotReloaded::Draining) => {}
@@ -149,7 +154,10 @@ impl Reloader {
                     cause: cause.word(),
                     detail: text,
                 });
-                service::reloaded("the latest reload failed; the configuration before it is in force");
+                service::reloaded(
+                    &self.url,
+                    "the latest reload failed, and the configuration before it is in force",
+                );
             }
         }
         outcome

@@ -6,10 +6,7 @@ use sd_notify::NotifyState;
 
 /// All sessions can be had.
 pub(super) fn ready(url: &str) {
-    tell(&[
-        NotifyState::Ready,
-        NotifyState::Status(&format!("serving sessions at {url}")),
-    ]);
+    tell(&[NotifyState::Ready, NotifyState::Status(&serving(url))]);
 }
 
 /// The configuration is being read again (systemd's `Type=notify-reload` waits for the end of that).
@@ -21,8 +18,13 @@ pub(super) fn reloading() {
 }
 
 /// It was, and this is what came of it.
-pub(super) fn reloaded(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub(super) fn reloaded(url: &str, outcome: &str) {
+    let status = format!("{}; {outcome}", serving(url));
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+fn serving(url: &str) -> String {
+    format!("serving sessions at {url}")
 }
 
 /// New sessions are refused.

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -17,10 +15,11 @@ use tracing::{error, info, warn};
 
 use super::reloader::{self, Means, Reloader, Source};
 use super::service;
+use super::signals::Signals;
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
-use crate::driver::{Cause, Driver, Reloads, Shutdown};
+use crate::driver::Driver;
 use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy::{self, Identity, Tls};
@@ -33,8 +32,6 @@ use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers};
 const EVENTS: usize = 256;
 /// After the last worker is gone: for answers that are still being written.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// After a second signal: for killed trees to be reaped. The kernel needs milliseconds.
-const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serve: bind sessions to workers until SIGINT or SIGTERM
 ///
@@ -237,6 +234,7 @@ async fn supervise(
         (config, plans, tls),
         handle.clone(),
         wishes,
+        data_url.clone(),
     );
     let watching = async {
         match watch {
@@ -295,81 +293,6 @@ async fn supervise(
     control.finish().await.context("the control API failed")?;
     info!("herd has ended; nothing is left");
     Ok(ExitCode::SUCCESS)
-}
-
-/// SIGINT, SIGTERM and SIGHUP.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    terminal: Terminal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        // Whoever started herd may have blocked them, and that is inherited.
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
-            .thread_unblock()
-            .context("cannot unblock signals")?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            terminal: Terminal::look(),
-        })
-    }
-
-    /// The next one that asks for an end. Others ask for a reload, and are answered by one if there are many.
-    async fn next(&mut self, reloads: &Reloads) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => {
-                    // Whoever sat there has gone, and has not asked for anything.
-                    if self.terminal == Terminal::There && Terminal::look() == Terminal::None {
-                        return;
-                    }
-                }
-            }
-            let ended = tokio::select! {
-                _ = reloads.ask(Cause::Signal) => false,
-                _ = self.interrupt.recv() => true,
-                _ = self.terminate.recv() => true,
-            };
-            if ended {
-                return;
-            }
-        }
-    }
-
-    /// The first signal drains, the second ends everything. Resolves only if that does not help.
-    async fn obey(&mut self, ask: mpsc::Sender<Shutdown>, reloads: &Reloads) -> anyhow::Error {
-        for shutdown in [Shutdown::Drain, Shutdown::Now] {
-            self.next(reloads).await;
-            // The driver is gone only if this future is about to be dropped.
-            let _ = ask.send(shutdown).await;
-        }
-        tokio::time::sleep(REAP_LIMIT).await;
-        anyhow::anyhow!("some workers were not reaped within {REAP_LIMIT:?} of being killed")
-    }
-}
-
-/// Whether herd was started at a terminal. SIGHUP is what a reload is asked for by, and what the kernel and shells send
-/// when a terminal goes: a herd in the foreground of one ends with it, as it always has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Terminal {
-    There,
-    None,
-}
-
-impl Terminal {
-    fn look() -> Self {
-        match std::fs::File::open("/dev/tty") {
-            Ok(_) => Self::There,
-            Err(_) => Self::None,
-        }
-    }
 }
 
 /// Says which limits are asked for and not enforced.

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::handle::DriverGone;
 use super::journal::{By, Event as JournalEvent};
-use super::{Crew, Driver, rules};
+use super::{Crew, Driver, REASONS, rules};
 use crate::config::{Config, FormerKind, Kind, Problem};
 use crate::core::{Change, ConfigGeneration, KindId};
 use crate::worker::{Make, Plan, Plans};
@@ -125,44 +125,27 @@ impl<C: Crew> Driver<C> {
             adjusted: Vec::new(),
             removed: Vec::new(),
         };
+        // Until the file names them.
         let mut changes = vec![Change::Removed; self.makes.len()];
         for (index, kind) in config.kinds.iter_mut().enumerate() {
-            let known = self.makes.iter().position(|make| make.kind.name == kind.name);
-            let id = KindId(known.unwrap_or(self.makes.len()));
-            // The file's own number is its place there.
-            *kind = Arc::new(Kind {
-                id,
-                ..Kind::clone(kind)
-            });
-            let make = Make {
-                kind: Arc::clone(kind),
-                plan: plans.get(index).cloned().flatten(),
-            };
+            let plan = plans.get(index).cloned().flatten();
+            let turn = self.take_kind(kind, plan);
             let rules = rules(kind, config.session.lost_for);
+            let change = match turn {
+                Turn::Added | Turn::Renewed => Change::Renewed(rules),
+                Turn::Adjusted | Turn::Same => Change::Kept(rules),
+            };
+            match changes.get_mut(kind.id.0) {
+                Some(known) => *known = change,
+                None => changes.push(change),
+            }
             let name = kind.name.clone();
-            let Some(old) = self.makes.get_mut(id.0) else {
-                self.metrics.add_kind(&name, &super::REASONS);
-                reloaded.added.push(name);
-                changes.push(Change::Renewed(rules));
-                self.makes.push(make);
-                continue;
-            };
-            let old = std::mem::replace(old, make);
-            let make = &self.makes[id.0];
-            let was_there = self.config.kinds.iter().any(|kind| kind.id == id);
-            let (list, change) = if !was_there {
-                (&mut reloaded.added, Change::Renewed(rules))
-            } else if !old.kind.has_the_workers_of(&make.kind) || !is_same(&old.plan, &make.plan) {
-                (&mut reloaded.renewed, Change::Renewed(rules))
-            } else {
-                changes[id.0] = Change::Kept(rules);
-                if *old.kind != *make.kind {
-                    reloaded.adjusted.push(name);
-                }
-                continue;
-            };
-            list.push(name);
-            changes[id.0] = change;
+            match turn {
+                Turn::Added => reloaded.added.push(name),
+                Turn::Renewed => reloaded.renewed.push(name),
+                Turn::Adjusted => reloaded.adjusted.push(name),
+                Turn::Same => {}
+            }
         }
         let gone = |kind: &&Arc<Kind>| config.kinds.iter().all(|next| next.id != kind.id);
         reloaded.removed = self
@@ -200,6 +183,47 @@ impl<C: Crew> Driver<C> {
         });
         Ok(reloaded)
     }
+
+    /// Gives the kind the number that its name has, and its make the place of the one that there was.
+    fn take_kind(&mut self, kind: &mut Arc<Kind>, plan: Option<Arc<Plan>>) -> Turn {
+        let known = self.makes.iter().position(|make| make.kind.name == kind.name);
+        let id = KindId(known.unwrap_or(self.makes.len()));
+        // Up to now it had its place in the file for a number.
+        *kind = Arc::new(Kind {
+            id,
+            ..Kind::clone(kind)
+        });
+        let make = Make {
+            kind: Arc::clone(kind),
+            plan,
+        };
+        let Some(place) = self.makes.get_mut(id.0) else {
+            self.metrics.add_kind(&kind.name, &REASONS);
+            self.makes.push(make);
+            return Turn::Added;
+        };
+        let old = std::mem::replace(place, make);
+        let same_plan = is_same(&old.plan, &place.plan);
+        if self.config.kinds.iter().all(|present| present.id != id) {
+            // It was here before, and is back.
+            Turn::Added
+        } else if !same_plan || !old.kind.has_the_workers_of(kind) {
+            Turn::Renewed
+        } else if *old.kind != **kind {
+            Turn::Adjusted
+        } else {
+            Turn::Same
+        }
+    }
+}
+
+/// What a reload is to one kind that the file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Added,
+    Renewed,
+    Adjusted,
+    Same,
 }
 
 fn is_same(old: &Option<Arc<Plan>>, new: &Option<Arc<Plan>>) -> bool {

@@ -68,11 +68,11 @@ fn a_service_manager_is_told_of_a_reload_and_of_a_drain_that_the_api_asks_for() 
     let reloading = until(&told, "RELOADING=1");
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
     let ready = until(&told, "READY=1");
-    assert!(ready.contains("STATUS=configuration 2 is in force"), "{ready}");
+    assert!(ready.contains("; configuration 2 is in force"), "{ready}");
     std::fs::write(herd.dir.path().join("herd.yaml"), "workers: {}\n").unwrap();
     assert_eq!(herd.herd(&["reload"]).status.code(), Some(1));
     let failed = until(&told, "READY=1");
-    assert!(failed.contains("STATUS=the latest reload failed"), "{failed}");
+    assert!(failed.contains("; the latest reload failed"), "{failed}");
     assert!(herd.herd(&["drain"]).status.success());
     until(&told, "STOPPING=1");
     let status = herd.wait();
