@@ -5,6 +5,7 @@ mod bundle;
 mod check;
 mod client;
 mod completions;
+mod dashboard;
 mod doctor;
 mod drain;
 mod events;
@@ -50,6 +51,7 @@ pub enum Verb {
     Run(run::Run),
     Hold(hold::Hold),
     Events(events::Events),
+    Dashboard(dashboard::Dashboard),
     Drain(drain::Drain),
     Key(key::Key),
     Runner(runner::Runner),
@@ -73,6 +75,7 @@ impl Cli {
             Verb::Run(run) => run.run(),
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
+            Verb::Dashboard(dashboard) => dashboard.run(),
             Verb::Drain(drain) => drain.run(),
             Verb::Key(key) => key.run(),
             Verb::Runner(runner) => runner.run(),
