@@ -22,6 +22,7 @@ mod service;
 mod show;
 mod start;
 mod stop;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ pub enum Verb {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Ps(ps::Ps),
+    Top(top::Top),
     Inspect(inspect::Inspect),
     Stop(stop::Stop),
     Logs(logs::Logs),
@@ -69,6 +71,7 @@ impl Cli {
             Verb::Check(check) => check.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Ps(ps) => ps.run(),
+            Verb::Top(top) => top.run(),
             Verb::Inspect(inspect) => inspect.run(),
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),
