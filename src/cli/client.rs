@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -106,6 +106,14 @@ impl Client {
     /// Another connection to the same herd, for while an answer is being read on this one.
     pub(super) async fn another(&self) -> Result<Self, ClientError> {
         Self::connect(self.path.clone()).await
+    }
+
+    /// herd's answer, whatever it is, to a request that somebody else has made.
+    pub(super) async fn pass(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        self.sender.send_request(request).await.map_err(ClientError::Lost)
     }
 
     /// The answer's body, as it comes.

@@ -5,6 +5,7 @@ mod bundle;
 mod check;
 mod client;
 mod completions;
+mod dashboard;
 mod doctor;
 mod drain;
 mod events;
@@ -24,6 +25,7 @@ mod show;
 mod signals;
 mod start;
 mod stop;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -47,12 +49,14 @@ pub enum Verb {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Ps(ps::Ps),
+    Top(top::Top),
     Inspect(inspect::Inspect),
     Stop(stop::Stop),
     Logs(logs::Logs),
     Run(run::Run),
     Hold(hold::Hold),
     Events(events::Events),
+    Dashboard(dashboard::Dashboard),
     Drain(drain::Drain),
     Reload(reload::Reload),
     Key(key::Key),
@@ -71,12 +75,14 @@ impl Cli {
             Verb::Check(check) => check.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Ps(ps) => ps.run(),
+            Verb::Top(top) => top.run(),
             Verb::Inspect(inspect) => inspect.run(),
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),
             Verb::Run(run) => run.run(),
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
+            Verb::Dashboard(dashboard) => dashboard.run(),
             Verb::Drain(drain) => drain.run(),
             Verb::Reload(reload) => reload.run(),
             Verb::Key(key) => key.run(),

@@ -125,19 +125,6 @@ fn row_with_usage(session: &Session) -> [String; 12] {
 
 fn row(session: &Session) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let ends = match (&session.reason, session.ends_in_ms) {
-        (Some(reason), _) => reason.clone(),
-        (None, Some(left)) => {
-            let left = show::duration(Duration::from_millis(left));
-            match session.ends_for {
-                Some(EndsFor::MaxLifetime) => format!("in {left} (max_lifetime)"),
-                Some(EndsFor::Disconnected) => format!("in {left} (disconnected)"),
-                Some(EndsFor::Ttl | EndsFor::Forgotten) | None => format!("in {left}"),
-            }
-        }
-        (None, None) if session.holders > 0 => "when released".to_owned(),
-        (None, None) => "-".to_owned(),
-    };
     [
         session.id.clone(),
         session.kind.clone(),
@@ -160,6 +147,23 @@ fn row(session: &Session) -> [String; 9] {
         or_dash(session.pid.map(|pid| pid.to_string())),
         session.holders.to_string(),
         show::duration(Duration::from_millis(session.age_ms)),
-        ends,
+        ends(session),
     ]
+}
+
+/// When a session ends, or why it has.
+pub(super) fn ends(session: &Session) -> String {
+    match (&session.reason, session.ends_in_ms) {
+        (Some(reason), _) => reason.clone(),
+        (None, Some(left)) => {
+            let left = show::duration(Duration::from_millis(left));
+            match session.ends_for {
+                Some(EndsFor::MaxLifetime) => format!("in {left} (max_lifetime)"),
+                Some(EndsFor::Disconnected) => format!("in {left} (disconnected)"),
+                Some(EndsFor::Ttl | EndsFor::Forgotten) | None => format!("in {left}"),
+            }
+        }
+        (None, None) if session.holders > 0 => "when released".to_owned(),
+        (None, None) => "-".to_owned(),
+    }
 }

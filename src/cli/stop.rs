@@ -43,7 +43,8 @@ impl Stop {
     }
 }
 
-fn sentence(report: &StopReport) -> String {
+/// What came of it, as a line.
+pub(super) fn sentence(report: &StopReport) -> String {
     let id = &report.id;
     match (&report.outcome, &report.death) {
         (StopOutcome::Ended, Some(dead)) => format!(

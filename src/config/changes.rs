@@ -13,6 +13,7 @@ impl Config {
             control_socket,
             control_tcp,
             control_keys,
+            control_hosts,
             state_dir,
             lifetime,
             session: _,
@@ -34,12 +35,13 @@ impl Config {
         } = network;
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
-        let compared: [(&[&'static str], bool); 7] = [
+        let compared: [(&[&'static str], bool); 8] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
             (&["control", "tcp"], *control_tcp == next.control_tcp),
             (&["control", "keys"], *control_keys == next.control_keys),
+            (&["control", "hosts"], *control_hosts == next.control_hosts),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
         ];

@@ -24,6 +24,8 @@ pub struct Config {
     pub control_tcp: Option<SocketAddr>,
     /// `control.keys`; not empty with `control_tcp`, and empty without.
     pub control_keys: Vec<ControlKey>,
+    /// `control.hosts`, in lower case: names under which browsers find the control API.
+    pub control_hosts: Vec<String>,
     /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
     pub state_dir: Option<PathBuf>,
     pub lifetime: Lifetime,

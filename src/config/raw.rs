@@ -124,6 +124,8 @@ pub(super) struct Control {
     /// Who may use `tcp`, by name: the name stands in events.
     #[schemars(schema_with = "keys_schema")]
     pub(super) keys: Option<InOrder<ControlKey>>,
+    /// Names under which a proxy serves it to browsers, beside addresses and `localhost`. Default: none.
+    pub(super) hosts: Option<Vec<Host>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -50,6 +50,9 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
         control_socket: control.socket.map(|path| path.0),
         control_tcp,
         control_keys,
+        control_hosts: control
+            .hosts
+            .map_or_else(Vec::new, |hosts| hosts.into_iter().map(|host| host.0).collect()),
         state_dir: file.state_dir.map(|path| path.0),
         lifetime: match file.lifetime {
             Some(raw::Lifetime::Strict) => Lifetime::Strict,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -21,7 +23,7 @@ use super::views;
 
 static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
 
-pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// A header that an error adds.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ enum Extra {
 
 /// An error in the making.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -46,7 +48,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -57,8 +59,19 @@ impl Problem {
         }
     }
 
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+    }
+
+    pub(super) fn not_found(path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!(
+                "there is nothing at {}; /openapi.json lists what there is",
+                escape(path.as_bytes())
+            ),
+        )
     }
 
     /// `allowed`: methods, as in an `Allow` header.
@@ -118,7 +131,7 @@ impl Problem {
         problem
     }
 
-    pub(super) fn unauthorized(detail: &str) -> Self {
+    pub(crate) fn unauthorized(detail: &str) -> Self {
         let mut problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
         problem.extra = Some(Extra::Authenticate);
         problem
@@ -246,8 +259,12 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 }
 
 pub(super) fn text(text: &'static str) -> Answer {
+    file("text/plain; charset=utf-8", text)
+}
+
+pub(super) fn file(content_type: &'static str, text: &'static str) -> Answer {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
-    answer(StatusCode::OK, "text/plain; charset=utf-8", body.boxed_unsync())
+    answer(StatusCode::OK, content_type, body.boxed_unsync())
 }
 
 pub(super) fn text_of(content_type: &'static str, text: String) -> Answer {
@@ -285,5 +302,9 @@ fn answer(status: StatusCode, content_type: &'static str, body: UnsyncBoxBody<By
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What a worker wrote shall not be taken for a page, whatever it looks like.
+    answer
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }

@@ -10,6 +10,7 @@ mod access;
 mod answer;
 pub mod build;
 mod creating;
+mod dashboard;
 mod events;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
@@ -23,6 +24,7 @@ mod pressure;
 mod query;
 mod router;
 mod sessions;
+mod site;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use access::KeyError;
+pub(crate) use answer::{Answer, Problem};
+pub use site::{Names, Way};
 pub use socket::BindError;
 
 use access::{Caller, Keys};
@@ -53,7 +57,6 @@ use access::{Caller, Keys};
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
-use answer::Answer;
 use router::Router;
 use socket::Socket;
 
@@ -73,6 +76,7 @@ const LOOKING_LINGERS: Duration = Duration::from_secs(1);
 pub struct Server {
     socket: Socket,
     port: Option<(std::net::TcpListener, Keys)>,
+    names: Names,
 }
 
 /// What clients of the control API have to know of the data port.
@@ -111,11 +115,16 @@ impl Server {
     /// launcher is forked: a child that inherited the lock would keep it after herd's death.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let socket = Socket::bind(path)?;
-        Ok(Self { socket, port: None })
+        Ok(Self {
+            socket,
+            port: None,
+            names: Names::default(),
+        })
     }
 
     /// Serves over TCP as well, if the configuration says so.
     pub fn listen(mut self, config: &Config) -> Result<Self, KeyError> {
+        self.names = Names::new(&config.control_hosts);
         if let Some(address) = config.control_tcp {
             let keys = Keys::read(&config.control_keys)?;
             let listener = std::net::TcpListener::bind(address)
@@ -179,6 +188,7 @@ impl Server {
             stopping,
             creating: Arc::default(),
             looking: Arc::default(),
+            names: Arc::new(self.names),
         };
         // Apart, so that connections without a key cannot keep the socket's away.
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());

@@ -24,7 +24,7 @@ const ALWAYS: &[Problems] = &[
     },
     Problems {
         status: 403,
-        codes: "forbidden",
+        codes: "forbidden, host_refused, origin_refused",
     },
 ];
 
@@ -60,7 +60,7 @@ fn write() -> Value {
                             a stable code, which is in X-Herd-Error, too.",
             "license": { "name": "MIT", "identifier": "MIT" },
         },
-        "servers": [{ "url": "http://herd", "description": "The host's name does not matter." }],
+        "servers": [{ "url": "http://herd", "description": "On the socket the host's name does not matter." }],
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
@@ -104,6 +104,7 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
         });
     }
     let needs = match operation.needs() {
+        _ if operation.is_open() => "nothing",
         May::Metrics => "metrics",
         May::Read => "read",
         May::Control => "control",
@@ -115,6 +116,9 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
         "parameters": parameters,
         "responses": responses,
     });
+    if operation.is_open() {
+        described["security"] = json!([]);
+    }
     if !operation.about.is_empty() {
         described["description"] = operation.about.into();
     }
@@ -128,12 +132,23 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
 }
 
 fn answer(answered: &Answered, generator: &mut SchemaGenerator) -> Value {
+    let text = || json!({ "type": "string" });
     let (content_type, schema) = match answered.content {
         Content::Json(of) => ("application/json", of(generator).to_value()),
         Content::Lines(of) => ("application/x-ndjson", of(generator).to_value()),
         Content::Events(of) => ("text/event-stream", of(generator).to_value()),
-        Content::Text => ("text/plain", json!({ "type": "string" })),
-        Content::OpenMetrics => ("application/openmetrics-text", json!({ "type": "string" })),
+        Content::Text => ("text/plain", text()),
+        Content::OpenMetrics => ("application/openmetrics-text", text()),
+        Content::Page => ("text/html", text()),
+        Content::PageFile => {
+            let of = |content_type| (content_type, json!({ "schema": text() }));
+            let content = Map::from_iter(
+                ["text/css", "text/javascript"]
+                    .map(of)
+                    .map(|(name, schema)| (name.to_owned(), schema)),
+            );
+            return json!({ "description": answered.about, "content": content });
+        }
     };
     // A stream is not one JSON value: its schema is that of one of its parts (`itemSchema`, OpenAPI 3.2).
     let schema = match answered.content {
@@ -158,6 +173,9 @@ fn query(parameter: &Parameter) -> Value {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^[^,]+$" } })
         }
         Takes::SessionId => placed("id"),
+        Takes::SessionIds => {
+            json!({ "type": "array", "minItems": 1, "maxItems": 256, "items": placed("id") })
+        }
         Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
     };
     let mut described = json!({

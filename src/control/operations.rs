@@ -11,6 +11,8 @@ use crate::config::May;
 /// Which code answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
+    Dashboard,
+    DashboardFile,
     Health,
     Ready,
     Metrics,
@@ -74,6 +76,9 @@ pub(super) enum Content {
     Events(SchemaOf),
     Text,
     OpenMetrics,
+    Page,
+    /// Scripts and styles of the page.
+    PageFile,
 }
 
 /// A status of failure, and the codes it comes with.
@@ -113,6 +118,11 @@ impl Operation {
             _ if self.method == Method::GET => May::Read,
             _ => May::Control,
         }
+    }
+
+    /// Whether no key is needed at all.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.verb, Verb::Dashboard | Verb::DashboardFile)
     }
 
     /// Whether HEAD is answered too. Not where a GET has consequences or never ends.
@@ -179,6 +189,38 @@ const FULL: Problems = problems(
 );
 
 pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        verb: Verb::Dashboard,
+        method: Method::GET,
+        path: "/",
+        summary: "The dashboard",
+        about: "A page for browsers. It has no data of its own, so it needs no key; it asks for one.",
+        query: &[],
+        headers: &[],
+        body: None,
+        answers: &[Answered {
+            status: 200,
+            about: "The page.",
+            content: Content::Page,
+        }],
+        problems: &[],
+    },
+    Operation {
+        verb: Verb::DashboardFile,
+        method: Method::GET,
+        path: "/dashboard/{file}",
+        summary: "A script or the style of the dashboard",
+        about: "",
+        query: &[],
+        headers: &[],
+        body: None,
+        answers: &[Answered {
+            status: 200,
+            about: "The file.",
+            content: Content::PageFile,
+        }],
+        problems: &[problems(404, "not_found")],
+    },
     Operation {
         verb: Verb::Health,
         method: Method::GET,
@@ -263,6 +305,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         about: "Oldest first. Ended ones are remembered up to a thousand.",
         query: &[
             flag("all", "Ended sessions too, as far as they are remembered."),
+            Parameter {
+                name: "id",
+                takes: Takes::SessionIds,
+                about: "Only these, separated by commas; at most 256. Who is not there is left out.",
+            },
             WORKER,
             Parameter {
                 name: "state",

@@ -33,9 +33,14 @@ pub(super) enum Takes {
     Kinds,
     /// A session's id.
     SessionId,
+    /// Sessions' ids, separated by commas.
+    SessionIds,
     /// The number of an event, with its epoch.
     EventId,
 }
+
+/// Ids that one query can name.
+const IDS: usize = 256;
 
 /// `name=value&…` (application/x-www-form-urlencoded), checked.
 #[derive(Debug)]
@@ -108,6 +113,12 @@ impl Takes {
             Self::Words(words) => value.split(',').all(|word| words.contains(&word)),
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
             Self::SessionId => crate::core::SessionId::check(value.as_bytes()).is_ok(),
+            Self::SessionIds => {
+                value.split(',').count() <= IDS
+                    && value
+                        .split(',')
+                        .all(|id| crate::core::SessionId::check(id.as_bytes()).is_ok())
+            }
             Self::EventId => super::events::Position::parse(value).is_some(),
         };
         if fits {
@@ -122,6 +133,7 @@ impl Takes {
             Self::Words(words) => format!("one or more of {}, separated by commas", words.join(", ")),
             Self::Kinds => "the name of a worker kind".to_owned(),
             Self::SessionId => "a session id".to_owned(),
+            Self::SessionIds => format!("one to {IDS} session ids, separated by commas"),
             Self::EventId => "the id of an event, as events carry it".to_owned(),
         })
     }

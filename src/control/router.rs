@@ -16,11 +16,11 @@ use super::logs::{self, Reading};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
 use super::query::Query;
+use super::site::{Names, Way};
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
-use super::{events, hold, openapi, pressure, sessions};
+use super::{dashboard, events, hold, openapi, pressure, sessions};
 use crate::core::{Origin, SessionId};
 use crate::driver::{By, Cause, Deed, Handle, JournalEvent};
-use crate::worker::escape;
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
@@ -31,6 +31,7 @@ pub(super) struct Router {
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,
+    pub(super) names: Arc<Names>,
 }
 
 /// What an operation sees of a request.
@@ -57,9 +58,22 @@ impl Router {
     }
 
     async fn route(&self, request: &mut Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+        let way = match caller {
+            Caller::Unknown(_) => Way::Port,
+            Caller::Known(_) | Caller::Foreign { .. } => Way::Socket,
+        };
+        self.names.check(request, way)?;
+        let path = request.uri().path();
+        let found = find(request.method(), path);
+        // The dashboard's files tell nothing of this herd; whoever opens them has to get to the field for the key.
+        match found.as_ref().map(|operation| operation.verb) {
+            Ok(Verb::Dashboard) => return Ok(dashboard::page()),
+            Ok(Verb::DashboardFile) => return dashboard::file(path.rsplit('/').next().unwrap_or_default()),
+            _ => {}
+        }
         // Before anything is told, be it what there is not.
         let allowed = caller.identify(request.headers())?;
-        let operation = find(request.method(), request.uri().path())?;
+        let operation = found?;
         let by = allowed.to(operation.needs())?;
         let new = match operation.body {
             Some(_) => sessions::body(request).await?,
@@ -73,6 +87,8 @@ impl Router {
             by,
         };
         match operation.verb {
+            Verb::Dashboard => Ok(dashboard::page()),
+            Verb::DashboardFile => dashboard::file(asked.placed.unwrap_or_default()),
             Verb::Health => Ok(answer::text("ok\n")),
             Verb::Ready => self.ready().await,
             Verb::Metrics => self.metrics().await,
@@ -244,14 +260,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Operation, Pr
         .filter(|operation| operation.matches(path).is_some())
         .peekable();
     if here.peek().is_none() {
-        return Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            format!(
-                "there is nothing at {}; /openapi.json lists what there is",
-                escape(path.as_bytes())
-            ),
-        ));
+        return Err(Problem::not_found(path));
     }
     let mut allowed = Vec::new();
     for operation in here {

@@ -92,6 +92,7 @@ impl Router {
             }
         }
         let states = query.list("state");
+        let ids = query.list("id").map(HashSet::<&str>::from_iter);
         let after = query.number("after");
         let mut views = self.driver.list(query.flag("all")).await?;
         views.sort_by_key(|view| view.session.generation);
@@ -99,6 +100,10 @@ impl Router {
         let mut sessions = views
             .into_iter()
             .filter(|view| after.is_none_or(|after| view.session.generation.0 > after))
+            .filter(|view| {
+                ids.as_ref()
+                    .is_none_or(|ids| ids.contains(view.session.id.as_str()))
+            })
             .filter(|view| kinds.as_ref().is_none_or(|kinds| kinds.contains(&*view.kind)))
             .map(|view| Session::new(view, now))
             .filter(|session| {

@@ -73,13 +73,17 @@ class Herd:
             "--control-socket", self.control,
             "--state-dir", self.home / "run" / "state",
         ]
-        with self.log.open("wb") as log:
+        self.command = [*prefix, HERD, "start", "--config", self.home / "herd.yaml", *([] if as_documented else options)]
+        self._start()
+
+    def _start(self):
+        with self.log.open("ab") as log:
             self.child = subprocess.Popen(
-                [*prefix, HERD, "start", "--config", self.home / "herd.yaml", *([] if as_documented else options)],
+                self.command,
                 cwd=self.home,
                 env={
                     # Where there is no newuidmap, subordinate ids are of no use.
-                    "PATH": str(self.home) if mode is Mode.ONE_ID else os.environ["PATH"],
+                    "PATH": str(self.home) if self.mode is Mode.ONE_ID else os.environ["PATH"],
                     "HOME": str(self.home),
                     "LANG": "C.UTF-8",
                     "XDG_RUNTIME_DIR": str(self.home / "run"),
@@ -90,7 +94,13 @@ class Herd:
             )
         self.process = processes.process(self.child.pid)
         self.port = eventually(self._listening, lambda: f"herd listens nowhere. Its log:\n{self.tail()}")
-        self.url = f"ws://{host if host != '127.0.0.1' else 'localhost'}:{self.port}/"
+        self.url = f"ws://{self.host if self.host != '127.0.0.1' else 'localhost'}:{self.port}/"
+
+    def restart(self, between):
+        """Kills herd; `between`; starts it again at the same socket, with another port."""
+        self.kill()
+        between()
+        self._start()
 
     def _listening(self):
         """The port of herd's listening TCP socket, from /proc: port 0 was asked for, so nothing else knows it."""

@@ -110,6 +110,7 @@ control:
   socket: /run/c.sock
   tcp: "[::1]:7"
   keys: {a: {env: A_KEY}, b: {file: /b, may: metrics}, c: {sha256: c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0, may: control}}
+  hosts: [Herd.Example.com]
 state_dir: /run/s
 lifetime: strict
 drain_timeout: 7s
@@ -187,6 +188,7 @@ workers:
             key("c", KeySource::Sha256([0xc0; 32]), May::Control),
         ]
     );
+    assert_eq!(config.control_hosts, ["herd.example.com"]);
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),

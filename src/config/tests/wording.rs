@@ -256,6 +256,10 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:11: control.keys: are of no use without control.tcp; the socket needs none",
         ),
         (
+            "control: {hosts: [\"https://herd.example.com/\"]}",
+            "1:19: control.hosts[0]: \"https://herd.example.com/\" is a URL; write the host alone: herd.example.com",
+        ),
+        (
             "control: {tcp: \"127.0.0.1:9190\", keys: {a: {may: read}}}",
             "1:41: control.keys.a: has to have exactly one of sha256, env and file",
         ),

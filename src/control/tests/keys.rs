@@ -21,8 +21,17 @@ fn with_keys() -> Herd {
 }
 
 async fn ask(herd: &Herd, method: &str, path: &str, headers: &str) -> (String, String) {
+    send(
+        herd,
+        &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}"),
+    )
+    .await
+}
+
+/// A request without the end of its head.
+async fn send(herd: &Herd, head: &str) -> (String, String) {
     let mut stream = TcpStream::connect(herd.port.unwrap()).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: herd\r\nconnection: close\r\n{headers}\r\n");
+    let request = format!("{head}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     within("the answer", stream.read_to_string(&mut answer))
@@ -79,7 +88,7 @@ fn without_a_known_key_nothing_is_told() {
             format!("authorization: {BOSS}\r\n"),
             format!("{}{}", bearer(BOSS), bearer(BOSS)),
         ] {
-            for path in ["/healthz", "/nowhere", "/v1/sessions/a"] {
+            for path in ["/healthz", "/nowhere", "/v1/sessions/a", "/dashboard/a/b"] {
                 let (head, _) = ask(&herd, "GET", path, &headers).await;
                 assert!(head.starts_with("HTTP/1.1 401 "), "{headers} {path}: {head}");
                 assert!(head.contains("x-herd-error: unauthorized\r\n"), "{head}");
@@ -94,5 +103,73 @@ fn the_socket_needs_no_key() {
     local(async {
         let herd = with_keys();
         herd.json("GET", "/v1/sessions").await;
+    });
+}
+
+#[test]
+fn the_dashboard_needs_no_key_because_it_has_no_data() {
+    local(async {
+        let herd = with_keys();
+        for (path, content_type) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/dashboard/main.js", "text/javascript; charset=utf-8"),
+            ("/dashboard/style.css", "text/css; charset=utf-8"),
+        ] {
+            let (head, body) = ask(&herd, "GET", path, "").await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+            assert!(
+                head.contains(&format!("content-type: {content_type}\r\n")),
+                "{head}"
+            );
+            assert!(
+                head.contains("content-security-policy: default-src 'none'; "),
+                "{head}"
+            );
+            assert!(body.len() > 1000, "{path}: {body}");
+        }
+        let (head, _) = ask(&herd, "GET", "/dashboard/nothing.js", "").await;
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+        let (head, _) = ask(&herd, "POST", "/", "").await;
+        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    });
+}
+
+#[test]
+fn a_page_of_somebody_else_gets_nothing_even_with_a_key() {
+    local(async {
+        let herd = with_keys();
+        let key = bearer(BOSS);
+        for (headers, code) in [
+            ("host: evil.example\r\n", "host_refused"),
+            (
+                "host: localhost\r\norigin: http://evil.example\r\n",
+                "origin_refused",
+            ),
+            ("host: localhost\r\norigin: null\r\n", "origin_refused"),
+            ("", "bad_request"),
+        ] {
+            for path in ["/", "/v1/sessions"] {
+                let (head, _) = send(&herd, &format!("GET {path} HTTP/1.1\r\n{headers}{key}")).await;
+                assert!(
+                    head.contains(&format!("x-herd-error: {code}\r\n")),
+                    "{headers}: {head}"
+                );
+            }
+        }
+        let (head, _) = ask(
+            &herd,
+            "GET",
+            "/v1/sessions",
+            &format!("origin: http://localhost\r\n{key}"),
+        )
+        .await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let (head, _) = herd
+            .ask_with("GET", "/v1/sessions", "origin: http://evil.example\r\n", "")
+            .await;
+        assert!(
+            head.contains("x-herd-error: origin_refused\r\n"),
+            "on the socket, too: {head}"
+        );
     });
 }

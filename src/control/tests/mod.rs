@@ -359,7 +359,7 @@ fn a_request_that_is_wrong_is_told_how() {
                 "/v1/sessions?al=true",
                 "400",
                 "bad_request",
-                "known: all, worker, state, limit, after, usage",
+                "known: all, id, worker, state, limit, after, usage",
             ),
             (
                 "GET",
