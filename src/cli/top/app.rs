@@ -16,7 +16,7 @@ const NOTICE: Duration = Duration::from_secs(8);
 /// What herd told, or why it tells nothing.
 #[derive(Debug)]
 pub(super) enum News {
-    Looked(Look),
+    Looked(Box<Look>),
     /// It cannot be reached, and is asked again and again.
     Away {
         why: String,
@@ -176,7 +176,7 @@ impl App {
                 self.link = Link::Live;
                 // Asked of herd all the same, so that its going away is noticed.
                 if self.flow == Flow::Running {
-                    self.look(look, now);
+                    self.look(*look, now);
                 }
             }
             News::Away { why } => {

@@ -92,7 +92,7 @@ async fn watch(
     let mut connected = None;
     loop {
         let (news, pause) = match look(&client, &mut connected, &list, &kinds).await {
-            Ok(look) => (News::Looked(look), interval),
+            Ok(look) => (News::Looked(Box::new(look)), interval),
             Err(error) => {
                 connected = None;
                 let why = error.to_string();

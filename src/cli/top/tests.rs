@@ -27,11 +27,11 @@ fn session(id: &str, generation: u64, memory: u64, cpu: f64, age_ms: u64) -> ser
 
 fn look(sessions: &[serde_json::Value]) -> News {
     let of = |value| serde_json::from_value(value).unwrap();
-    News::Looked(Look {
+    News::Looked(Box::new(Look {
         sessions: serde_json::from_value(json!(sessions)).unwrap(),
         pools: serde_json::from_value(json!([{
             "kind": "browser", "min": 1, "max": 10, "starting": 1, "warm": 2, "bound": 3, "dying": 0, "queued": 4,
-            "queue_max": 100, "longest_wait_ms": 3200, "backoff_ms": null, "sandbox": "on",
+            "queue_max": 100, "longest_wait_ms": 3200, "backoff_ms": null, "sandbox": "on", "outdated": 0,
         }]))
         .unwrap(),
         host: serde_json::from_value(json!({
@@ -43,8 +43,9 @@ fn look(sessions: &[serde_json::Value]) -> News {
         version: of(json!({
             "version": "1.2.3", "pid": 7, "data_url": "http://127.0.0.1:8080", "session_header": "x-session-id",
             "started": "2026-01-31T12:00:00.000Z", "uptime_ms": 7_380_000,
+            "build": { "commit": null, "target": "x", "rustc": "1" }, "config_generation": 1,
         })),
-    })
+    }))
 }
 
 impl Shown {
