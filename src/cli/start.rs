@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::reloader::{self, Means, Reloader, Source};
+use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
 use crate::config::paths::User;
@@ -79,18 +79,20 @@ impl Start {
         tell_guard(&forked.guard);
         tell_sandboxes(&config, &forked);
         raise_open_files();
-        let means = Means::of(&forked, missing);
-        let source = Source {
-            file: self.config.path,
-            overrides: self.overrides,
-        };
-        let watch = match self.watch {
-            true => Watch::File,
-            false => Watch::Nothing,
+        let reloading = Reloading {
+            means: Means::of(&forked, missing),
+            source: Source {
+                file: self.config.path,
+                overrides: self.overrides,
+            },
+            watch: match self.watch {
+                true => Watch::File,
+                false => Watch::Nothing,
+            },
         };
         let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, forked, (source, means, watch));
+        let served = serve(config, forked, reloading);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Err(e) = groups.close() {
@@ -145,16 +147,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     })
 }
 
-/// Whether somebody looks after the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
-    Nothing,
-    File,
-}
-
-/// What a reload needs to know.
-type Reloading = (Source, Means, Watch);
-
 fn serve(config: Arc<Config>, forked: Forked, reloading: Reloading) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
@@ -174,7 +166,7 @@ fn serve(config: Arc<Config>, forked: Forked, reloading: Reloading) -> anyhow::R
     let local = LocalSet::new();
     local.block_on(
         &runtime,
-        supervise(config, forked, reloading, state, (control, data)),
+        supervise(config, forked, reloading, state, control, data),
     )
 }
 
@@ -182,9 +174,10 @@ fn serve(config: Arc<Config>, forked: Forked, reloading: Reloading) -> anyhow::R
 async fn supervise(
     config: Arc<Config>,
     forked: Forked,
-    (source, means, watch): Reloading,
+    reloading: Reloading,
     state: StateDir,
-    (control, data): (control::Server, proxy::Server),
+    control: control::Server,
+    data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
     let plans = forked.sandboxes.plans.clone();
@@ -201,6 +194,7 @@ async fn supervise(
     let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
+    let Reloading { source, means, watch } = reloading;
     let wishes = driver.wishes().context("the driver is new")?;
     let reloader = Reloader::new(
         source.clone(),
