@@ -39,6 +39,21 @@ pub(super) struct Source {
     pub(super) overrides: Overrides,
 }
 
+/// Whether somebody looks after the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    File,
+}
+
+/// What a herd has to know from its start to reload later.
+#[derive(Debug)]
+pub(super) struct Reloading {
+    pub(super) source: Source,
+    pub(super) means: Means,
+    pub(super) watch: Watch,
+}
+
 /// What sandboxes this herd can make until its end; settled at its start.
 #[derive(Debug, Clone)]
 pub(super) struct Means {

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::reloader::{self, Means, Reloader, Source};
+use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
 use crate::config::paths::User;
@@ -80,18 +80,20 @@ impl Start {
         tell_guard(&forked.guard);
         tell_sandboxes(&config, &forked);
         raise_open_files();
-        let means = Means::of(&forked, missing);
-        let source = Source {
-            file: self.config.path,
-            overrides: self.overrides,
-        };
-        let watch = match self.watch {
-            true => Watch::File,
-            false => Watch::Nothing,
+        let reloading = Reloading {
+            means: Means::of(&forked, missing),
+            source: Source {
+                file: self.config.path,
+                overrides: self.overrides,
+            },
+            watch: match self.watch {
+                true => Watch::File,
+                false => Watch::Nothing,
+            },
         };
         let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, tls, forked, (source, means, watch));
+        let served = serve(config, tls, forked, reloading);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Err(e) = groups.close() {
@@ -160,16 +162,6 @@ pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>,
     })
 }
 
-/// Whether somebody looks after the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
-    Nothing,
-    File,
-}
-
-/// What a reload needs to know.
-type Reloading = (Source, Means, Watch);
-
 fn serve(
     config: Arc<Config>,
     tls: Option<Arc<Tls>>,
@@ -195,7 +187,7 @@ fn serve(
     let local = LocalSet::new();
     local.block_on(
         &runtime,
-        supervise(config, forked, reloading, state, (control, data)),
+        supervise(config, forked, reloading, state, control, data),
     )
 }
 
@@ -203,9 +195,10 @@ fn serve(
 async fn supervise(
     config: Arc<Config>,
     forked: Forked,
-    (source, means, watch): Reloading,
+    reloading: Reloading,
     state: StateDir,
-    (control, data): (control::Server, proxy::Server),
+    control: control::Server,
+    data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
     let plans = forked.sandboxes.plans.clone();
@@ -227,6 +220,7 @@ async fn supervise(
     let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
+    let Reloading { source, means, watch } = reloading;
     let wishes = driver.wishes().context("the driver is new")?;
     let reloader = Reloader::new(
         source.clone(),

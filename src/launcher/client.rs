@@ -261,12 +261,8 @@ impl Client {
     /// No sandbox is made by another plan from now on.
     pub fn keep_only(&self, plans: &BTreeSet<PlanId>) {
         let mut told = self.told.borrow_mut();
-        let (kept, gone) = std::mem::take(&mut *told)
-            .into_iter()
-            .partition(|plan| plans.contains(plan));
-        *told = kept;
-        let gone: BTreeSet<PlanId> = gone;
-        self.retired.borrow_mut().extend(gone);
+        self.retired.borrow_mut().extend(told.difference(plans).copied());
+        told.retain(|plan| plans.contains(plan));
     }
 
     /// Tells the launcher of a plan before it is asked for it.
@@ -275,8 +271,8 @@ impl Client {
             // On its way, if not there yet: what is sent later comes later.
             return Ok(());
         }
-        let forget = std::mem::take(&mut *self.retired.borrow_mut());
         let packed = pack(plan).and_then(|text| {
+            let forget = std::mem::take(&mut *self.retired.borrow_mut());
             let plan = plan.id();
             Ok((text, wire::encode(&Request::Plan { plan, forget })?))
         });

@@ -291,6 +291,30 @@ fn kinds_come_and_go_and_routes_follow() {
 }
 
 #[test]
+fn who_waits_for_a_kind_that_goes_is_served_by_the_one_that_is_meant_now() {
+    let full = format!("{OFF}    max: 1\n");
+    let herd = Herd::start(&file(&[kind("old", "old", &full)]));
+    let (mut hold, _) = herd.running.hold("a");
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| herd.mark("b"));
+        let named = scope.spawn(|| herd.run("c", "x-herd-worker: old\r\n", "true"));
+        poll("both wait", || match herd.pool("old")["queued"].as_u64() {
+            Some(2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        herd.reload(&file(&[kind("new", "new", OFF)]));
+        assert_eq!(waits.join().unwrap(), "new");
+        let named = named.join().unwrap();
+        assert!(
+            named.contains("x-herd-error: unknown_worker"),
+            "it asked for that one: {named}"
+        );
+    });
+    herd.running.herd(&["stop", "a"]);
+    hold.wait().unwrap();
+}
+
+#[test]
 fn the_name_of_a_session_changes_for_the_next_request_of_an_open_connection() {
     use std::io::{Read, Write};
     let herd = Herd::start(&marked("one"));
