@@ -117,6 +117,15 @@ fn sentence(event: &Event) -> String {
         What::ControlCreate { session, by }
         | What::ControlStop { session, by }
         | What::ControlHold { session, by, .. } => format!("{session} by {}", who(by)),
+        What::ControlExec { session, command, by } => {
+            format!("{session} by {}: {}", who(by), command.join(" "))
+        }
+        What::ExecEnded {
+            session,
+            command,
+            end,
+            ..
+        } => format!("{session}: {}: {}", command.join(" "), end.detail),
         What::ControlDrain { by } => format!("by {}", who(by)),
         What::EventsLost { missed: Some(missed) } => format!("{missed} events were missed"),
         What::EventsLost { missed: None } => "events of an earlier herd were missed".to_owned(),

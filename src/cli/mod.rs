@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod drain;
 mod events;
+mod exec;
 mod hold;
 mod init;
 mod inspect;
@@ -15,6 +16,7 @@ mod key;
 mod logs;
 mod manual;
 mod ps;
+mod raw;
 mod run;
 mod runner;
 mod service;
@@ -48,6 +50,7 @@ pub enum Verb {
     Stop(stop::Stop),
     Logs(logs::Logs),
     Run(run::Run),
+    Exec(exec::Exec),
     Hold(hold::Hold),
     Events(events::Events),
     Drain(drain::Drain),
@@ -71,6 +74,7 @@ impl Cli {
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),
             Verb::Run(run) => run.run(),
+            Verb::Exec(exec) => exec.run(),
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
             Verb::Drain(drain) => drain.run(),

@@ -8,8 +8,10 @@
 
 mod access;
 mod answer;
+pub mod channels;
 mod creating;
 mod events;
+mod exec;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod hold;
@@ -53,6 +55,7 @@ use crate::config::Config;
 use crate::driver::{By, Handle};
 
 use answer::Answer;
+use exec::Afterwards;
 use router::Router;
 use socket::Socket;
 
@@ -250,14 +253,16 @@ async fn serve_connection(
     caller: Caller,
 ) {
     let mut stopping = router.stopping.clone();
+    let afterwards = Afterwards::default();
     let service = service_fn(|request| {
-        let (router, caller) = (&router, &caller);
-        async move { Ok::<Answer, Infallible>(router.answer(request, caller).await) }
+        let (router, caller, afterwards) = (&router, &caller, &afterwards);
+        async move { Ok::<Answer, Infallible>(router.answer(request, caller, afterwards).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -269,6 +274,9 @@ async fn serve_connection(
     if let Err(error) = served {
         // Mostly a client that left in the middle, which is how a hold ends.
         tracing::debug!(%error, "a control connection ended early");
+    }
+    if let Some(rest) = afterwards.take() {
+        rest.await;
     }
 }
 

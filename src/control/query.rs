@@ -35,6 +35,10 @@ pub(super) enum Takes {
     SessionId,
     /// The number of an event, with its epoch.
     EventId,
+    /// Any text.
+    Text,
+    /// Any texts: the parameter may be there several times.
+    Texts,
 }
 
 /// `name=value&…` (application/x-www-form-urlencoded), checked.
@@ -48,7 +52,8 @@ impl<'a> Query<'a> {
             let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
                 return Err(unknown(&name, known));
             };
-            if pairs.iter().any(|(known, _)| *known == parameter.name) {
+            let again = pairs.iter().any(|(known, _)| *known == parameter.name);
+            if again && !matches!(parameter.takes, Takes::Texts) {
                 return Err(Problem::bad_request(format!(
                     "the query names {:?} twice",
                     parameter.name
@@ -74,6 +79,12 @@ impl<'a> Query<'a> {
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| &**value)
+    }
+
+    /// Of a parameter that may be there several times, in order.
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = move |pair: &&(&'static str, Cow<'a, str>)| pair.0 == name;
+        self.0.iter().filter(named).map(|(_, value)| &**value)
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -109,6 +120,7 @@ impl Takes {
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
             Self::SessionId => crate::core::SessionId::check(value.as_bytes()).is_ok(),
             Self::EventId => super::events::Position::parse(value).is_some(),
+            Self::Text | Self::Texts => true,
         };
         if fits {
             return None;
@@ -123,6 +135,7 @@ impl Takes {
             Self::Kinds => "the name of a worker kind".to_owned(),
             Self::SessionId => "a session id".to_owned(),
             Self::EventId => "the id of an event, as events carry it".to_owned(),
+            Self::Text | Self::Texts => "a text".to_owned(),
         })
     }
 }

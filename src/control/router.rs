@@ -11,6 +11,7 @@ use super::DataPort;
 use super::access::Caller;
 use super::answer::{self, Answer, Problem};
 use super::creating::Creating;
+use super::exec::Afterwards;
 use super::logs::{self, Reading};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
@@ -43,10 +44,15 @@ pub(super) struct Asked<'r> {
 }
 
 impl Router {
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, caller: &Caller) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        caller: &Caller,
+        afterwards: &Afterwards,
+    ) -> Answer {
         let head = request.method() == Method::HEAD;
         let answer = self
-            .route(&mut request, caller)
+            .route(&mut request, caller, afterwards)
             .await
             .unwrap_or_else(Answer::from);
         match head {
@@ -55,7 +61,12 @@ impl Router {
         }
     }
 
-    async fn route(&self, request: &mut Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+    async fn route(
+        &self,
+        request: &mut Request<Incoming>,
+        caller: &Caller,
+        afterwards: &Afterwards,
+    ) -> Result<Answer, Problem> {
         // Before anything is told, be it what there is not.
         let allowed = caller.identify(request.headers())?;
         let operation = find(request.method(), request.uri().path())?;
@@ -64,6 +75,7 @@ impl Router {
             Some(_) => sessions::body(request).await?,
             None => views::NewSession::default(),
         };
+        let upgrade = hyper::upgrade::on(&mut *request);
         let request = &*request;
         let asked = Asked {
             query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
@@ -84,6 +96,7 @@ impl Router {
             Verb::StopSession => self.stop(&asked).await,
             Verb::Logs => self.logs(&asked).await,
             Verb::Hold => self.hold(&asked).await,
+            Verb::Exec => self.exec(&asked, upgrade, afterwards).await,
             Verb::ListWorkers => {
                 let workers = self
                     .driver

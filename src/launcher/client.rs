@@ -17,8 +17,9 @@ use crate::sys::pidfd::PidFd;
 
 use super::fork::{Forked, Guard};
 use super::run::KILL_TREE;
+use super::running::{ExecError, Running};
 use super::sandbox::{Ids, Plans, Slot};
-use super::wire::{self, Answer, Ask, Door, KeeperId, Program, Reply, Request, Task};
+use super::wire::{self, Answer, Ask, Command, Door, KeeperId, Program, Reply, Request, Task};
 
 /// Talks to the launcher. One thread's; [`Client::listen`] has to be polled for anything to be heard.
 #[derive(Debug)]
@@ -69,8 +70,7 @@ pub struct Keeper {
     pidfd: PidFd,
     pid: Option<i32>,
     kill_with: Signal,
-    /// To the keeper of a sandbox.
-    control: Option<OwnedFd>,
+    control: OwnedFd,
 }
 
 /// A sandbox to be made.
@@ -110,7 +110,7 @@ impl Keeper {
     /// Tells a created sandbox what to run; once. Whether it does is the report's to tell.
     pub fn run(&self, program: Program) -> io::Result<()> {
         let ask = wire::encode(&Ask::Run { program })?;
-        fd::send_packet(self.control()?.as_fd(), &ask, &[])
+        fd::send_packet(self.control.as_fd(), &ask, &[])
     }
 
     /// Has the keeper of a sandbox open a socket inside it. From any thread with a tokio runtime.
@@ -130,14 +130,25 @@ impl Keeper {
         }
     }
 
-    async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
+    /// Runs a command beside the worker's program.
+    pub async fn exec(&self, command: Command) -> Result<Running, ExecError> {
+        let on = command.on;
+        let line = self.question(&Ask::Exec { command }).map_err(ExecError::Gone)?;
+        Running::begin(line, on).await
+    }
+
+    /// Asks; what is said of it comes by the socket.
+    fn question(&self, ask: &Ask) -> io::Result<AsyncFd<OwnedFd>> {
         let (ours, theirs) = fd::packet_pair()?;
         let ask = wire::encode(ask)?;
-        fd::send_packet(self.control()?.as_fd(), &ask, &[theirs.as_fd()])?;
-        drop(theirs);
-        set_nonblocking(&ours)?;
+        fd::send_packet(self.control.as_fd(), &ask, &[theirs.as_fd()])?;
+        fd::set_nonblocking(&ours)?;
         // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-        let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
+        unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)
+    }
+
+    async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
+        let ours = self.question(ask)?;
         let mut buffer = Vec::new();
         let answer = ours
             .async_io(Interest::READABLE, |socket| {
@@ -150,37 +161,13 @@ impl Keeper {
             None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
         }
     }
-
-    fn control(&self) -> io::Result<&OwnedFd> {
-        self.control
-            .as_ref()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
-    }
-}
-
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    nix::fcntl::fcntl(
-        socket,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )?;
-    Ok(())
-}
-
-/// Room for the largest message; the kernel caps it at net.core.wmem_max, which is enough by default.
-fn make_room(socket: &OwnedFd) -> io::Result<()> {
-    let room = 2 * wire::MAX_BODY;
-    Ok(nix::sys::socket::setsockopt(
-        socket,
-        nix::sys::socket::sockopt::SndBuf,
-        &room,
-    )?)
 }
 
 impl Client {
     /// Needs a tokio runtime with I/O.
     pub fn new(forked: Forked) -> io::Result<Self> {
-        set_nonblocking(&forked.socket)?;
-        make_room(&forked.socket)?;
+        fd::set_nonblocking(&forked.socket)?;
+        wire::make_room(&forked.socket)?;
         // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
         let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
         Ok(Self {
@@ -215,19 +202,11 @@ impl Client {
 
     /// Starts a keeper with `program`; the pipes are the write ends of stdout, stderr and the status pipe.
     pub async fn spawn(&self, program: Program, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
-        let pipes = Vec::from(pipes);
-        self.request(Task::Bare { program }, pipes, None).await
+        self.request(Task::Bare { program }, pipes).await
     }
 
     /// Starts the keeper of a sandbox, which makes it and waits for [`Keeper::run`].
     pub async fn create(&self, sandbox: NewSandbox, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
-        let refused = |e: io::Error| SpawnError::Refused {
-            message: e.to_string(),
-        };
-        let (ours, theirs) = fd::packet_pair().map_err(refused)?;
-        set_nonblocking(&ours)
-            .and_then(|()| make_room(&ours))
-            .map_err(refused)?;
         let NewSandbox {
             kind,
             slot,
@@ -240,20 +219,19 @@ impl Client {
             dir,
             group,
         };
-        let fds = pipes.into_iter().chain([theirs]).collect();
-        self.request(task, fds, Some(ours)).await
+        self.request(task, pipes).await
     }
 
-    async fn request(
-        &self,
-        task: Task,
-        pipes: Vec<OwnedFd>,
-        control: Option<OwnedFd>,
-    ) -> Result<Spawned, SpawnError> {
-        let keeper = KeeperId(self.next.replace(self.next.get() + 1));
-        let request = wire::encode(&Request::Spawn { keeper, task }).map_err(|e| SpawnError::Refused {
+    async fn request(&self, task: Task, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
+        let refused = |e: io::Error| SpawnError::Refused {
             message: e.to_string(),
-        })?;
+        };
+        let (control, theirs) = fd::packet_pair().map_err(refused)?;
+        fd::set_nonblocking(&control)
+            .and_then(|()| wire::make_room(&control))
+            .map_err(refused)?;
+        let keeper = KeeperId(self.next.replace(self.next.get() + 1));
+        let request = wire::encode(&Request::Spawn { keeper, task }).map_err(refused)?;
         let (spawned, answer) = oneshot::channel();
         let (reaped, told) = oneshot::channel();
         self.waiting.borrow_mut().insert(
@@ -263,14 +241,14 @@ impl Client {
                 reaped,
             },
         );
-        let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+        let fds: Vec<_> = pipes.iter().chain([&theirs]).map(AsFd::as_fd).collect();
         if self.send(&request, &fds).await.is_err() {
             self.waiting.borrow_mut().remove(&keeper);
             return Err(SpawnError::Lost);
         }
         drop(fds);
-        // The write ends must be the worker's alone, or their end would never be seen.
-        drop(pipes);
+        // These ends must be the keeper's alone, or that they close would never be seen.
+        drop((pipes, theirs));
         let pidfd = match answer.await {
             Ok(Ok(pidfd)) => pidfd,
             Ok(Err(NotSpawned::Refused(message))) => return Err(SpawnError::Refused { message }),
@@ -382,7 +360,7 @@ mod tests {
             else {
                 panic!("no start is asked for");
             };
-            assert_eq!(pipes.len(), 3);
+            assert_eq!(pipes.len(), 4);
             wire::send(socket, &Reply::Spawned { keeper }, &[]).unwrap();
             let Some((Request::Kill { keeper: killed }, _)) = wire::receive(socket, &mut buffer).unwrap()
             else {

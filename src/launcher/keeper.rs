@@ -5,10 +5,11 @@
 //! that kills what it can see.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,10 +20,11 @@ use crate::sys::fork::exit_now;
 use crate::sys::lifeline::Lifeline;
 use crate::sys::{fd, process};
 
-use super::exec;
+use super::commands::Commands;
+use super::exec::{self, Company, Standard};
 use super::parked::{self, Parking};
 use super::run::KILL_TREE;
-use super::wire::{Program, Report};
+use super::wire::{self, Ask, Program, Report, Word};
 
 /// What the keeper has to hold its tree together with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,14 @@ pub(super) enum Guarding {
     Group,
     /// The same work done by the first process of a sandbox, which its keeper outside holds.
     Sandbox,
+}
+
+/// Why a keeper looks up.
+struct Woken {
+    signalled: bool,
+    asked: bool,
+    /// Commands that nobody waits for any more.
+    left: Vec<Pid>,
 }
 
 /// What launcher and keepers block, and read from a signalfd when they want to know.
@@ -49,22 +59,23 @@ pub(super) fn signals() -> SigSet {
 /// Runs in the freshly forked process; its result is the exit status.
 pub(super) fn run(
     program: &Program,
-    pipes: [OwnedFd; 3],
+    ends: Ends,
     parking: Option<Parking>,
     parent: &Lifeline,
     guarding: Guarding,
 ) -> i32 {
-    let [stdout, stderr, status] = pipes;
-    let mut keep = vec![
-        stdout.as_raw_fd(),
-        stderr.as_raw_fd(),
-        status.as_raw_fd(),
-        parent.as_raw_fd(),
-    ];
+    let mut keep = ends.numbers();
+    keep.push(parent.as_raw_fd());
     keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
+    let Ends {
+        stdout,
+        stderr,
+        status,
+        control,
+    } = ends;
     let mut keeper = Keeper::new(status, guarding);
     keeper.guard(parent);
     let Ok(signals) = SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC) else {
@@ -76,11 +87,29 @@ pub(super) fn run(
     if let Some(parking) = parking {
         parked::park(parking.as_fd());
     }
-    keeper.watch(&signals);
+    keeper.watch(&signals, control, program);
     if guarding == Guarding::Group {
         keeper.kill_all();
     }
     0
+}
+
+/// A keeper's ends of what herd has the others of.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) status: OwnedFd,
+    pub(super) control: OwnedFd,
+}
+
+impl Ends {
+    pub(super) fn numbers(&self) -> Vec<RawFd> {
+        [&self.stdout, &self.stderr, &self.status, &self.control]
+            .into_iter()
+            .map(AsRawFd::as_raw_fd)
+            .collect()
+    }
 }
 
 pub(super) struct Keeper {
@@ -88,6 +117,7 @@ pub(super) struct Keeper {
     guarding: Guarding,
     /// The worker's main process, until it is reaped; also its process group.
     worker: Option<Pid>,
+    commands: Commands,
 }
 
 impl Keeper {
@@ -96,6 +126,7 @@ impl Keeper {
             status: status.into(),
             guarding,
             worker: None,
+            commands: Commands::default(),
         }
     }
 
@@ -134,16 +165,21 @@ impl Keeper {
             Err(e) => return self.failed(format!("cannot make a pipe: {e}")),
         };
         let keeper = Pid::this();
+        let standard = Standard::Pipes {
+            stdin: None,
+            stdout,
+            stderr,
+        };
         // SAFETY: the keeper never makes a thread, so the child may allocate until it executes the program.
         match unsafe { nix::unistd::fork() } {
             Ok(ForkResult::Child) => {
-                let failure = exec::run(program, &stdout, &stderr, keeper, self.guarding);
-                let _ = std::fs::File::from(write).write_all(failure.as_bytes());
-                exit_now(127)
+                let not_run = exec::run(program, &standard, keeper, self.guarding, Company::None);
+                let _ = std::fs::File::from(write).write_all(not_run.message.as_bytes());
+                exit_now(i32::from(not_run.code))
             }
             Ok(ForkResult::Parent { child }) => {
                 self.worker = Some(child);
-                drop((write, stdout, stderr));
+                drop((write, standard));
                 // The end of file means that the program runs, in its own process group: only now can a
                 // SIGTERM be passed on.
                 match std::io::read_to_string(std::fs::File::from(read)) {
@@ -156,22 +192,77 @@ impl Keeper {
         }
     }
 
-    /// Until the worker's main process ended or the tree has to go.
-    pub(super) fn watch(&mut self, signals: &SignalFd) {
+    /// Until the worker's main process ended or the tree has to go. Commands beside `program` are asked for by
+    /// `control`.
+    pub(super) fn watch(&mut self, signals: &SignalFd, control: OwnedFd, program: &Program) {
+        let mut control = Some(control);
+        let mut buffer = Vec::new();
         // Its end may have come before the signalfd was read.
         self.reap();
         while self.worker.is_some() {
-            match signals.read_signal() {
-                Ok(Some(info)) => match Signal::try_from(info.ssi_signo as i32) {
-                    Ok(Signal::SIGTERM) => self.signal_group(Signal::SIGTERM),
-                    Ok(KILL_TREE) if self.guarding == Guarding::Group => return,
-                    _ => {}
-                },
-                Ok(None) | Err(Errno::EINTR) => {}
-                Err(_) => return,
+            let Ok(Woken {
+                signalled,
+                asked,
+                left,
+            }) = self.wait(signals, control.as_ref())
+            else {
+                return;
+            };
+            // First: none of them has been reaped, so none of the numbers has been given to another.
+            for pid in left {
+                self.commands.left(pid);
+            }
+            if signalled {
+                match signals.read_signal() {
+                    Ok(Some(info)) => match Signal::try_from(info.ssi_signo as i32) {
+                        Ok(Signal::SIGTERM) => self.signal_group(Signal::SIGTERM),
+                        Ok(KILL_TREE) if self.guarding == Guarding::Group => return,
+                        _ => {}
+                    },
+                    Ok(None) | Err(Errno::EINTR) => {}
+                    Err(_) => return,
+                }
+            }
+            if asked && let Some(socket) = &control {
+                match wire::receive(socket.as_fd(), &mut buffer) {
+                    Ok(Some((Ask::Exec { command }, fds))) => {
+                        if let Some(line) = fds.into_iter().next() {
+                            self.commands.start(command, line, program, self.guarding);
+                        }
+                    }
+                    // A question for another sort of keeper: whoever waits for the answer sees its socket close.
+                    Ok(Some(_)) => {}
+                    // Whoever asks is gone; this process is ended by others.
+                    Ok(None) | Err(_) => control = None,
+                }
+                // A message is as large as a command line can be, and the next may never come.
+                buffer = Vec::new();
             }
             self.reap();
         }
+    }
+
+    fn wait(&self, signals: &SignalFd, control: Option<&OwnedFd>) -> nix::Result<Woken> {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(control.map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
+        let before = fds.len();
+        // Nothing is said on a line from there: only its hanging up is told, always.
+        fds.extend(
+            self.commands
+                .lines()
+                .map(|(_, line)| PollFd::new(line, PollFlags::empty())),
+        );
+        fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
+        let any = |fd: &PollFd<'_>| fd.any() == Some(true);
+        let lines = self.commands.lines().map(|(pid, _)| pid);
+        Ok(Woken {
+            signalled: any(&fds[0]),
+            asked: control.is_some() && any(&fds[1]),
+            left: lines
+                .zip(&fds[before..])
+                .filter_map(|(pid, fd)| any(fd).then_some(pid))
+                .collect(),
+        })
     }
 
     fn reap(&mut self) {
@@ -187,6 +278,11 @@ impl Keeper {
                     self.report(&Report::Signalled {
                         signal: signal as i32,
                     });
+                }
+                Ok(WaitStatus::Exited(pid, code)) => self.commands.ended(pid, &Word::Exited { code }),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    let signal = signal as i32;
+                    self.commands.ended(pid, &Word::Signalled { signal });
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return,

@@ -68,14 +68,14 @@ impl Offered {
 
 enum Prepared {
     Bare(Program),
-    Sandbox(sandbox::Order, OwnedFd),
+    Sandbox(sandbox::Order),
 }
 
 impl Prepared {
     fn group(&self) -> Option<GroupId> {
         match self {
             Self::Bare(_) => None,
-            Self::Sandbox(order, _) => Some(order.group),
+            Self::Sandbox(order) => Some(order.group),
         }
     }
 }
@@ -263,12 +263,19 @@ impl Launcher<'_> {
         }
     }
 
-    fn spawn(&mut self, keeper: KeeperId, task: Task, mut fds: Vec<OwnedFd>) -> io::Result<()> {
-        let prepared = self.prepared(task, &mut fds).and_then(|prepared| {
-            let pipes = <[OwnedFd; 3]>::try_from(fds).map_err(|_| "the request lacks its three pipes")?;
-            Ok((prepared, pipes))
+    fn spawn(&mut self, keeper: KeeperId, task: Task, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let prepared = self.prepared(task).and_then(|prepared| {
+            let [stdout, stderr, status, control] =
+                <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the request lacks its four descriptors")?;
+            let ends = keeper::Ends {
+                stdout,
+                stderr,
+                status,
+                control,
+            };
+            Ok((prepared, ends))
         });
-        let (prepared, pipes) = match prepared {
+        let (prepared, ends) = match prepared {
             Ok(ready) => ready,
             Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
@@ -289,15 +296,10 @@ impl Launcher<'_> {
                     keeper::Guarding::Namespace
                 };
                 exit_now(match prepared {
-                    Prepared::Bare(program) => keeper::run(&program, pipes, parking, &self.lifeline, guard),
-                    Prepared::Sandbox(order, control) => sandbox::run(
-                        &order,
-                        &self.sandboxes.hierarchies,
-                        pipes,
-                        control,
-                        parking,
-                        &self.lifeline,
-                    ),
+                    Prepared::Bare(program) => keeper::run(&program, ends, parking, &self.lifeline, guard),
+                    Prepared::Sandbox(order) => {
+                        sandbox::run(&order, &self.sandboxes.hierarchies, ends, parking, &self.lifeline)
+                    }
                 })
             }
             Ok(Side::Parent { pid, child }) => {
@@ -325,7 +327,7 @@ impl Launcher<'_> {
         }
     }
 
-    fn prepared(&self, task: Task, fds: &mut Vec<OwnedFd>) -> Result<Prepared, String> {
+    fn prepared(&self, task: Task) -> Result<Prepared, String> {
         let (kind, slot, dir, group) = match task {
             Task::Bare { program } => return Ok(Prepared::Bare(program)),
             Task::Sandbox {
@@ -338,7 +340,6 @@ impl Launcher<'_> {
         let plan = self.sandboxes.plans.get(kind).and_then(Option::as_ref);
         let plan = plan.ok_or("the request names no sandbox")?;
         let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
-        let control = fds.pop().ok_or("the request lacks its control socket")?;
         let order = sandbox::Order {
             plan: Arc::clone(plan),
             ids,
@@ -346,7 +347,7 @@ impl Launcher<'_> {
             dir: dir.into(),
             group,
         };
-        Ok(Prepared::Sandbox(order, control))
+        Ok(Prepared::Sandbox(order))
     }
 
     fn reap(&mut self) -> io::Result<()> {

@@ -26,6 +26,9 @@ pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
 pub use workers::Workers;
 
+/// Commands beside a worker's program.
+pub use crate::launcher::{Command, ExecError, Line as CommandLine, On, Running, Streams, Word};
+
 use crate::core::{Exit, StartFailure, WorkerId};
 
 /// How the workers of a kind are isolated.
