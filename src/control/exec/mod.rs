@@ -86,6 +86,7 @@ impl Router {
                 Ok(upgraded) => relay(upgraded, running, stdin, &session, stopping).await,
                 Err(_) => CommandEnd::ClientLeft,
             };
+            tracing::info!(session = %session.name.id, command = ?argv, ?end, "command ended");
             journal.push(JournalEvent::CommandEnded {
                 session: session.name.clone(),
                 command: argv,
