@@ -214,12 +214,14 @@ fn remembered(argv: &[String]) -> Vec<String> {
     let mut room = REMEMBERED;
     let mut shown = Vec::new();
     for argument in argv {
-        if argument.len() >= room {
-            let end = (0..=room).rev().find(|at| argument.is_char_boundary(*at));
-            shown.push(format!("{}…", &argument[..end.unwrap_or(0)]));
+        // Empty ones count, too.
+        let takes = argument.len() + 1;
+        if takes > room {
+            let cut = (0..room).rev().find(|at| argument.is_char_boundary(*at));
+            shown.push(format!("{}…", &argument[..cut.unwrap_or(0)]));
             break;
         }
-        room -= argument.len().max(1);
+        room -= takes;
         shown.push(argument.clone());
     }
     shown
@@ -288,11 +290,11 @@ mod tests {
         let long = remembered(&[text("sh"), "ö".repeat(REMEMBERED), text("rest")]);
         assert_eq!(long.len(), 2);
         assert!(
-            long[1].ends_with("ö…") && long[1].len() <= REMEMBERED,
+            long[1].ends_with("ö…") && long[1].len() <= REMEMBERED + "…".len(),
             "{}",
             long[1].len()
         );
         let many = remembered(&vec![String::new(); 5000]);
-        assert!(many.len() <= REMEMBERED, "{}", many.len());
+        assert!(many.len() <= REMEMBERED + 1, "{}", many.len());
     }
 }

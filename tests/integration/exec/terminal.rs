@@ -108,13 +108,19 @@ fn a_shell_in_a_session_is_like_one_here() {
         let seen = user.seen.clone();
         assert!(seen.contains("\r\n/dev/pts/"), "{}: {seen}", scene.what);
         assert!(seen.contains("\r\n37 101\r\ndumb\r\n"), "{}: {seen}", scene.what);
-        // Told at once, not when something is asked.
-        user.types("trap 'stty size' WINCH\r");
-        user.sees("ready>");
-        user.resizes(Size { cols: 133, rows: 44 });
-        user.types("\r");
-        user.sees("44 133\r\n");
         user.types("exit 5\r");
+        assert_eq!(user.leaves(), Some(5), "{}", scene.what);
+    }
+}
+
+#[test]
+fn a_window_that_changes_changes_the_terminal_inside() {
+    for scene in Scene::both() {
+        let script = "trap 'stty size; exit 5' WINCH; echo armed; while :; do sleep 0.1; done";
+        let mut user = User::at(&scene, &["a", "--", "sh", "-c", script]);
+        user.sees("armed\r\n");
+        user.resizes(Size { cols: 133, rows: 44 });
+        user.sees("44 133\r\n");
         assert_eq!(user.leaves(), Some(5), "{}", scene.what);
     }
 }
