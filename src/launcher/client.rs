@@ -24,15 +24,32 @@ use super::wire::{self, Answer, Ask, Command, Door, KeeperId, Program, Reply, Re
 /// Talks to the launcher. One thread's; [`Client::listen`] has to be polled for anything to be heard.
 #[derive(Debug)]
 pub struct Client {
-    socket: AsyncFd<OwnedFd>,
+    wire: Arc<Wire>,
     launcher: Arc<PidFd>,
     guard: Guard,
     plans: Plans,
     ids: Option<Ids>,
     next: Cell<u64>,
+    waiting: RefCell<HashMap<KeeperId, Waiting>>,
+}
+
+/// To the launcher, from any thread with a tokio runtime.
+#[derive(Debug)]
+struct Wire {
+    socket: AsyncFd<OwnedFd>,
     /// One sender at a time waits for room in the socket.
     sending: Mutex<()>,
-    waiting: RefCell<HashMap<KeeperId, Waiting>>,
+}
+
+impl Wire {
+    async fn send(&self, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let _turn = self.sending.lock().await;
+        self.socket
+            .async_io(Interest::WRITABLE, |socket| {
+                fd::send_packet(socket.as_fd(), body, fds)
+            })
+            .await
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +87,10 @@ pub struct Keeper {
     pidfd: PidFd,
     pid: Option<i32>,
     kill_with: Signal,
-    control: OwnedFd,
+    /// To the keeper of a sandbox.
+    control: Option<OwnedFd>,
+    id: KeeperId,
+    wire: Arc<Wire>,
 }
 
 /// A sandbox to be made.
@@ -110,7 +130,11 @@ impl Keeper {
     /// Tells a created sandbox what to run; once. Whether it does is the report's to tell.
     pub fn run(&self, program: Program) -> io::Result<()> {
         let ask = wire::encode(&Ask::Run { program })?;
-        fd::send_packet(self.control.as_fd(), &ask, &[])
+        fd::send_packet(
+            self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?.as_fd(),
+            &ask,
+            &[],
+        )
     }
 
     /// Has the keeper of a sandbox open a socket inside it. From any thread with a tokio runtime.
@@ -133,22 +157,31 @@ impl Keeper {
     /// Runs a command beside the worker's program.
     pub async fn exec(&self, command: Command) -> Result<Running, ExecError> {
         let on = command.on;
-        let line = self.question(&Ask::Exec { command }).map_err(ExecError::Gone)?;
+        let line = self.command(command).await.map_err(ExecError::Gone)?;
         Running::begin(line, on).await
     }
 
-    /// Asks; what is said of it comes by the socket.
-    fn question(&self, ask: &Ask) -> io::Result<AsyncFd<OwnedFd>> {
-        let (ours, theirs) = fd::packet_pair()?;
-        let ask = wire::encode(ask)?;
-        fd::send_packet(self.control.as_fd(), &ask, &[theirs.as_fd()])?;
-        fd::set_nonblocking(&ours)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-        unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)
+    async fn command(&self, command: Command) -> io::Result<AsyncFd<OwnedFd>> {
+        let (ours, theirs) = answered()?;
+        match &self.control {
+            Some(control) => {
+                let ask = wire::encode(&Ask::Exec { command })?;
+                fd::send_packet(control.as_fd(), &ask, &[theirs.as_fd()])?;
+            }
+            None => {
+                let keeper = self.id;
+                let request = wire::encode(&Request::Exec { keeper, command })?;
+                self.wire.send(&request, &[theirs.as_fd()]).await?;
+            }
+        }
+        Ok(ours)
     }
 
     async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
-        let ours = self.question(ask)?;
+        let (ours, theirs) = answered()?;
+        let control = self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        fd::send_packet(control.as_fd(), &wire::encode(ask)?, &[theirs.as_fd()])?;
+        drop(theirs);
         let mut buffer = Vec::new();
         let answer = ours
             .async_io(Interest::READABLE, |socket| {
@@ -163,6 +196,15 @@ impl Keeper {
     }
 }
 
+/// A socket for what is said of a question, and its end to send along.
+fn answered() -> io::Result<(AsyncFd<OwnedFd>, OwnedFd)> {
+    let (ours, theirs) = fd::packet_pair()?;
+    fd::set_nonblocking(&ours)?;
+    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
+    let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
+    Ok((ours, theirs))
+}
+
 impl Client {
     /// Needs a tokio runtime with I/O.
     pub fn new(forked: Forked) -> io::Result<Self> {
@@ -171,13 +213,15 @@ impl Client {
         // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
         let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
         Ok(Self {
-            socket,
+            wire: Arc::new(Wire {
+                socket,
+                sending: Mutex::new(()),
+            }),
             launcher: forked.pidfd,
             guard: forked.guard,
             plans: forked.sandboxes.plans,
             ids: forked.ids,
             next: Cell::new(0),
-            sending: Mutex::new(()),
             waiting: RefCell::default(),
         })
     }
@@ -202,11 +246,19 @@ impl Client {
 
     /// Starts a keeper with `program`; the pipes are the write ends of stdout, stderr and the status pipe.
     pub async fn spawn(&self, program: Program, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
-        self.request(Task::Bare { program }, pipes).await
+        let pipes = Vec::from(pipes);
+        self.request(Task::Bare { program }, pipes, None).await
     }
 
     /// Starts the keeper of a sandbox, which makes it and waits for [`Keeper::run`].
     pub async fn create(&self, sandbox: NewSandbox, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
+        let refused = |e: io::Error| SpawnError::Refused {
+            message: e.to_string(),
+        };
+        let (ours, theirs) = fd::packet_pair().map_err(refused)?;
+        fd::set_nonblocking(&ours)
+            .and_then(|()| wire::make_room(&ours))
+            .map_err(refused)?;
         let NewSandbox {
             kind,
             slot,
@@ -219,19 +271,20 @@ impl Client {
             dir,
             group,
         };
-        self.request(task, pipes).await
+        let fds = pipes.into_iter().chain([theirs]).collect();
+        self.request(task, fds, Some(ours)).await
     }
 
-    async fn request(&self, task: Task, pipes: [OwnedFd; 3]) -> Result<Spawned, SpawnError> {
-        let refused = |e: io::Error| SpawnError::Refused {
-            message: e.to_string(),
-        };
-        let (control, theirs) = fd::packet_pair().map_err(refused)?;
-        fd::set_nonblocking(&control)
-            .and_then(|()| wire::make_room(&control))
-            .map_err(refused)?;
+    async fn request(
+        &self,
+        task: Task,
+        pipes: Vec<OwnedFd>,
+        control: Option<OwnedFd>,
+    ) -> Result<Spawned, SpawnError> {
         let keeper = KeeperId(self.next.replace(self.next.get() + 1));
-        let request = wire::encode(&Request::Spawn { keeper, task }).map_err(refused)?;
+        let request = wire::encode(&Request::Spawn { keeper, task }).map_err(|e| SpawnError::Refused {
+            message: e.to_string(),
+        })?;
         let (spawned, answer) = oneshot::channel();
         let (reaped, told) = oneshot::channel();
         self.waiting.borrow_mut().insert(
@@ -241,14 +294,14 @@ impl Client {
                 reaped,
             },
         );
-        let fds: Vec<_> = pipes.iter().chain([&theirs]).map(AsFd::as_fd).collect();
-        if self.send(&request, &fds).await.is_err() {
+        let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+        if self.wire.send(&request, &fds).await.is_err() {
             self.waiting.borrow_mut().remove(&keeper);
             return Err(SpawnError::Lost);
         }
         drop(fds);
-        // These ends must be the keeper's alone, or that they close would never be seen.
-        drop((pipes, theirs));
+        // The write ends must be the worker's alone, or their end would never be seen.
+        drop(pipes);
         let pidfd = match answer.await {
             Ok(Ok(pidfd)) => pidfd,
             Ok(Err(NotSpawned::Refused(message))) => return Err(SpawnError::Refused { message }),
@@ -266,6 +319,8 @@ impl Client {
                 pid,
                 kill_with,
                 control,
+                id: keeper,
+                wire: Arc::clone(&self.wire),
             },
             told,
         ))
@@ -276,7 +331,7 @@ impl Client {
         let Ok(kill) = wire::encode(&Request::Kill { keeper }) else {
             return SpawnError::Lost;
         };
-        if self.send(&kill, &[]).await.is_err() || told.await.is_err() {
+        if self.wire.send(&kill, &[]).await.is_err() || told.await.is_err() {
             return SpawnError::Lost;
         }
         SpawnError::Refused {
@@ -289,6 +344,7 @@ impl Client {
         let mut buffer = Vec::new();
         let why = loop {
             let received = self
+                .wire
                 .socket
                 .async_io(Interest::READABLE, |socket| {
                     wire::receive(socket.as_fd(), &mut buffer)
@@ -326,15 +382,6 @@ impl Client {
             Reply::Ready | Reply::Refused { .. } => {}
         }
     }
-
-    async fn send(&self, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let _turn = self.sending.lock().await;
-        self.socket
-            .async_io(Interest::WRITABLE, |socket| {
-                fd::send_packet(socket.as_fd(), body, fds)
-            })
-            .await
-    }
 }
 
 #[cfg(test)]
@@ -360,7 +407,7 @@ mod tests {
             else {
                 panic!("no start is asked for");
             };
-            assert_eq!(pipes.len(), 4);
+            assert_eq!(pipes.len(), 3);
             wire::send(socket, &Reply::Spawned { keeper }, &[]).unwrap();
             let Some((Request::Kill { keeper: killed }, _)) = wire::receive(socket, &mut buffer).unwrap()
             else {

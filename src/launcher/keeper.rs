@@ -5,7 +5,7 @@
 //! that kills what it can see.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -59,23 +59,22 @@ pub(super) fn signals() -> SigSet {
 /// Runs in the freshly forked process; its result is the exit status.
 pub(super) fn run(
     program: &Program,
-    ends: Ends,
+    pipes: [OwnedFd; 3],
     parking: Option<Parking>,
     parent: &Lifeline,
     guarding: Guarding,
 ) -> i32 {
-    let mut keep = ends.numbers();
-    keep.push(parent.as_raw_fd());
+    let [stdout, stderr, status] = pipes;
+    let mut keep = vec![
+        stdout.as_raw_fd(),
+        stderr.as_raw_fd(),
+        status.as_raw_fd(),
+        parent.as_raw_fd(),
+    ];
     keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
-    let Ends {
-        stdout,
-        stderr,
-        status,
-        control,
-    } = ends;
     let mut keeper = Keeper::new(status, guarding);
     keeper.guard(parent);
     let Ok(signals) = SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC) else {
@@ -84,32 +83,14 @@ pub(super) fn run(
     };
     keeper.start(program, stdout, stderr);
     // Not before: the program does not wait for it.
-    if let Some(parking) = parking {
+    if let Some(parking) = parking.as_ref().filter(|_| guarding == Guarding::Namespace) {
         parked::park(parking.as_fd());
     }
-    keeper.watch(&signals, control, program);
+    keeper.watch(&signals, parking.map(OwnedFd::from), program);
     if guarding == Guarding::Group {
         keeper.kill_all();
     }
     0
-}
-
-/// A keeper's ends of what herd has the others of.
-#[derive(Debug)]
-pub(super) struct Ends {
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    pub(super) status: OwnedFd,
-    pub(super) control: OwnedFd,
-}
-
-impl Ends {
-    pub(super) fn numbers(&self) -> Vec<RawFd> {
-        [&self.stdout, &self.stderr, &self.status, &self.control]
-            .into_iter()
-            .map(AsRawFd::as_raw_fd)
-            .collect()
-    }
 }
 
 pub(super) struct Keeper {
@@ -194,8 +175,7 @@ impl Keeper {
 
     /// Until the worker's main process ended or the tree has to go. Commands beside `program` are asked for by
     /// `control`.
-    pub(super) fn watch(&mut self, signals: &SignalFd, control: OwnedFd, program: &Program) {
-        let mut control = Some(control);
+    pub(super) fn watch(&mut self, signals: &SignalFd, mut control: Option<OwnedFd>, program: &Program) {
         let mut buffer = Vec::new();
         // Its end may have come before the signalfd was read.
         self.reap();

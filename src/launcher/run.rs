@@ -26,7 +26,7 @@ use super::fork::Guard;
 use super::keeper;
 use super::parked::{self, Leftovers, Parked};
 use super::sandbox::{self, Ids, Owner, SubRange};
-use super::wire::{self, KeeperId, Program, Reply, Request, Task};
+use super::wire::{self, Ask, Command, KeeperId, Program, Reply, Request, Task, Word};
 
 /// poll(2) counts whole milliseconds; a wait must not end before its time and spin.
 const ROUND_UP: Duration = Duration::from_millis(1);
@@ -68,14 +68,14 @@ impl Offered {
 
 enum Prepared {
     Bare(Program),
-    Sandbox(sandbox::Order),
+    Sandbox(sandbox::Order, OwnedFd),
 }
 
 impl Prepared {
     fn group(&self) -> Option<GroupId> {
         match self {
             Self::Bare(_) => None,
-            Self::Sandbox(order) => Some(order.group),
+            Self::Sandbox(order, _) => Some(order.group),
         }
     }
 }
@@ -250,6 +250,7 @@ impl Launcher<'_> {
                     None => return self.end(),
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
+                    Some((Request::Exec { keeper, command }, fds)) => self.exec(keeper, command, fds),
                 }
             }
             // Nobody waits for either. A group that cannot be removed is empty and the next herd's to sweep.
@@ -263,27 +264,17 @@ impl Launcher<'_> {
         }
     }
 
-    fn spawn(&mut self, keeper: KeeperId, task: Task, fds: Vec<OwnedFd>) -> io::Result<()> {
-        let prepared = self.prepared(task).and_then(|prepared| {
-            let [stdout, stderr, status, control] =
-                <[OwnedFd; 4]>::try_from(fds).map_err(|_| "the request lacks its four descriptors")?;
-            let ends = keeper::Ends {
-                stdout,
-                stderr,
-                status,
-                control,
-            };
-            Ok((prepared, ends))
+    fn spawn(&mut self, keeper: KeeperId, task: Task, mut fds: Vec<OwnedFd>) -> io::Result<()> {
+        let prepared = self.prepared(task, &mut fds).and_then(|prepared| {
+            let pipes = <[OwnedFd; 3]>::try_from(fds).map_err(|_| "the request lacks its three pipes")?;
+            Ok((prepared, pipes))
         });
-        let (prepared, ends) = match prepared {
+        let (prepared, pipes) = match prepared {
             Ok(ready) => ready,
             Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
         let group = prepared.group();
-        let (parked, parking) = match self.weak {
-            true => (None, None),
-            false => parked::make(self.open_files.most).unzip(),
-        };
+        let (parked, parking) = parked::make(self.open_files.most).unzip();
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
@@ -296,10 +287,15 @@ impl Launcher<'_> {
                     keeper::Guarding::Namespace
                 };
                 exit_now(match prepared {
-                    Prepared::Bare(program) => keeper::run(&program, ends, parking, &self.lifeline, guard),
-                    Prepared::Sandbox(order) => {
-                        sandbox::run(&order, &self.sandboxes.hierarchies, ends, parking, &self.lifeline)
-                    }
+                    Prepared::Bare(program) => keeper::run(&program, pipes, parking, &self.lifeline, guard),
+                    Prepared::Sandbox(order, control) => sandbox::run(
+                        &order,
+                        &self.sandboxes.hierarchies,
+                        pipes,
+                        control,
+                        parking,
+                        &self.lifeline,
+                    ),
                 })
             }
             Ok(Side::Parent { pid, child }) => {
@@ -327,7 +323,24 @@ impl Launcher<'_> {
         }
     }
 
-    fn prepared(&self, task: Task) -> Result<Prepared, String> {
+    /// Passes it on to the keeper, whose the rest is. Without one, the line closes, and herd draws its conclusions.
+    fn exec(&self, keeper: KeeperId, command: Command, fds: Vec<OwnedFd>) {
+        let Some(line) = fds.into_iter().next() else {
+            return;
+        };
+        let Some(kept) = self.keepers.values().find(|kept| kept.keeper == keeper) else {
+            return;
+        };
+        match &kept.parked {
+            Some(parked) => parked.ask(&Ask::Exec { command }, line.as_fd()),
+            None => {
+                let message = "herd is out of file descriptors; raise LimitNOFILE".to_owned();
+                let _ = wire::send(line.as_fd(), &Word::Refused { message }, &[]);
+            }
+        }
+    }
+
+    fn prepared(&self, task: Task, fds: &mut Vec<OwnedFd>) -> Result<Prepared, String> {
         let (kind, slot, dir, group) = match task {
             Task::Bare { program } => return Ok(Prepared::Bare(program)),
             Task::Sandbox {
@@ -340,6 +353,7 @@ impl Launcher<'_> {
         let plan = self.sandboxes.plans.get(kind).and_then(Option::as_ref);
         let plan = plan.ok_or("the request names no sandbox")?;
         let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
+        let control = fds.pop().ok_or("the request lacks its control socket")?;
         let order = sandbox::Order {
             plan: Arc::clone(plan),
             ids,
@@ -347,7 +361,7 @@ impl Launcher<'_> {
             dir: dir.into(),
             group,
         };
-        Ok(Prepared::Sandbox(order))
+        Ok(Prepared::Sandbox(order, control))
     }
 
     fn reap(&mut self) -> io::Result<()> {

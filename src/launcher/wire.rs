@@ -1,8 +1,7 @@
 //! What herd and its launcher say to each other: one JSON body per packet, descriptors beside it.
 //!
 //! ```text
-//! herd      Spawn{keeper, …} + [stdout, stderr, status,
-//!                               control]                     to the launcher
+//! herd      Spawn{keeper, …} + [stdout, stderr, status]      to the launcher; + [control] for a sandbox
 //! launcher  Ready | Refused                                  once, at its own start
 //!           Spawned{keeper} + [pidfd]  or  SpawnFailed       one answer to each Spawn
 //! herd      Kill{keeper}                                     after a Spawned whose pidfd found no room
@@ -10,8 +9,9 @@
 //! keeper    Report lines on the status pipe                  exec failure, notes, the worker's exit
 //! herd      Run{program}, Open{door} + [reply]               on a sandbox's control socket, to its keeper
 //! keeper    Here + [socket]  or  Refused                     on the reply socket of that one question
-//! herd      Exec{command} + [line]                           on any control socket; a sandbox's keeper passes it on to
+//! herd      Exec{command} + [line]                           on a sandbox's control socket; its keeper passes it on to
 //!                                                            the sandbox's init
+//! herd      Exec{keeper, command} + [line]                   to the launcher, which passes it on to a bare worker's keeper
 //! keeper    Runs + [herd's ends]  or  Busy  or  Refused      first, on that line, which is the command's alone
 //!           Exited  or  Signalled  or  NotRun                last
 //! ```
@@ -36,11 +36,12 @@ pub struct KeeperId(pub u64);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Carries the write ends of stdout, stderr and the status pipe, and the keeper's end of the control socket, in
-    /// this order.
+    /// Carries the write ends of stdout, stderr and the status pipe, in this order.
     Spawn { keeper: KeeperId, task: Task },
     /// herd cannot hold a keeper that was spawned: it had no descriptor free for the pidfd.
     Kill { keeper: KeeperId },
+    /// Carries the command's line. For the keeper of a bare worker.
+    Exec { keeper: KeeperId, command: Command },
 }
 
 /// What a keeper is for.
@@ -49,6 +50,7 @@ pub(crate) enum Task {
     Bare {
         program: Program,
     },
+    /// Carries one more descriptor, the keeper's end of the control socket.
     Sandbox {
         /// Index of its plan, which herd and the launcher both have.
         kind: usize,
@@ -58,7 +60,7 @@ pub(crate) enum Task {
     },
 }
 
-/// What herd asks of a keeper. Of one without a sandbox only the last, which a sandbox's init is asked, too.
+/// What a keeper is asked. That of a bare worker only the last; a sandbox's init the first and the last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Once: the sandbox has waited for it.

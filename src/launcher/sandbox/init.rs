@@ -128,7 +128,7 @@ impl Init {
             }
         };
         keeper.start(&program, stdout, stderr);
-        keeper.watch(&signals, orders, &program);
+        keeper.watch(&signals, Some(orders), &program);
         0
     }
 }

@@ -42,7 +42,7 @@ use crate::sys::lifeline::Lifeline;
 use crate::sys::process::{self, Ownership};
 use crate::sys::{fd, network};
 
-use super::keeper::{self, Ends, Guarding, Keeper};
+use super::keeper::{self, Guarding, Keeper};
 use super::parked::{self, Parking};
 use super::wire::{self, Answer, Ask, Report};
 use launch::Launch;
@@ -69,23 +69,22 @@ pub(super) struct Order {
 pub(super) fn run(
     order: &Order,
     hierarchies: &Hierarchies,
-    ends: Ends,
+    pipes: [OwnedFd; 3],
+    control: OwnedFd,
     parking: Option<Parking>,
     parent: &Lifeline,
 ) -> i32 {
-    let mut keep = ends.numbers();
+    let [stdout, stderr, status] = pipes;
+    let mut keep: Vec<_> = [&stdout, &stderr, &status, &control]
+        .into_iter()
+        .map(AsRawFd::as_raw_fd)
+        .collect();
     keep.push(parent.as_raw_fd());
     keep.extend(parking.as_ref().map(|parking| parking.as_fd().as_raw_fd()));
     keep.extend(hierarchies.descriptors());
     if fd::close_all_except(&keep).is_err() {
         return 1;
     }
-    let Ends {
-        stdout,
-        stderr,
-        status,
-        control,
-    } = ends;
     // Directories that are made here have to be open to the sandbox's user, whatever herd was started with.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let status_fd = status.as_raw_fd();
