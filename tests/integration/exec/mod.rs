@@ -400,6 +400,53 @@ fn so_many_commands_run_at_a_time_and_no_more() {
 }
 
 #[test]
+fn commands_that_came_and_went_leave_every_process_of_herds_as_it_was() {
+    for scene in Scene::both() {
+        let held = || -> Vec<_> {
+            let own = |process: &String| {
+                let (pid, name) = process.split_once(' ').unwrap();
+                let pid = pid.parse().unwrap();
+                (name.starts_with("herd-") || pid == scene.herd.pid())
+                    .then(|| (process.clone(), leak::descriptors(pid)))
+            };
+            leak::processes(scene.herd.tag()).iter().filter_map(own).collect()
+        };
+        // What is made once, and the sandbox that is made ahead.
+        scene.said(&["a", "--", "true"]);
+        let settled = std::cell::RefCell::new(Vec::new());
+        let before = poll("nothing more is made", || {
+            let last = settled.replace(held());
+            let inits = last
+                .iter()
+                .filter(|(process, _)| process.ends_with(" herd-init"))
+                .count();
+            let made = inits == if scene.what.starts_with("sandboxed") { 2 } else { 0 };
+            match made && last == *settled.borrow() {
+                true => Ok(last),
+                false => Err(format!("{last:?}")),
+            }
+        });
+        for _ in 0..10 {
+            scene.said(&["a", "--", "true"]);
+            scene.said(&["-t", "a", "--", "true"]);
+            scene.exec(&["a", "--", "nowhere"]);
+            let mut client = scene.begin(&["-i", "a", "--", "sleep", "1000"]);
+            scene.until_running("sleep", 1);
+            client.kill().unwrap();
+            client.wait().unwrap();
+            scene.until_running("sleep", 0);
+        }
+        poll(&format!("{}: as before", scene.what), || {
+            let now = held();
+            match now == before {
+                true => Ok(()),
+                false => Err(format!("{now:?}\n{before:?}")),
+            }
+        });
+    }
+}
+
+#[test]
 fn who_ran_what_and_how_it_ended_is_in_the_events() {
     let scene = Scene::bare(Mode::Own);
     scene.exec(&["-e", "SECRET=hush", "a", "--", "sh", "-c", "exit 3"]);
