@@ -263,13 +263,16 @@ async fn serve_connection(
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = told(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+    let served = {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = told(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
         }
+        // Dropped here: an upgrade that did not come about is told by that.
     };
     if let Err(error) = served {
         // Mostly a client that left in the middle, which is how a hold ends.

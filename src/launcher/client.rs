@@ -130,11 +130,7 @@ impl Keeper {
     /// Tells a created sandbox what to run; once. Whether it does is the report's to tell.
     pub fn run(&self, program: Program) -> io::Result<()> {
         let ask = wire::encode(&Ask::Run { program })?;
-        fd::send_packet(
-            self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?.as_fd(),
-            &ask,
-            &[],
-        )
+        fd::send_packet(self.control()?.as_fd(), &ask, &[])
     }
 
     /// Has the keeper of a sandbox open a socket inside it. From any thread with a tokio runtime.
@@ -179,8 +175,7 @@ impl Keeper {
 
     async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
         let (ours, theirs) = answered()?;
-        let control = self.control.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        fd::send_packet(control.as_fd(), &wire::encode(ask)?, &[theirs.as_fd()])?;
+        fd::send_packet(self.control()?.as_fd(), &wire::encode(ask)?, &[theirs.as_fd()])?;
         drop(theirs);
         let mut buffer = Vec::new();
         let answer = ours
@@ -193,6 +188,12 @@ impl Keeper {
             Some((Answer::Refused { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
         }
+    }
+
+    fn control(&self) -> io::Result<&OwnedFd> {
+        self.control
+            .as_ref()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The WebSocket itself: what a client can do to it.
 
 use std::fs;
+use std::io::Write;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,7 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Scene;
-use crate::running::{CAP, poll};
+use crate::running::{CAP, poll, stdout};
 use crate::supervised::Mode;
 
 type Socket = WebSocketStream<UnixStream>;
@@ -219,6 +220,29 @@ fn a_client_whose_command_does_not_read_is_missed_when_it_goes() {
         }
         drop(socket);
         scene.until_running("sleep", 0);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_during_the_handshake_leaves_no_command() {
+    let scene = Scene::bare(Mode::Own);
+    for _ in 0..20 {
+        let mut stream = std::os::unix::net::UnixStream::connect(scene.herd.socket()).unwrap();
+        let request = "GET /v1/sessions/a/exec?command=sleep&command=1000 HTTP/1.1\r\nhost: herd\r\nconnection: upgrade\r\n\
+                       upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+    }
+    poll("each end is told", || {
+        let told = stdout(
+            &scene
+                .herd
+                .herd(&["events", "--replay", "100", "--no-follow", "-o", "json"]),
+        );
+        let count = |what: &str| told.matches(what).count();
+        match count("\"control.exec\"") == count("\"exec.ended\"") && scene.running("sleep").is_empty() {
+            true => Ok(()),
+            false => Err(told),
+        }
     });
 }
 
