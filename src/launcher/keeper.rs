@@ -13,12 +13,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use crate::sys::fd;
 use crate::sys::fork::exit_now;
 use crate::sys::lifeline::Lifeline;
-use crate::sys::{fd, process};
+use crate::sys::process::{self, Ending};
 
 use super::commands::Commands;
 use super::exec::{self, Company, Standard};
@@ -246,27 +247,20 @@ impl Keeper {
     }
 
     fn reap(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => return,
-                Ok(WaitStatus::Exited(pid, code)) if Some(pid) == self.worker => {
-                    self.worker = None;
-                    self.report(&Report::Exited { code });
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == self.worker => {
-                    self.worker = None;
-                    self.report(&Report::Signalled {
-                        signal: signal as i32,
-                    });
-                }
-                Ok(WaitStatus::Exited(pid, code)) => self.commands.ended(pid, &Word::Exited { code }),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    let signal = signal as i32;
-                    self.commands.ended(pid, &Word::Signalled { signal });
-                }
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return,
+        while let Ok(Some((pid, ending))) = process::reap() {
+            if Some(pid) != self.worker {
+                let word = match ending {
+                    Ending::Exited(code) => Word::Exited { code },
+                    Ending::Signalled(signal) => Word::Signalled { signal },
+                };
+                self.commands.ended(pid, &word);
+                continue;
             }
+            self.worker = None;
+            self.report(&match ending {
+                Ending::Exited(code) => Report::Exited { code },
+                Ending::Signalled(signal) => Report::Signalled { signal },
+            });
         }
     }
 
@@ -293,7 +287,8 @@ impl Keeper {
                         signal: signal as i32,
                     });
                 }
-                Ok(_) | Err(Errno::EINTR) => {}
+                // The last: a real-time signal, by which somebody has ended before.
+                Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => {}
                 Err(_) => return,
             }
         }

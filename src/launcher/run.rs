@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::sandbox::cgroup::{GroupId, Hierarchies, Removals};
@@ -366,14 +366,10 @@ impl Launcher<'_> {
 
     fn reap(&mut self) -> io::Result<()> {
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                Err(Errno::EINTR) => {}
+            match process::reap() {
+                Ok(None) | Err(Errno::ECHILD) => break,
                 Err(e) => return Err(e.into()),
-                Ok(status) => {
-                    self.reaped
-                        .extend(status.pid().and_then(|pid| self.keepers.remove(&pid.as_raw())));
-                }
+                Ok(Some((pid, _))) => self.reaped.extend(self.keepers.remove(&pid.as_raw())),
             }
         }
         // A namespaced keeper is reaped after everything in its namespace. Without one its tree may still be

@@ -310,6 +310,26 @@ fn a_command_that_kills_the_program_is_told_that_the_session_crashed() {
     assert_eq!(scene.herd.until("a", "ended")["reason"], "crashed");
 }
 
+/// For which signal's name some libraries have no room.
+#[test]
+fn a_real_time_signal_ends_like_any_other() {
+    for scene in Scene::both() {
+        let killed = scene.exec(&["a", "--", "sh", "-c", "kill -40 $$"]);
+        assert_eq!(
+            killed.status.code(),
+            Some(168),
+            "{}: {}",
+            scene.what,
+            stderr(&killed)
+        );
+        assert_eq!(scene.said(&["a", "--", "echo", "on"]), "on\n", "{}", scene.what);
+    }
+    let scene = Scene::boxed(Mode::Own);
+    let output = scene.exec(&["a", "--", "sh", "-c", "kill -40 -1; sleep 1000"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(scene.herd.until("a", "ended")["reason"], "crashed");
+}
+
 #[test]
 fn a_command_does_not_go_over_to_the_next_session_of_its_worker() {
     let dir = tempfile::tempdir().unwrap();
