@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nix::sys::signal::Signal;
 use tokio::io::Interest;
@@ -90,7 +90,8 @@ pub struct Keeper {
     /// To the keeper of a sandbox.
     control: Option<OwnedFd>,
     id: KeeperId,
-    wire: Arc<Wire>,
+    /// Not to be kept open by a worker that somebody remembers: that it closes is the launcher's end.
+    wire: Weak<Wire>,
 }
 
 /// A sandbox to be made.
@@ -167,7 +168,8 @@ impl Keeper {
             None => {
                 let keeper = self.id;
                 let request = wire::encode(&Request::Exec { keeper, command })?;
-                self.wire.send(&request, &[theirs.as_fd()]).await?;
+                let wire = self.wire.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+                wire.send(&request, &[theirs.as_fd()]).await?;
             }
         }
         Ok(ours)
@@ -321,7 +323,7 @@ impl Client {
                 kill_with,
                 control,
                 id: keeper,
-                wire: Arc::clone(&self.wire),
+                wire: Arc::downgrade(&self.wire),
             },
             told,
         ))
