@@ -5,7 +5,7 @@
 
 pub use crate::bundle::fuzz::{archive, compressed, document, layer, packages, program, recipe, reference};
 pub use crate::config::fuzz::config;
-pub use crate::control::fuzz::control;
+pub use crate::control::fuzz::{control, exec};
 pub use crate::launcher::fuzz::wire;
 pub use crate::proxy::fuzz::{answer, gate, http1, session, websocket};
 pub use crate::sandbox::seccomp::fuzz::seccomp;
@@ -27,6 +27,7 @@ mod replay {
         ("config", super::config),
         ("control", super::control),
         ("document", super::document),
+        ("exec", super::exec),
         ("gate", super::gate),
         ("http1", super::http1),
         ("layer", super::layer),

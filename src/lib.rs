@@ -14,6 +14,7 @@
 //! | launcher | the single-threaded process that forks keepers |
 //! | keeper | the small process that owns one worker's tree from birth to reaping |
 //! | sandbox | the isolation around a worker |
+//! | command | what somebody runs beside a worker's program, in its tree (`herd exec`) |
 //! | bundle | an OCI bundle directory: config.json and a root filesystem |
 //! | drain | admit nothing new, finish the rest |
 //! | evict | end a session for idleness or a cap |

@@ -5,14 +5,21 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::config::paths::User;
 use crate::control::views::Problem;
@@ -94,7 +101,7 @@ impl Client {
         let mut driver = JoinSet::new();
         driver.spawn(async {
             // Whoever waits for an answer on it hears of its failure.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(Self {
             path,
@@ -118,7 +125,55 @@ impl Client {
 
     /// The answer's body, as it comes.
     pub(super) async fn stream(&mut self, method: Method, path: &str) -> Result<Incoming, ClientError> {
+        let answer = self.answer(method, path, HeaderMap::new()).await?;
+        Ok(answer.into_body())
+    }
+
+    /// A WebSocket (RFC 6455, 4.1), whose handshake is done.
+    pub(super) async fn upgrade(
+        &mut self,
+        path: &str,
+        protocol: &'static str,
+    ) -> Result<Upgraded, ClientError> {
+        let key = generate_key();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (CONNECTION, "upgrade"),
+            (UPGRADE, "websocket"),
+            (SEC_WEBSOCKET_VERSION, "13"),
+            (SEC_WEBSOCKET_PROTOCOL, protocol),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let not_understood = |reason: &str| ClientError::Answer {
+            status: StatusCode::SWITCHING_PROTOCOLS,
+            reason: reason.to_owned(),
+        };
+        headers.insert(
+            SEC_WEBSOCKET_KEY,
+            key.parse().map_err(|_| not_understood("no key for it"))?,
+        );
+        let answer = self.answer(Method::GET, path, headers).await?;
+        let has = |name: &HeaderName, value: &str| answer.headers().get(name).is_some_and(|has| has == value);
+        if !has(&SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
+            || !has(&SEC_WEBSOCKET_PROTOCOL, protocol)
+        {
+            return Err(not_understood(
+                "it is no WebSocket of the kind that was asked for",
+            ));
+        }
+        hyper::upgrade::on(answer).await.map_err(ClientError::Lost)
+    }
+
+    /// One that is no failure.
+    async fn answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::new(Full::default());
+        *request.headers_mut() = headers;
         *request.method_mut() = method;
         *request.uri_mut() = path
             .parse()
@@ -135,8 +190,8 @@ impl Client {
             .await
             .map_err(ClientError::Lost)?;
         let status = response.status();
-        if status.is_success() {
-            return Ok(response.into_body());
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
         }
         let body = response
             .into_body()

@@ -122,6 +122,15 @@ fn sentence(event: &Event) -> String {
             format!("by {cause}: {}", super::reload::summary(reloaded))
         }
         What::ConfigReloadFailed { cause, detail } => format!("by {cause}: {detail}"),
+        What::ControlExec { session, command, by } => {
+            format!("{session} by {}: {}", who(by), command.join(" "))
+        }
+        What::ExecEnded {
+            session,
+            command,
+            end,
+            ..
+        } => format!("{session}: {}: {}", command.join(" "), end.detail),
         What::EventsLost { missed: Some(missed) } => format!("{missed} events were missed"),
         What::EventsLost { missed: None } => "events of an earlier herd were missed".to_owned(),
     };

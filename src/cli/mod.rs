@@ -9,6 +9,7 @@ mod dashboard;
 mod doctor;
 mod drain;
 mod events;
+mod exec;
 mod hold;
 mod init;
 mod inspect;
@@ -16,6 +17,7 @@ mod key;
 mod logs;
 mod manual;
 mod ps;
+mod raw;
 mod reload;
 mod reloader;
 mod run;
@@ -54,6 +56,7 @@ pub enum Verb {
     Stop(stop::Stop),
     Logs(logs::Logs),
     Run(run::Run),
+    Exec(exec::Exec),
     Hold(hold::Hold),
     Events(events::Events),
     Dashboard(dashboard::Dashboard),
@@ -80,6 +83,7 @@ impl Cli {
             Verb::Stop(stop) => stop.run(),
             Verb::Logs(logs) => logs.run(),
             Verb::Run(run) => run.run(),
+            Verb::Exec(exec) => exec.run(),
             Verb::Hold(hold) => hold.run(),
             Verb::Events(events) => events.run(),
             Verb::Dashboard(dashboard) => dashboard.run(),

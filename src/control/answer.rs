@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -34,6 +35,8 @@ enum Extra {
     Close,
     /// A key is missing or not known (RFC 6750, 3).
     Authenticate,
+    /// To a WebSocket.
+    Upgrade,
 }
 
 /// An error in the making.
@@ -88,6 +91,16 @@ impl Problem {
     pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         problem.extra = Some(Extra::RetryAfter(1));
+        problem
+    }
+
+    pub(super) fn upgrade_required(why: &impl std::fmt::Display) -> Self {
+        let mut problem = Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            format!("this path speaks WebSocket (RFC 6455) only: {why}"),
+        );
+        problem.extra = Some(Extra::Upgrade);
         problem
     }
 
@@ -241,6 +254,11 @@ impl From<Problem> for Answer {
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"herd\""),
             ),
+            Some(Extra::Upgrade) => {
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"))
+            }
             Some(Extra::Close) => headers.insert(CONNECTION, HeaderValue::from_static("close")),
             None => None,
         };

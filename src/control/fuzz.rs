@@ -1,4 +1,4 @@
-//! What a program on the control socket asks for: the subject of `crate::fuzzing` in this module.
+//! What a program on the control socket asks for, and sends to a command: the subject of `crate::fuzzing` in this module.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,9 +6,11 @@
     reason = "a panic is how a fuzzer is told"
 )]
 
+use bytes::Bytes;
 use http::{Method, Uri};
 
 use super::answer::{Answer, Problem};
+use super::channels::{self, FromClient, FromHerd};
 use super::events::Position;
 use super::operations::OPERATIONS;
 use super::query::Query;
@@ -44,10 +46,27 @@ pub fn control(input: &[u8]) {
                 for parameter in operation.query {
                     let _ = (query.flag(parameter.name), query.number(parameter.name));
                     let _ = (query.moment(parameter.name), query.list(parameter.name));
+                    let _ = query.values(parameter.name).count();
                 }
             }
             Err(problem) => answered(problem),
         }
+    }
+}
+
+/// What one side of a command's WebSocket understands is what the other would have sent.
+pub fn exec(input: &[u8]) {
+    let message = Bytes::copy_from_slice(input);
+    if let Ok(said) = FromClient::parse(message.clone()) {
+        assert_eq!(FromClient::parse(said.message()), Ok(said));
+    }
+    match FromHerd::parse(message) {
+        Ok(FromHerd::Stdout(bytes) | FromHerd::Stderr(bytes)) => assert_eq!(bytes.len() + 1, input.len()),
+        Ok(FromHerd::Status(end)) => {
+            let sent = channels::status(&end).unwrap();
+            assert_eq!(FromHerd::parse(sent), Ok(FromHerd::Status(end)));
+        }
+        Err(unknown) => assert!(!unknown.to_string().is_empty()),
     }
 }
 

@@ -9,9 +9,11 @@
 mod access;
 mod answer;
 pub mod build;
+pub mod channels;
 mod creating;
 mod dashboard;
 mod events;
+mod exec;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod hold;
@@ -57,6 +59,7 @@ use access::{Caller, Keys};
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
+use exec::Afterwards;
 use router::Router;
 use socket::Socket;
 
@@ -259,25 +262,33 @@ async fn serve_connection(
     caller: Caller,
 ) {
     let mut stopping = router.stopping.clone();
+    let afterwards = Afterwards::default();
     let service = service_fn(|request| {
-        let (router, caller) = (&router, &caller);
-        async move { Ok::<Answer, Infallible>(router.answer(request, caller).await) }
+        let (router, caller, afterwards) = (&router, &caller, &afterwards);
+        async move { Ok::<Answer, Infallible>(router.answer(request, caller, afterwards).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = told(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let served = {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = told(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
         }
+        // Dropped here: an upgrade that did not come about is told by that.
     };
     if let Err(error) = served {
         // Mostly a client that left in the middle, which is how a hold ends.
         tracing::debug!(%error, "a control connection ended early");
+    }
+    if let Some(rest) = afterwards.take() {
+        rest.await;
     }
 }
 

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::build::VERSION;
+use super::channels::PROTOCOL;
 use super::operations::{Answered, Content, OPERATIONS, Operation, Problems};
 use super::query::{Parameter, Takes};
 use super::views;
@@ -134,6 +135,13 @@ fn describe(operation: &Operation, problem: &Value, generator: &mut SchemaGenera
 fn answer(answered: &Answered, generator: &mut SchemaGenerator) -> Value {
     let text = || json!({ "type": "string" });
     let (content_type, schema) = match answered.content {
+        Content::WebSocket(of) => {
+            let status = of(generator).to_value();
+            return json!({
+                "description": answered.about,
+                "x-websocket": { "subprotocol": PROTOCOL, "status": status },
+            });
+        }
         Content::Json(of) => ("application/json", of(generator).to_value()),
         Content::Lines(of) => ("application/x-ndjson", of(generator).to_value()),
         Content::Events(of) => ("text/event-stream", of(generator).to_value()),
@@ -177,6 +185,9 @@ fn query(parameter: &Parameter) -> Value {
             json!({ "type": "array", "minItems": 1, "maxItems": 256, "items": placed("id") })
         }
         Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
+        Takes::Text => json!({ "type": "string" }),
+        // Each on its own, as a query's lists are by default.
+        Takes::Texts => json!({ "type": "array", "items": { "type": "string" } }),
     };
     let mut described = json!({
         "name": parameter.name,
@@ -184,16 +195,12 @@ fn query(parameter: &Parameter) -> Value {
         "description": parameter.about,
         "schema": schema,
     });
-    if schema_is_list(&described) {
+    if matches!(parameter.takes, Takes::Words(_) | Takes::Kinds) {
         // `a,b`, not `name=a&name=b`.
         described["style"] = "form".into();
         described["explode"] = false.into();
     }
     described
-}
-
-fn schema_is_list(parameter: &Value) -> bool {
-    parameter["schema"]["type"] == "array"
 }
 
 fn placeholder(path: &str) -> Option<&str> {

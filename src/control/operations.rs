@@ -25,6 +25,7 @@ pub(super) enum Verb {
     StopSession,
     Logs,
     Hold,
+    Exec,
     ListWorkers,
     ShowWorker,
     Events,
@@ -79,6 +80,8 @@ pub(super) enum Content {
     Page,
     /// Scripts and styles of the page.
     PageFile,
+    /// Messages of [`super::channels`], of which the last is JSON.
+    WebSocket(SchemaOf),
 }
 
 /// A status of failure, and the codes it comes with.
@@ -114,7 +117,7 @@ impl Operation {
         match self.verb {
             Verb::Health | Verb::Ready | Verb::Metrics => May::Metrics,
             // Holding may create, and letting go ends.
-            Verb::Hold => May::Control,
+            Verb::Hold | Verb::Exec => May::Control,
             _ if self.method == Method::GET => May::Read,
             _ => May::Control,
         }
@@ -127,7 +130,8 @@ impl Operation {
 
     /// Whether HEAD is answered too. Not where a GET has consequences or never ends.
     pub(super) fn has_head(&self) -> bool {
-        self.method == Method::GET && !matches!(self.verb, Verb::Hold | Verb::Events | Verb::Logs)
+        self.method == Method::GET
+            && !matches!(self.verb, Verb::Hold | Verb::Exec | Verb::Events | Verb::Logs)
     }
 }
 
@@ -481,6 +485,63 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[3],
             NOT_CREATED[4],
             FULL,
+        ],
+    },
+    Operation {
+        verb: Verb::Exec,
+        method: Method::GET,
+        path: "/v1/sessions/{id}/exec",
+        summary: "Run a command in a session's worker",
+        about: "A WebSocket. The command runs beside the worker's program: in the same namespaces, under the same limits, with \
+                its environment. Messages are binary, and their first byte says what they are: 0 stdin (to herd), 1 stdout, \
+                2 stderr (from herd), 3 how the command ended (JSON, the last message), 4 a new size of the terminal (to herd, \
+                `{\"cols\": 80, \"rows\": 24}`), 255 and a 0 the end of stdin. When the WebSocket closes, the command is \
+                killed; it does not hold the session.",
+        query: &[
+            Parameter {
+                name: "command",
+                takes: Takes::Texts,
+                about: "The program, and each of its arguments.",
+            },
+            Parameter {
+                name: "env",
+                takes: Takes::Texts,
+                about: "`NAME=VALUE`, beside and before what the worker's program has.",
+            },
+            Parameter {
+                name: "cwd",
+                takes: Takes::Text,
+                about: "An absolute path, else where the worker's program was started.",
+            },
+            flag(
+                "stdin",
+                "Messages of channel 0 are its stdin; otherwise that is empty.",
+            ),
+            flag("tty", "With a terminal. stderr is part of stdout then."),
+            Parameter {
+                name: "cols",
+                takes: Takes::UpTo(65_535),
+                about: "Width of the terminal in characters, else 80.",
+            },
+            Parameter {
+                name: "rows",
+                takes: Takes::UpTo(65_535),
+                about: "Height of the terminal in characters, else 24.",
+            },
+        ],
+        headers: &[],
+        body: None,
+        answers: &[Answered {
+            status: 101,
+            about: "It is being run.",
+            content: Content::WebSocket(of::<views::ExecEnd>),
+        }],
+        problems: &[
+            UNKNOWN_SESSION,
+            problems(409, "no_worker_yet"),
+            problems(426, "upgrade_required"),
+            problems(429, "too_many_commands"),
+            problems(503, "exec_failed, draining"),
         ],
     },
     Operation {

@@ -37,6 +37,10 @@ pub(super) enum Takes {
     SessionIds,
     /// The number of an event, with its epoch.
     EventId,
+    /// Any text.
+    Text,
+    /// Any texts: the parameter may be there several times.
+    Texts,
 }
 
 /// Ids that one query can name.
@@ -53,7 +57,8 @@ impl<'a> Query<'a> {
             let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
                 return Err(unknown(&name, known));
             };
-            if pairs.iter().any(|(known, _)| *known == parameter.name) {
+            let again = pairs.iter().any(|(known, _)| *known == parameter.name);
+            if again && !matches!(parameter.takes, Takes::Texts) {
                 return Err(Problem::bad_request(format!(
                     "the query names {:?} twice",
                     parameter.name
@@ -79,6 +84,12 @@ impl<'a> Query<'a> {
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| &**value)
+    }
+
+    /// Of a parameter that may be there several times, in order.
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = move |pair: &&(&'static str, Cow<'a, str>)| pair.0 == name;
+        self.0.iter().filter(named).map(|(_, value)| &**value)
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -120,6 +131,7 @@ impl Takes {
                         .all(|id| crate::core::SessionId::check(id.as_bytes()).is_ok())
             }
             Self::EventId => super::events::Position::parse(value).is_some(),
+            Self::Text | Self::Texts => true,
         };
         if fits {
             return None;
@@ -135,6 +147,7 @@ impl Takes {
             Self::SessionId => "a session id".to_owned(),
             Self::SessionIds => format!("one to {IDS} session ids, separated by commas"),
             Self::EventId => "the id of an event, as events carry it".to_owned(),
+            Self::Text | Self::Texts => "a text".to_owned(),
         })
     }
 }

@@ -12,6 +12,7 @@ use super::access::Caller;
 use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
 use super::creating::Creating;
+use super::exec::Afterwards;
 use super::logs::{self, Reading};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
@@ -45,10 +46,15 @@ pub(super) struct Asked<'r> {
 }
 
 impl Router {
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, caller: &Caller) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        caller: &Caller,
+        afterwards: &Afterwards,
+    ) -> Answer {
         let head = request.method() == Method::HEAD;
         let answer = self
-            .route(&mut request, caller)
+            .route(&mut request, caller, afterwards)
             .await
             .unwrap_or_else(Answer::from);
         match head {
@@ -57,7 +63,12 @@ impl Router {
         }
     }
 
-    async fn route(&self, request: &mut Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+    async fn route(
+        &self,
+        request: &mut Request<Incoming>,
+        caller: &Caller,
+        afterwards: &Afterwards,
+    ) -> Result<Answer, Problem> {
         let way = match caller {
             Caller::Unknown(_) => Way::Port,
             Caller::Known(_) | Caller::Foreign { .. } => Way::Socket,
@@ -79,6 +90,7 @@ impl Router {
             Some(_) => sessions::body(request).await?,
             None => views::NewSession::default(),
         };
+        let upgrade = hyper::upgrade::on(&mut *request);
         let request = &*request;
         let asked = Asked {
             query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
@@ -101,6 +113,7 @@ impl Router {
             Verb::StopSession => self.stop(&asked).await,
             Verb::Logs => self.logs(&asked).await,
             Verb::Hold => self.hold(&asked).await,
+            Verb::Exec => self.exec(&asked, upgrade, afterwards).await,
             Verb::ListWorkers => {
                 let pools = self.driver.pools().await?;
                 let list = WorkerList {

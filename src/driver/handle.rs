@@ -201,6 +201,10 @@ pub(super) enum Command {
         cause: Cause,
         reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
     },
+    Bound {
+        id: SessionId,
+        reply: oneshot::Sender<Option<Arc<Session>>>,
+    },
     Logs {
         id: SessionId,
         reply: oneshot::Sender<Option<Arc<Logs>>>,
@@ -257,6 +261,11 @@ impl Handle {
     /// Every remembered incarnation of one id, newest first.
     pub async fn show(&self, id: SessionId) -> Result<Vec<SessionView>, DriverGone> {
         self.ask(|reply| Command::Show { id, reply }).await
+    }
+
+    /// The session, if it has its worker. Nothing holds it for whoever asks.
+    pub async fn bound(&self, id: SessionId) -> Result<Option<Arc<Session>>, DriverGone> {
+        self.ask(|reply| Command::Bound { id, reply }).await
     }
 
     pub async fn pools(&self) -> Result<PoolsView, DriverGone> {

@@ -74,6 +74,14 @@ pub enum Event {
         cause: &'static str,
         detail: String,
     },
+    /// A command that somebody ran in a session is over.
+    CommandEnded {
+        session: SessionRef,
+        command: Vec<String>,
+        by: By,
+        end: CommandEnd,
+        lasted: Duration,
+    },
     /// Somebody used the control API to change something.
     Controlled {
         deed: Deed,
@@ -84,11 +92,50 @@ pub enum Event {
 /// What the control API was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
-    Create { id: SessionId },
-    Stop { id: SessionId },
-    Hold { id: SessionId, origin: Origin },
+    Create {
+        id: SessionId,
+    },
+    Stop {
+        id: SessionId,
+    },
+    Hold {
+        id: SessionId,
+        origin: Origin,
+    },
+    /// Arguments beyond a kilobyte are left out.
+    Exec {
+        id: SessionId,
+        command: Vec<String>,
+    },
     Drain,
     Reload,
+}
+
+/// How a command in a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandEnd {
+    Exited {
+        code: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
+    /// `code` is what a shell would tell: 126, or 127 where there is no such program.
+    NotRun {
+        message: String,
+        code: u8,
+    },
+    /// Killed, or hung up, because nobody waited for it any more.
+    ClientLeft,
+    /// Killed with its session; for which reason, if that could be learnt.
+    SessionEnded {
+        reason: Option<EndReason>,
+    },
+    HerdEnds,
+    /// Killed, because its client did not keep to the protocol.
+    Misused {
+        message: String,
+    },
 }
 
 /// Who used it.

@@ -30,7 +30,7 @@ pub use handle::{
     Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
     SessionState, SessionView, Standing, Stopped, Wait,
 };
-pub use journal::{By, Deed, Entry, Event as JournalEvent, Journal};
+pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
 pub use session::{Hold, Session};
 
@@ -372,6 +372,11 @@ impl<C: Crew> Driver<C> {
             }
             Command::Drain if self.core.is_draining() => {}
             Command::Drain => self.shut_down(Shutdown::Drain),
+            Command::Bound { id, reply } => {
+                let live = self.core.session(&id);
+                let session = live.and_then(|overview| self.live.get(&overview.session));
+                let _ = reply.send(session.cloned());
+            }
             Command::Logs { id, reply } => {
                 let worker = self.core.session(&id).and_then(|overview| match overview.stage {
                     Stage::Bound { worker } => Some(worker),

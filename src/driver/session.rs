@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Kind;
 use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, Release, SessionRef, WorkerId};
-use crate::worker::{Endpoint, KillSwitch};
+use crate::worker::{Command, Endpoint, ExecError, KillSwitch, Running};
 
 use super::attention::{Attention, Listed};
 use super::clock::Clock;
@@ -69,6 +69,15 @@ impl Session {
     /// broken worker connection and has to tell a crash from a worker that merely hung up.
     pub async fn wait_end_for(&self, limit: Duration) -> Option<EndReason> {
         tokio::time::timeout(limit, self.wait_end()).await.ok()
+    }
+
+    /// Runs a command beside its worker's program, in the same tree. That holds nothing: the session may end under it,
+    /// and ends it.
+    pub async fn exec(&self, command: Command) -> Result<Running, ExecError> {
+        match &self.kill_switch {
+            Some(switch) => switch.keeper().exec(command).await,
+            None => Err(ExecError::Gone(std::io::ErrorKind::NotConnected.into())),
+        }
     }
 
     pub(super) fn now(&self) -> Moment {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -18,13 +18,14 @@ use crate::sys::pidfd::PidFd;
 
 use super::fork::{Forked, Guard};
 use super::run::KILL_TREE;
+use super::running::{ExecError, Running};
 use super::sandbox::{Ids, Plan, PlanId, Plans, Slot};
-use super::wire::{self, Answer, Ask, Door, KeeperId, Program, Reply, Request, Task};
+use super::wire::{self, Answer, Ask, Command, Door, KeeperId, Program, Reply, Request, Task};
 
 /// Talks to the launcher. One thread's; [`Client::listen`] has to be polled for anything to be heard.
 #[derive(Debug)]
 pub struct Client {
-    socket: AsyncFd<OwnedFd>,
+    wire: Arc<Wire>,
     launcher: Arc<PidFd>,
     guard: Guard,
     plans: Plans,
@@ -33,9 +34,26 @@ pub struct Client {
     retired: RefCell<Vec<PlanId>>,
     ids: Option<Ids>,
     next: Cell<u64>,
+    waiting: RefCell<HashMap<KeeperId, Waiting>>,
+}
+
+/// To the launcher, from any thread with a tokio runtime.
+#[derive(Debug)]
+struct Wire {
+    socket: AsyncFd<OwnedFd>,
     /// One sender at a time waits for room in the socket.
     sending: Mutex<()>,
-    waiting: RefCell<HashMap<KeeperId, Waiting>>,
+}
+
+impl Wire {
+    async fn send(&self, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let _turn = self.sending.lock().await;
+        self.socket
+            .async_io(Interest::WRITABLE, |socket| {
+                fd::send_packet(socket.as_fd(), body, fds)
+            })
+            .await
+    }
 }
 
 #[derive(Debug)]
@@ -75,6 +93,9 @@ pub struct Keeper {
     kill_with: Signal,
     /// To the keeper of a sandbox.
     control: Option<OwnedFd>,
+    id: KeeperId,
+    /// Not to be kept open by a worker that somebody remembers: that it closes is the launcher's end.
+    wire: Weak<Wire>,
 }
 
 /// A sandbox to be made.
@@ -133,14 +154,34 @@ impl Keeper {
         }
     }
 
+    /// Runs a command beside the worker's program.
+    pub async fn exec(&self, command: Command) -> Result<Running, ExecError> {
+        let on = command.on;
+        let line = self.command(command).await.map_err(ExecError::Gone)?;
+        Running::begin(line, on).await
+    }
+
+    async fn command(&self, command: Command) -> io::Result<AsyncFd<OwnedFd>> {
+        let (ours, theirs) = answered()?;
+        match &self.control {
+            Some(control) => {
+                let ask = wire::encode(&Ask::Exec { command })?;
+                fd::send_packet(control.as_fd(), &ask, &[theirs.as_fd()])?;
+            }
+            None => {
+                let keeper = self.id;
+                let request = wire::encode(&Request::Exec { keeper, command })?;
+                let wire = self.wire.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+                wire.send(&request, &[theirs.as_fd()]).await?;
+            }
+        }
+        Ok(ours)
+    }
+
     async fn ask(&self, ask: &Ask) -> io::Result<Vec<OwnedFd>> {
-        let (ours, theirs) = fd::packet_pair()?;
-        let ask = wire::encode(ask)?;
-        fd::send_packet(self.control()?.as_fd(), &ask, &[theirs.as_fd()])?;
+        let (ours, theirs) = answered()?;
+        fd::send_packet(self.control()?.as_fd(), &wire::encode(ask)?, &[theirs.as_fd()])?;
         drop(theirs);
-        set_nonblocking(&ours)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-        let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
         let mut buffer = Vec::new();
         let answer = ours
             .async_io(Interest::READABLE, |socket| {
@@ -161,33 +202,27 @@ impl Keeper {
     }
 }
 
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    nix::fcntl::fcntl(
-        socket,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )?;
-    Ok(())
-}
-
-/// Room for the largest message; the kernel caps it at net.core.wmem_max, which is enough by default.
-fn make_room(socket: &OwnedFd) -> io::Result<()> {
-    let room = 2 * wire::MAX_BODY;
-    Ok(nix::sys::socket::setsockopt(
-        socket,
-        nix::sys::socket::sockopt::SndBuf,
-        &room,
-    )?)
+/// A socket for what is said of a question, and its end to send along.
+fn answered() -> io::Result<(AsyncFd<OwnedFd>, OwnedFd)> {
+    let (ours, theirs) = fd::packet_pair()?;
+    fd::set_nonblocking(&ours)?;
+    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
+    let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
+    Ok((ours, theirs))
 }
 
 impl Client {
     /// Needs a tokio runtime with I/O.
     pub fn new(forked: Forked) -> io::Result<Self> {
-        set_nonblocking(&forked.socket)?;
-        make_room(&forked.socket)?;
+        fd::set_nonblocking(&forked.socket)?;
+        wire::make_room(&forked.socket)?;
         // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
         let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
         Ok(Self {
-            socket,
+            wire: Arc::new(Wire {
+                socket,
+                sending: Mutex::new(()),
+            }),
             launcher: forked.pidfd,
             guard: forked.guard,
             told: RefCell::new(
@@ -203,7 +238,6 @@ impl Client {
             plans: forked.sandboxes.plans,
             ids: forked.ids,
             next: Cell::new(0),
-            sending: Mutex::new(()),
             waiting: RefCell::default(),
         })
     }
@@ -238,8 +272,8 @@ impl Client {
             message: e.to_string(),
         };
         let (ours, theirs) = fd::packet_pair().map_err(refused)?;
-        set_nonblocking(&ours)
-            .and_then(|()| make_room(&ours))
+        fd::set_nonblocking(&ours)
+            .and_then(|()| wire::make_room(&ours))
             .map_err(refused)?;
         self.introduce(&sandbox.plan).await?;
         let NewSandbox {
@@ -285,7 +319,8 @@ impl Client {
                 });
             }
         };
-        self.send(&request, &[text.as_fd()])
+        self.wire
+            .send(&request, &[text.as_fd()])
             .await
             .map_err(|_| SpawnError::Lost)
     }
@@ -310,7 +345,7 @@ impl Client {
             },
         );
         let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
-        if self.send(&request, &fds).await.is_err() {
+        if self.wire.send(&request, &fds).await.is_err() {
             self.waiting.borrow_mut().remove(&keeper);
             return Err(SpawnError::Lost);
         }
@@ -334,6 +369,8 @@ impl Client {
                 pid,
                 kill_with,
                 control,
+                id: keeper,
+                wire: Arc::downgrade(&self.wire),
             },
             told,
         ))
@@ -344,7 +381,7 @@ impl Client {
         let Ok(kill) = wire::encode(&Request::Kill { keeper }) else {
             return SpawnError::Lost;
         };
-        if self.send(&kill, &[]).await.is_err() || told.await.is_err() {
+        if self.wire.send(&kill, &[]).await.is_err() || told.await.is_err() {
             return SpawnError::Lost;
         }
         SpawnError::Refused {
@@ -357,6 +394,7 @@ impl Client {
         let mut buffer = Vec::new();
         let why = loop {
             let received = self
+                .wire
                 .socket
                 .async_io(Interest::READABLE, |socket| {
                     wire::receive(socket.as_fd(), &mut buffer)
@@ -393,15 +431,6 @@ impl Client {
             }
             Reply::Ready | Reply::Refused { .. } => {}
         }
-    }
-
-    async fn send(&self, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let _turn = self.sending.lock().await;
-        self.socket
-            .async_io(Interest::WRITABLE, |socket| {
-                fd::send_packet(socket.as_fd(), body, fds)
-            })
-            .await
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::wire::{Answer, Ask, MAX_BODY, Reply, Report, Request, encode};
+use super::wire::{Answer, Ask, MAX_BODY, Reply, Report, Request, Word, encode};
 
 pub fn wire(input: &[u8]) {
     again::<Request>(input);
@@ -19,6 +19,7 @@ pub fn wire(input: &[u8]) {
     again::<Answer>(input);
     again::<Reply>(input);
     again::<Report>(input);
+    again::<Word>(input);
 }
 
 /// What was understood is what would be sent.

@@ -9,20 +9,23 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use crate::sys::fd;
 use crate::sys::fork::exit_now;
 use crate::sys::lifeline::Lifeline;
-use crate::sys::{fd, process};
+use crate::sys::process::{self, Ending};
 
-use super::exec;
+use super::commands::Commands;
+use super::exec::{self, Company, Standard};
 use super::parked::{self, Parking};
 use super::run::KILL_TREE;
-use super::wire::{Program, Report};
+use super::wire::{self, Ask, Program, Report, Word};
 
 /// What the keeper has to hold its tree together with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,14 @@ pub(super) enum Guarding {
     Group,
     /// The same work done by the first process of a sandbox, which its keeper outside holds.
     Sandbox,
+}
+
+/// Why a keeper looks up.
+struct Woken {
+    signalled: bool,
+    asked: bool,
+    /// Commands that nobody waits for any more.
+    left: Vec<Pid>,
 }
 
 /// What launcher and keepers block, and read from a signalfd when they want to know.
@@ -73,10 +84,10 @@ pub(super) fn run(
     };
     keeper.start(program, stdout, stderr);
     // Not before: the program does not wait for it.
-    if let Some(parking) = parking {
+    if let Some(parking) = parking.as_ref().filter(|_| guarding == Guarding::Namespace) {
         parked::park(parking.as_fd());
     }
-    keeper.watch(&signals);
+    keeper.watch(&signals, parking.map(OwnedFd::from), program);
     if guarding == Guarding::Group {
         keeper.kill_all();
     }
@@ -88,6 +99,7 @@ pub(super) struct Keeper {
     guarding: Guarding,
     /// The worker's main process, until it is reaped; also its process group.
     worker: Option<Pid>,
+    commands: Commands,
 }
 
 impl Keeper {
@@ -96,6 +108,7 @@ impl Keeper {
             status: status.into(),
             guarding,
             worker: None,
+            commands: Commands::default(),
         }
     }
 
@@ -134,16 +147,21 @@ impl Keeper {
             Err(e) => return self.failed(format!("cannot make a pipe: {e}")),
         };
         let keeper = Pid::this();
+        let standard = Standard::Pipes {
+            stdin: None,
+            stdout,
+            stderr,
+        };
         // SAFETY: the keeper never makes a thread, so the child may allocate until it executes the program.
         match unsafe { nix::unistd::fork() } {
             Ok(ForkResult::Child) => {
-                let failure = exec::run(program, &stdout, &stderr, keeper, self.guarding);
-                let _ = std::fs::File::from(write).write_all(failure.as_bytes());
-                exit_now(127)
+                let not_run = exec::run(program, &standard, keeper, self.guarding, Company::None);
+                let _ = std::fs::File::from(write).write_all(not_run.message.as_bytes());
+                exit_now(i32::from(not_run.code))
             }
             Ok(ForkResult::Parent { child }) => {
                 self.worker = Some(child);
-                drop((write, stdout, stderr));
+                drop((write, standard));
                 // The end of file means that the program runs, in its own process group: only now can a
                 // SIGTERM be passed on.
                 match std::io::read_to_string(std::fs::File::from(read)) {
@@ -156,41 +174,93 @@ impl Keeper {
         }
     }
 
-    /// Until the worker's main process ended or the tree has to go.
-    pub(super) fn watch(&mut self, signals: &SignalFd) {
+    /// Until the worker's main process ended or the tree has to go. Commands beside `program` are asked for by
+    /// `control`.
+    pub(super) fn watch(&mut self, signals: &SignalFd, mut control: Option<OwnedFd>, program: &Program) {
+        let mut buffer = Vec::new();
         // Its end may have come before the signalfd was read.
         self.reap();
         while self.worker.is_some() {
-            match signals.read_signal() {
-                Ok(Some(info)) => match Signal::try_from(info.ssi_signo as i32) {
-                    Ok(Signal::SIGTERM) => self.signal_group(Signal::SIGTERM),
-                    Ok(KILL_TREE) if self.guarding == Guarding::Group => return,
-                    _ => {}
-                },
-                Ok(None) | Err(Errno::EINTR) => {}
-                Err(_) => return,
+            let Ok(Woken {
+                signalled,
+                asked,
+                left,
+            }) = self.wait(signals, control.as_ref())
+            else {
+                return;
+            };
+            // First: none of them has been reaped, so none of the numbers has been given to another.
+            for pid in left {
+                self.commands.left(pid);
+            }
+            if signalled {
+                match signals.read_signal() {
+                    Ok(Some(info)) => match Signal::try_from(info.ssi_signo as i32) {
+                        Ok(Signal::SIGTERM) => self.signal_group(Signal::SIGTERM),
+                        Ok(KILL_TREE) if self.guarding == Guarding::Group => return,
+                        _ => {}
+                    },
+                    Ok(None) | Err(Errno::EINTR) => {}
+                    Err(_) => return,
+                }
+            }
+            if asked && let Some(socket) = &control {
+                match wire::receive(socket.as_fd(), &mut buffer) {
+                    Ok(Some((Ask::Exec { command }, fds))) => {
+                        if let Some(line) = fds.into_iter().next() {
+                            self.commands.start(command, line, program, self.guarding);
+                        }
+                    }
+                    // A question for another sort of keeper: whoever waits for the answer sees its socket close.
+                    Ok(Some(_)) => {}
+                    // Whoever asks is gone; this process is ended by others.
+                    Ok(None) | Err(_) => control = None,
+                }
+                // A message is as large as a command line can be, and the next may never come.
+                buffer = Vec::new();
             }
             self.reap();
         }
     }
 
+    fn wait(&self, signals: &SignalFd, control: Option<&OwnedFd>) -> nix::Result<Woken> {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(control.map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
+        let before = fds.len();
+        // Nothing is said on a line from there: only its hanging up is told, always.
+        fds.extend(
+            self.commands
+                .lines()
+                .map(|(_, line)| PollFd::new(line, PollFlags::empty())),
+        );
+        fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
+        let any = |fd: &PollFd<'_>| fd.any() == Some(true);
+        let lines = self.commands.lines().map(|(pid, _)| pid);
+        Ok(Woken {
+            signalled: any(&fds[0]),
+            asked: control.is_some() && any(&fds[1]),
+            left: lines
+                .zip(&fds[before..])
+                .filter_map(|(pid, fd)| any(fd).then_some(pid))
+                .collect(),
+        })
+    }
+
     fn reap(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => return,
-                Ok(WaitStatus::Exited(pid, code)) if Some(pid) == self.worker => {
-                    self.worker = None;
-                    self.report(&Report::Exited { code });
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == self.worker => {
-                    self.worker = None;
-                    self.report(&Report::Signalled {
-                        signal: signal as i32,
-                    });
-                }
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return,
+        while let Ok(Some((pid, ending))) = process::reap() {
+            if Some(pid) != self.worker {
+                let word = match ending {
+                    Ending::Exited(code) => Word::Exited { code },
+                    Ending::Signalled(signal) => Word::Signalled { signal },
+                };
+                self.commands.ended(pid, &word);
+                continue;
             }
+            self.worker = None;
+            self.report(&match ending {
+                Ending::Exited(code) => Report::Exited { code },
+                Ending::Signalled(signal) => Report::Signalled { signal },
+            });
         }
     }
 
@@ -217,7 +287,8 @@ impl Keeper {
                         signal: signal as i32,
                     });
                 }
-                Ok(_) | Err(Errno::EINTR) => {}
+                // The last: a real-time signal, by which somebody has ended before.
+                Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => {}
                 Err(_) => return,
             }
         }

@@ -16,7 +16,9 @@
 //! The launcher knows nothing of kinds, sessions, ports or readiness: it starts what it is told and says when
 //! the tree is gone.
 
+mod by_descriptor;
 mod client;
+mod commands;
 mod exec;
 mod fork;
 #[cfg(any(fuzzing, test))]
@@ -24,6 +26,7 @@ pub mod fuzz;
 mod keeper;
 mod parked;
 mod run;
+mod running;
 pub mod sandbox;
 mod subordinate;
 mod wire;
@@ -31,4 +34,5 @@ mod wire;
 pub use client::{Client, Keeper, Lost, NewSandbox, SpawnError, Spawned};
 pub use fork::{ForkError, Forked, Guard, Options, fork};
 pub use run::Sandboxes;
-pub use wire::{Door, KeeperId, Program, Report};
+pub use running::{ExecError, Line, Running, Streams};
+pub use wire::{Command, Door, KeeperId, On, Program, Report, Word};

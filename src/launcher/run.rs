@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::sandbox::cgroup::{GroupId, Hierarchies, Removals};
@@ -26,7 +26,7 @@ use super::fork::Guard;
 use super::keeper;
 use super::parked::{self, Leftovers, Parked};
 use super::sandbox::{self, Ids, Owner, Plan, PlanId, SubRange};
-use super::wire::{self, KeeperId, Program, Reply, Request, Task};
+use super::wire::{self, Ask, Command, KeeperId, Program, Reply, Request, Task, Word};
 
 /// poll(2) counts whole milliseconds; a wait must not end before its time and spin.
 const ROUND_UP: Duration = Duration::from_millis(1);
@@ -255,6 +255,7 @@ impl Launcher<'_> {
                     Some((Request::Spawn { keeper, task }, fds)) => self.spawn(keeper, task, fds)?,
                     Some((Request::Plan { plan, forget }, fds)) => self.learn(plan, &forget, fds),
                     Some((Request::Kill { keeper }, _)) => self.kill(keeper),
+                    Some((Request::Exec { keeper, command }, fds)) => self.exec(keeper, command, fds),
                 }
             }
             // Nobody waits for either. A group that cannot be removed is empty and the next herd's to sweep.
@@ -278,10 +279,7 @@ impl Launcher<'_> {
             Err(message) => return self.say(&Reply::SpawnFailed { keeper, message }, &[]),
         };
         let group = prepared.group();
-        let (parked, parking) = match self.weak {
-            true => (None, None),
-            false => parked::make(self.open_files.most).unzip(),
-        };
+        let (parked, parking) = parked::make(self.open_files.most).unzip();
         // SAFETY: the launcher never makes a thread.
         match unsafe { clone3(self.namespaces) } {
             Ok(Side::Child) => {
@@ -344,6 +342,23 @@ impl Launcher<'_> {
         }
     }
 
+    /// Passes it on to the keeper, whose the rest is. Without one, the line closes, and herd draws its conclusions.
+    fn exec(&self, keeper: KeeperId, command: Command, fds: Vec<OwnedFd>) {
+        let Some(line) = fds.into_iter().next() else {
+            return;
+        };
+        let Some(kept) = self.keepers.values().find(|kept| kept.keeper == keeper) else {
+            return;
+        };
+        match &kept.parked {
+            Some(parked) => parked.ask(&Ask::Exec { command }, line.as_fd()),
+            None => {
+                let message = "herd is out of file descriptors; raise LimitNOFILE".to_owned();
+                let _ = wire::send(line.as_fd(), &Word::Refused { message }, &[]);
+            }
+        }
+    }
+
     fn prepared(&self, task: Task, fds: &mut Vec<OwnedFd>) -> Result<Prepared, String> {
         let (plan, slot, dir, group) = match task {
             Task::Bare { program } => return Ok(Prepared::Bare(program)),
@@ -372,14 +387,10 @@ impl Launcher<'_> {
 
     fn reap(&mut self) -> io::Result<()> {
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                Err(Errno::EINTR) => {}
+            match process::reap() {
+                Ok(None) | Err(Errno::ECHILD) => break,
                 Err(e) => return Err(e.into()),
-                Ok(status) => {
-                    self.reaped
-                        .extend(status.pid().and_then(|pid| self.keepers.remove(&pid.as_raw())));
-                }
+                Ok(Some((pid, _))) => self.reaped.extend(self.keepers.remove(&pid.as_raw())),
             }
         }
         // A namespaced keeper is reaped after everything in its namespace. Without one its tree may still be

@@ -10,6 +10,11 @@
 //! keeper    Report lines on the status pipe                  exec failure, notes, the worker's exit
 //! herd      Run{program}, Open{door} + [reply]               on a sandbox's control socket, to its keeper
 //! keeper    Here + [socket]  or  Refused                     on the reply socket of that one question
+//! herd      Exec{command} + [line]                           on a sandbox's control socket; its keeper passes it on to
+//!                                                            the sandbox's init
+//! herd      Exec{keeper, command} + [line]                   to the launcher, which passes it on to a bare worker's keeper
+//! keeper    Runs + [herd's ends]  or  Busy  or  Refused      first, on that line, which is the command's alone
+//!           Exited  or  Signalled  or  NotRun                last
 //! ```
 
 use std::io;
@@ -19,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sandbox::cgroup::{GroupId, Outcome};
 use crate::sys::fd;
+use crate::sys::terminal::Size;
 
 use super::sandbox::{PlanId, Slot};
 
@@ -38,6 +44,8 @@ pub(crate) enum Request {
     Spawn { keeper: KeeperId, task: Task },
     /// herd cannot hold a keeper that was spawned: it had no descriptor free for the pidfd.
     Kill { keeper: KeeperId },
+    /// Carries the command's line. For the keeper of a bare worker.
+    Exec { keeper: KeeperId, command: Command },
 }
 
 /// What a keeper is for.
@@ -56,7 +64,7 @@ pub(crate) enum Task {
     },
 }
 
-/// What herd asks of the keeper of a sandbox.
+/// What a keeper is asked. That of a bare worker only the last; a sandbox's init the first and the last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Once: the sandbox has waited for it.
@@ -65,6 +73,8 @@ pub(crate) enum Ask {
     Open { door: Door },
     /// Whether a process of the sandbox has this socket. Carries the socket for the answer.
     Owns { inode: u32 },
+    /// Carries the command's line. When herd's end of it closes, the command ends.
+    Exec { command: Command },
 }
 
 /// A socket inside a sandbox.
@@ -92,6 +102,55 @@ pub struct Program {
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
+}
+
+/// What to run beside the program of a worker, in the same tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// As of [`Program`].
+    pub argv: Vec<String>,
+    /// Beside and before the variables of the program.
+    pub env: Vec<(String, String)>,
+    /// Else where the program was started.
+    pub cwd: Option<String>,
+    pub on: On,
+}
+
+/// What a command has as its descriptors 0 to 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum On {
+    /// /dev/null and two pipes.
+    Outputs,
+    /// Three pipes.
+    Pipes,
+    /// A terminal of its own.
+    Terminal(Size),
+}
+
+/// What is said of a command, on its line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// Carries herd's ends: the terminal's alone, or those of stdout, stderr and, if it was asked for, stdin.
+    Runs,
+    /// So many run already, and more may not.
+    Busy {
+        most: usize,
+    },
+    /// It cannot be tried.
+    Refused {
+        message: String,
+    },
+    /// The kernel does not run it. `code` is what a shell would tell: 126, or 127 where there is no such program.
+    NotRun {
+        message: String,
+        code: u8,
+    },
+    Exited {
+        code: i32,
+    },
+    Signalled {
+        signal: i32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -137,6 +196,17 @@ pub enum Report {
     Signalled {
         signal: i32,
     },
+}
+
+/// Room for the largest message in whoever sends by `socket`; the kernel caps it at net.core.wmem_max, which is enough
+/// by default.
+pub(super) fn make_room(socket: &OwnedFd) -> io::Result<()> {
+    let room = 2 * MAX_BODY;
+    Ok(nix::sys::socket::setsockopt(
+        socket,
+        nix::sys::socket::sockopt::SndBuf,
+        &room,
+    )?)
 }
 
 pub(crate) fn send<T: Serialize>(
@@ -189,20 +259,5 @@ fn receive_into<T: for<'de> Deserialize<'de>>(
     match fd::receive_packet(socket, buffer)? {
         (0, _) => Ok(None),
         (len, fds) => Ok(Some((serde_json::from_slice(&buffer[..len])?, fds))),
-    }
-}
-
-/// The one message of a pipe.
-pub(super) fn write_all<T: Serialize>(pipe: OwnedFd, message: &T) -> io::Result<()> {
-    std::io::Write::write_all(&mut std::fs::File::from(pipe), &encode(message)?)
-}
-
-/// Reads what [`write_all`] wrote; `None` if the other end closed without a word.
-pub(super) fn read_to_end<T: for<'de> Deserialize<'de>>(pipe: OwnedFd) -> io::Result<Option<T>> {
-    let mut body = Vec::new();
-    std::io::Read::read_to_end(&mut std::fs::File::from(pipe), &mut body)?;
-    match body.is_empty() {
-        true => Ok(None),
-        false => Ok(Some(serde_json::from_slice(&body)?)),
     }
 }

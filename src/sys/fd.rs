@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv,
     recvmsg, sendmsg, socketpair,
@@ -100,6 +101,13 @@ pub fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Option<Vec<u8>> {
         )
     };
     Some(value[..usize::try_from(length).ok()?].to_vec())
+}
+
+/// For this open file, whoever else has it.
+pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Repeats a call that a signal interrupted.

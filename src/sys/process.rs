@@ -187,6 +187,29 @@ pub fn own_binary() -> io::Result<PathBuf> {
         .unwrap_or(path))
 }
 
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Exited(i32),
+    Signalled(i32),
+}
+
+/// Reaps one child that has ended; `None`: none has. An error means that there is no child at all.
+///
+/// nix has no name for real-time signals, and would take a child that died of one for an error, when it is reaped already.
+pub fn reap() -> nix::Result<Option<(Pid, Ending)>> {
+    let mut status = 0;
+    let pid = super::fd::retry(|| {
+        // SAFETY: the call writes one `int`, which outlives it.
+        Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })
+    })?;
+    let ending = match libc::WIFSIGNALED(status) {
+        true => Ending::Signalled(libc::WTERMSIG(status)),
+        false => Ending::Exited(libc::WEXITSTATUS(status)),
+    };
+    Ok((pid > 0).then(|| (Pid::from_raw(pid), ending)))
+}
+
 /// How many threads this process has.
 pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())

@@ -32,7 +32,8 @@ impl KillSwitch {
         }
     }
 
-    pub(super) fn keeper(&self) -> &Arc<Keeper> {
+    /// By which it kills.
+    pub fn keeper(&self) -> &Arc<Keeper> {
         &self.keeper
     }
 

@@ -27,6 +27,9 @@ pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
 pub use workers::Workers;
 
+/// Commands beside a worker's program.
+pub use crate::launcher::{Command, ExecError, Line as CommandLine, On, Running, Streams, Word};
+
 use crate::config::Kind;
 use crate::core::{Exit, StartFailure, WorkerId};
 pub use crate::launcher::sandbox::{Plan, Plans};

@@ -24,6 +24,7 @@ mod supervised;
 
 mod bundle;
 mod control;
+mod exec;
 mod front;
 mod log;
 mod process;

@@ -57,6 +57,7 @@ fn a_key_opens_what_it_may_and_nothing_else() {
             (READER, "GET", "/metrics", "200"),
             (READER, "PUT", "/v1/sessions/a", "403"),
             (READER, "GET", "/v1/sessions/a/hold", "403"),
+            (READER, "GET", "/v1/sessions/a/exec?command=id", "403"),
             (READER, "POST", "/v1/drain", "403"),
             (READER, "GET", "/nowhere", "404"),
             (BOSS, "PUT", "/v1/sessions/a", "201"),

@@ -2,6 +2,7 @@
 
 mod creating;
 mod events;
+mod exec;
 mod keys;
 mod watching;
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Dead, HeldOrigin, Reloaded};
+use super::{Dead, ExecEnd, HeldOrigin, Reloaded};
 use crate::control::time::millis;
 use crate::driver::{self, Deed, JournalEvent};
 
@@ -97,6 +97,23 @@ pub enum What {
     ControlDrain { by: By },
     #[serde(rename = "control.reload")]
     ControlReload { by: By },
+    /// Somebody runs a command in a session. Arguments beyond a kilobyte are left out.
+    #[serde(rename = "control.exec")]
+    ControlExec {
+        session: String,
+        command: Vec<String>,
+        by: By,
+    },
+    /// That command is over.
+    #[serde(rename = "exec.ended")]
+    ExecEnded {
+        session: String,
+        generation: u64,
+        command: Vec<String>,
+        by: By,
+        end: ExecEnd,
+        lasted_ms: u64,
+    },
     /// The reader was too slow, or away for too long, and has missed events; of a herd before this one, if it is not
     /// told how many.
     #[serde(rename = "events.lost")]
@@ -129,6 +146,8 @@ impl What {
             Self::ControlReload { .. } => "control.reload",
             Self::ConfigReloaded { .. } => "config.reloaded",
             Self::ConfigReloadFailed { .. } => "config.reload_failed",
+            Self::ControlExec { .. } => "control.exec",
+            Self::ExecEnded { .. } => "exec.ended",
             Self::EventsLost { .. } => "events.lost",
         }
     }
@@ -140,7 +159,9 @@ impl What {
             | Self::SessionEnded { session, .. }
             | Self::ControlCreate { session, .. }
             | Self::ControlStop { session, .. }
-            | Self::ControlHold { session, .. } => Some(session),
+            | Self::ControlHold { session, .. }
+            | Self::ControlExec { session, .. }
+            | Self::ExecEnded { session, .. } => Some(session),
             Self::WorkerGone { session, .. } => session.as_deref(),
             Self::WorkerReady { .. }
             | Self::WorkerFailed { .. }
@@ -250,6 +271,20 @@ impl From<JournalEvent> for What {
                 cause: cause.to_owned(),
                 detail,
             },
+            JournalEvent::CommandEnded {
+                session,
+                command,
+                by,
+                end,
+                lasted,
+            } => Self::ExecEnded {
+                session: session.id.to_string(),
+                generation: session.generation.0,
+                command,
+                by: by.into(),
+                end: end.into(),
+                lasted_ms: millis(lasted),
+            },
             JournalEvent::Controlled { deed, by } => {
                 let by = by.into();
                 match deed {
@@ -264,6 +299,11 @@ impl From<JournalEvent> for What {
                     Deed::Hold { id, origin } => Self::ControlHold {
                         session: id.to_string(),
                         origin: origin.into(),
+                        by,
+                    },
+                    Deed::Exec { id, command } => Self::ControlExec {
+                        session: id.to_string(),
+                        command,
                         by,
                     },
                     Deed::Drain => Self::ControlDrain { by },

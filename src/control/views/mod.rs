@@ -1,5 +1,6 @@
 //! What the control API answers with. These types are its contract; the CLI reads the same ones.
 
+mod command;
 mod event;
 
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use crate::worker::{Death, Sandboxing};
 use super::build::Build;
 use super::time::{millis, rfc3339};
 
+pub use command::{ExecEnd, ExecOutcome};
 pub use event::{By, Event, What};
 
 /// `GET /v1/sessions`

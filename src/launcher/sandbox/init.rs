@@ -3,12 +3,14 @@
 //! libcontainer calls [`Executor::validate`] when namespaces, root and capabilities are in place; here the
 //! process is locked up for good, and what was locked is read back. Then it waits, so that a *created* sandbox
 //! costs nothing but a little memory, until it is told what to run. The program is its child, never itself: PID 1
-//! ignores the signals it does not handle, and somebody has to reap orphans.
+//! ignores the signals it does not handle, and somebody has to reap orphans. Commands beside the program are its
+//! children, too, and have its confinement from birth.
 //!
-//! No untrusted code has run in the sandbox until `execve`, so nothing here races with anything.
+//! No untrusted code has run in the sandbox until the program's `execve`, so nothing up to there races with anything.
+//! What is done for commands afterwards does: see [`super::super::by_descriptor`].
 
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use caps::CapSet;
@@ -24,7 +26,7 @@ use crate::sys::fork::exit_now;
 
 use super::super::keeper::{Guarding, Keeper, signals};
 use super::super::parked;
-use super::super::wire::{self, Program};
+use super::super::wire::{self, Ask};
 use super::plan::Plan;
 
 /// Descriptors by number: the executor is copied from process to process, as they are.
@@ -36,8 +38,8 @@ pub(super) struct Init {
     /// Of the sandbox's control group.
     pub(super) doors: Vec<RawFd>,
     pub(super) parking: Option<RawFd>,
-    /// The program comes from here, to the end of file.
-    pub(super) go: RawFd,
+    /// From here come the program, first, and commands beside it.
+    pub(super) orders: RawFd,
     pub(super) stdout: RawFd,
     pub(super) stderr: RawFd,
     pub(super) status: RawFd,
@@ -103,12 +105,12 @@ impl Init {
     }
 
     fn serve(&self) -> i32 {
-        if fd::close_all_except(&[self.go, self.stdout, self.stderr, self.status]).is_err() {
+        if fd::close_all_except(&[self.orders, self.stdout, self.stderr, self.status]).is_err() {
             return 1;
         }
         // SAFETY: the numbers are this process's own copies of open descriptors, named nowhere else in it.
-        let [go, stdout, stderr, status] =
-            [self.go, self.stdout, self.stderr, self.status].map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        let [orders, stdout, stderr, status] = [self.orders, self.stdout, self.stderr, self.status]
+            .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
         let mut keeper = Keeper::new(status, Guarding::Sandbox);
         let Ok(signals) =
             nix::sys::signalfd::SignalFd::with_flags(&signals(), nix::sys::signalfd::SfdFlags::SFD_CLOEXEC)
@@ -116,17 +118,17 @@ impl Init {
             keeper.failed("the sandbox's first process cannot watch its signals".to_owned());
             return 1;
         };
-        let program: Program = match wire::read_to_end(go) {
-            Ok(Some(program)) => program,
-            // The keeper has gone without a word: so does this.
-            Ok(None) => return 1,
+        let program = match wire::receive(orders.as_fd(), &mut Vec::new()) {
+            Ok(Some((Ask::Run { program }, _))) => program,
+            // The keeper has gone without a word: so does this. It asks for nothing else before.
+            Ok(None | Some(_)) => return 1,
             Err(e) => {
                 keeper.failed(format!("the sandbox cannot read what to run: {e}"));
                 return 1;
             }
         };
         keeper.start(&program, stdout, stderr);
-        keeper.watch(&signals);
+        keeper.watch(&signals, Some(orders), &program);
         0
     }
 }

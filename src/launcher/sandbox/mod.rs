@@ -124,9 +124,18 @@ pub(super) fn run(
 /// A sandbox whose init waits.
 struct Created {
     init: Pid,
-    /// Where the init expects its program; taken once that is told.
-    go: Option<OwnedFd>,
+    /// To the init.
+    orders: OwnedFd,
+    stage: Stage,
     group: Group,
+}
+
+/// What the init has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing: it waits for its program.
+    Waiting,
+    Told,
 }
 
 fn create(
@@ -151,8 +160,7 @@ fn create(
     let listener = launch::started_already(room.as_fd())?;
     nix::unistd::fchdir(&room).map_err(|e| format!("cannot enter the sandbox's room: {}", e.desc()))?;
     drop(room);
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|e| format!("cannot make a pipe: {}", e.desc()))?;
+    let (orders, init_orders) = orders().map_err(|e| format!("cannot make a socket: {e}"))?;
     let [stdout, stderr, status] = outputs;
     let doors = group
         .doors()
@@ -162,7 +170,7 @@ fn create(
         rename: identity.rename,
         doors: doors.iter().map(AsRawFd::as_raw_fd).collect(),
         parking: parking.map(|parking| parking.as_fd().as_raw_fd()),
-        go: read.as_raw_fd(),
+        orders: init_orders.as_raw_fd(),
         stdout,
         stderr,
         status,
@@ -174,9 +182,18 @@ fn create(
     let pid = launch.finish()?;
     Ok(Created {
         init: pid,
-        go: Some(write),
+        orders,
+        stage: Stage::Waiting,
         group,
     })
+}
+
+/// The keeper's end, and the init's. The keeper never waits for the init.
+fn orders() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = fd::packet_pair()?;
+    wire::make_room(&ours)?;
+    fd::set_nonblocking(&ours)?;
+    Ok((ours, theirs))
 }
 
 struct Serving {
@@ -204,7 +221,7 @@ impl Serving {
                 && info.ssi_signo == Signal::SIGTERM as u32
             {
                 // A created sandbox has nothing to end politely.
-                if self.created.go.is_some() {
+                if self.created.stage == Stage::Waiting {
                     return;
                 }
                 // Its parent is this process, and it is not reaped: the number is its own.
@@ -244,10 +261,10 @@ impl Serving {
 
     fn obey(&mut self, ask: Ask, mut fds: Vec<OwnedFd>) {
         match ask {
-            Ask::Run { program } => {
-                let result = match self.created.go.take() {
-                    Some(go) => wire::write_all(go, &program),
-                    None => Err(io::Error::other("it already runs a program")),
+            Ask::Run { .. } => {
+                let result = match std::mem::replace(&mut self.created.stage, Stage::Told) {
+                    Stage::Waiting => wire::send(self.created.orders.as_fd(), &ask, &[]),
+                    Stage::Told => Err(io::Error::other("it already runs a program")),
                 };
                 if let Err(e) = result {
                     self.keeper
@@ -274,6 +291,12 @@ impl Serving {
                 };
                 let _ = wire::send(reply.as_fd(), &answer, &[]);
             }
+            // The answer is the init's. If it does not get there, herd sees the line close.
+            Ask::Exec { .. } if self.created.stage == Stage::Told => {
+                let Some(line) = fds.pop() else { return };
+                let _ = wire::send(self.created.orders.as_fd(), &ask, &[line.as_fd()]);
+            }
+            Ask::Exec { .. } => {}
         }
     }
 }
