@@ -21,6 +21,7 @@ mod service;
 mod show;
 mod start;
 mod stop;
+mod token;
 mod version;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub enum Verb {
     Events(events::Events),
     Drain(drain::Drain),
     Key(key::Key),
+    Token(token::Token),
     Runner(runner::Runner),
     Bundle(bundle::Bundle),
     Completions(completions::Completions),
@@ -75,6 +77,7 @@ impl Cli {
             Verb::Events(events) => events.run(),
             Verb::Drain(drain) => drain.run(),
             Verb::Key(key) => key.run(),
+            Verb::Token(token) => token.run(),
             Verb::Runner(runner) => runner.run(),
             Verb::Bundle(bundle) => bundle.run(),
             Verb::Completions(completions) => completions.run(),

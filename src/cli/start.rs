@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::service;
+use crate::access::{Access, Lasting};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
@@ -161,14 +162,19 @@ async fn supervise(
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
+    let access = Access::open(&config, address.port())?;
+    tell_access(&config, access.as_deref());
     let data_url = format!("http://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
         session_header: config.session.headers[0].to_string(),
+        access: access.clone(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
-    let proxy = data.serve(Arc::clone(&config), handle.clone(), threads)?;
+    let proxy = data
+        .guarded_by(access)
+        .serve(Arc::clone(&config), handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let mut control = control
         .spawn(handle, data_port)
@@ -262,6 +268,24 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
             kinds = bare.join(", "),
             "these workers run without a sandbox, with all rights of this user; add `sandbox: host` to a kind to \
              isolate its workers, or `sandbox: off` to say that this is meant"
+        );
+    }
+}
+
+/// Says what of `auth` has to be known.
+fn tell_access(config: &Config, access: Option<&Access>) {
+    let Some(access) = access else {
+        return;
+    };
+    if access.lasting() == Lasting::UntilHerdEnds {
+        info!(
+            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
+        );
+    }
+    if !config.network.data_bind.ip().is_loopback() {
+        warn!(
+            address = %config.network.data_bind,
+            "keys and tokens cross the network in the clear unless something with TLS stands before the data port"
         );
     }
 }

@@ -1,9 +1,11 @@
 //! herd.yaml: raw text → every mistake in one run, or a validated [`Config`].
 
+mod auth;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod load;
 mod model;
+mod origin;
 mod overrides;
 pub mod paths;
 mod raw;
@@ -21,10 +23,11 @@ use crate::yaml::{self, problem};
 
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Bind, Config, ControlKey, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network, OnCrash,
-    OnDisconnect, Profile, Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice,
-    SandboxNetwork, Session, Upstream,
+    Auth, Bind, Config, ControlKey, DataKey, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount,
+    Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, Queue, Rate, Require, Reuse, Root,
+    Route, Sandbox, SandboxChoice, SandboxNetwork, Session, TokenSecret, Tokens, Upstream,
 };
+pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};
 pub use schema::schema;

@@ -26,6 +26,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tokens;
 pub mod views;
 
 use std::convert::Infallible;
@@ -49,6 +50,7 @@ pub use socket::BindError;
 
 use access::{Caller, Keys};
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
@@ -81,6 +83,8 @@ pub struct DataPort {
     pub url: String,
     /// The header that carries a session's id.
     pub session_header: String,
+    /// Who may use it; `None`: whoever can connect.
+    pub access: Option<Arc<Access>>,
 }
 
 /// A control API that is being served.

@@ -156,7 +156,11 @@ fn query(parameter: &Parameter) -> Value {
         Takes::Kinds => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^[^,]+$" } })
         }
-        Takes::SessionId => placed("id"),
+        Takes::SessionId => json!({
+            "type": "string",
+            "pattern": "^([a-z0-9][a-z0-9_-]{0,62}/)?[A-Za-z0-9._~-]{1,128}$",
+        }),
+        Takes::Principal => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" }),
         Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
     };
     let mut described = json!({

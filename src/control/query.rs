@@ -31,8 +31,10 @@ pub(super) enum Takes {
     Words(&'static [&'static str]),
     /// The name of a kind, or several separated by commas. Whether they exist is the operation's to say.
     Kinds,
-    /// A session's id.
+    /// A session's id, with `auth` after its principal's name and a slash.
     SessionId,
+    /// A principal's name.
+    Principal,
     /// The number of an event, with its epoch.
     EventId,
 }
@@ -107,7 +109,8 @@ impl Takes {
             Self::Moment => time::moment(value, SystemTime::now()).is_some(),
             Self::Words(words) => value.split(',').all(|word| words.contains(&word)),
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
-            Self::SessionId => crate::core::SessionId::check(value.as_bytes()).is_ok(),
+            Self::SessionId => crate::core::SessionId::parse(value.as_bytes()).is_ok(),
+            Self::Principal => crate::core::is_principal(value),
             Self::EventId => super::events::Position::parse(value).is_some(),
         };
         if fits {
@@ -121,7 +124,8 @@ impl Takes {
             }
             Self::Words(words) => format!("one or more of {}, separated by commas", words.join(", ")),
             Self::Kinds => "the name of a worker kind".to_owned(),
-            Self::SessionId => "a session id".to_owned(),
+            Self::SessionId => "a session id, or principal/id".to_owned(),
+            Self::Principal => "the name of a principal".to_owned(),
             Self::EventId => "the id of an event, as events carry it".to_owned(),
         })
     }

@@ -28,6 +28,9 @@
 //! session is *covered* while its place in the queue is within the number of starting workers: then it
 //! waits for a start, not for a slot, and the queue's limits do not apply to it.
 //!
+//! A principal with a quota has at most so many sessions that wait, start or are bound; the next is refused at once, so
+//! that its own sessions never queue behind each other in the place of somebody else's.
+//!
 //! Deliberately absent: fairness between kinds (they share nothing), priorities, persistence.
 
 mod atomic;
@@ -41,7 +44,9 @@ mod timers;
 
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
-pub use ids::{Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId};
+pub use ids::{
+    Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId, is_principal,
+};
 pub use machine::{
     Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage, StopOutcome, Wait,
 };

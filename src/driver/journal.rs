@@ -73,9 +73,20 @@ pub enum Event {
 /// What the control API was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
-    Create { id: SessionId },
-    Stop { id: SessionId },
-    Hold { id: SessionId, origin: Origin },
+    Create {
+        id: SessionId,
+    },
+    /// A token for a session was signed.
+    Token {
+        id: SessionId,
+    },
+    Stop {
+        id: SessionId,
+    },
+    Hold {
+        id: SessionId,
+        origin: Origin,
+    },
     Drain,
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -27,13 +27,15 @@ use tokio::sync::oneshot;
 
 use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
+use super::entry::{self, Authorization, Carrier, Entry};
 use super::fields::{self, Present, Trust};
 use super::gate::Line;
-use super::identity;
 use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, WorkerIo};
+use super::{identity, origin};
+use crate::access::Principal;
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
 use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
@@ -108,10 +110,18 @@ impl Client {
 struct Story {
     thread: Rc<Thread>,
     began: Instant,
+    /// With its principal.
     session: String,
     status: Option<StatusCode>,
     code: Option<Code>,
     upload: Rc<Upload>,
+}
+
+impl Story {
+    /// As the client knows it.
+    fn id(&self) -> &str {
+        self.session.split_once('/').map_or(&*self.session, |(_, id)| id)
+    }
 }
 
 impl Drop for Story {
@@ -177,7 +187,7 @@ pub(crate) fn serve(
         };
         if story.code.is_some()
             && !story.session.is_empty()
-            && let Ok(id) = HeaderValue::from_str(&story.session)
+            && let Ok(id) = HeaderValue::from_str(story.id())
             && let Some(name) = thread.config.session.headers.first()
         {
             response.headers_mut().insert(name, id);
@@ -207,6 +217,9 @@ enum Begun<S> {
 struct Asked {
     request: Request<ClientBody>,
     fields: Present,
+    /// `None`: nobody was asked who it is.
+    principal: Option<Arc<Principal>>,
+    authorization: Authorization,
     kind: KindChoice,
     manner: (Wait, Remains),
     mode: Mode,
@@ -218,18 +231,51 @@ impl Asked {
         one_host(&request)?;
         let sources = &thread.config.session;
         let fields = Present::among(request.headers());
-        story.session = identity::session_id(sources, request.headers(), request.uri())?.into_owned();
-        let kind = identity::kind(&thread.config, fields, request.headers(), request.uri())?;
+        let (headers, uri) = (request.headers(), request.uri());
+        // Before anything is told, be it what there is not.
+        let entry = match &thread.access {
+            Some(access) => Some(Entry::of(access, headers, uri)?),
+            None => None,
+        };
+        story.session = match &entry {
+            Some(entry) => entry.session(sources, headers, uri)?,
+            None => identity::session_id(sources, headers, uri)?.into_owned(),
+        };
+        let mut kind = identity::kind(&thread.config, fields, headers, uri)?;
+        if let Some(entry) = &entry {
+            kind = entry.kind(&thread.config, kind)?;
+            entry
+                .count(story.began)
+                .inspect_err(|problem| thread.refused(kind, problem.code))?;
+        }
         let manner = match fields.own {
             true => identity::manner(request.headers()),
             false => (Wait::Queue, Remains::Respect),
         };
         let mode = Mode::of(&request, fields)?;
+        if !matches!(mode, Mode::Plain) {
+            let by_header = identity::is_named_by_header(sources, headers)
+                || entry
+                    .as_ref()
+                    .is_some_and(|entry| entry.carrier == Carrier::Header);
+            let carrier = match by_header {
+                true => Carrier::Header,
+                false => Carrier::Page,
+            };
+            let allowed = thread.config.network.websocket_origins.as_deref();
+            origin::check(allowed, headers, uri, carrier)?;
+        }
+        let (principal, authorization) = match entry {
+            Some(entry) => (Some(entry.principal), entry.authorization),
+            None => (None, Authorization::Workers),
+        };
         let upload = Rc::clone(&story.upload);
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
         Ok(Self {
             request,
             fields,
+            principal,
+            authorization,
             kind,
             manner,
             mode,
@@ -259,6 +305,11 @@ impl Asked {
         claim: Claim,
         served: Served,
     ) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
+        if let Some(principal) = &self.principal
+            && let Err(problem) = entry::admit(principal, &thread.config, claim.bound.session.kind_id)
+        {
+            return Begun::Refused(Failure { problem, served });
+        }
         if claim.bound.session.kind.bind == Bind::Connection {
             client.hold_connection(&claim);
         }
@@ -267,6 +318,7 @@ impl Asked {
             client: Rc::clone(client),
             host: fields::client_host(self.request.headers(), self.request.uri()),
             fields: self.fields,
+            authorization: self.authorization,
             label: Label::of(&claim),
         };
         let request = self.request;
@@ -418,6 +470,7 @@ struct Exchange {
     client: Rc<Client>,
     host: Option<HeaderValue>,
     fields: Present,
+    authorization: Authorization,
     label: Label,
 }
 
@@ -425,8 +478,16 @@ impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
-        let target = identity::origin_form(&self.thread.config.session, &parts.uri);
+        let target = identity::origin_form(&self.thread.own_parameters, &parts.uri);
         fields::strip(&mut parts.headers);
+        if let Some(access) = &self.thread.access {
+            if self.authorization == Authorization::Herds {
+                parts.headers.remove(AUTHORIZATION);
+            }
+            if self.fields.cookie {
+                entry::hide_cookie(&mut parts.headers, &access.cookie);
+            }
+        }
         fields::forwarded(
             &mut parts.headers,
             self.fields,

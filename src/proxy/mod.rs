@@ -11,6 +11,7 @@
 //! | `accept` | a thread's connections: limits, timeouts, HTTP/1 or HTTP/2, the hand-over to a tunnel |
 //! | `peers` | which clients are gone without a word |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
+//! | `entry`, `origin` | who a request is from, where that is asked; which web pages may open WebSockets |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
@@ -24,6 +25,7 @@
 mod accept;
 mod body;
 mod code;
+mod entry;
 mod fields;
 mod forward;
 mod framing;
@@ -33,6 +35,7 @@ mod gate;
 mod gather;
 mod http1;
 mod identity;
+mod origin;
 mod peers;
 mod send;
 mod splice;
@@ -55,6 +58,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::driver::Handle;
 
@@ -73,6 +77,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    access: Option<Arc<Access>>,
 }
 
 impl Server {
@@ -104,12 +109,16 @@ impl Server {
         };
         Ok(Self {
             listener: bound().map_err(named)?,
+            access: None,
         })
     }
 
     /// Serves where somebody else listens already: a service manager, which goes on listening while herd is restarted.
     pub fn on(listener: TcpListener) -> Self {
-        Self { listener }
+        Self {
+            listener,
+            access: None,
+        }
     }
 
     /// The address, with the port that the kernel chose for port 0.
@@ -117,11 +126,23 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// Serves only those whom this knows. To be called where the configuration has `auth`.
+    #[must_use]
+    pub fn guarded_by(mut self, access: Option<Arc<Access>>) -> Self {
+        self.access = access;
+        self
+    }
+
     /// Starts `threads` data-plane threads.
     ///
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
     pub fn serve(self, config: Arc<Config>, driver: Handle, threads: usize) -> io::Result<Proxy> {
+        if config.auth.is_some() && self.access.is_none() {
+            return Err(io::Error::other(
+                "auth is configured, and nobody was named who may",
+            ));
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
@@ -136,6 +157,7 @@ impl Server {
             let listener = self.listener.try_clone()?;
             let share = Share {
                 config: Arc::clone(&config),
+                access: self.access.clone(),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -157,6 +179,7 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     config: Arc<Config>,
+    access: Option<Arc<Access>>,
     driver: Handle,
     places: Arc<Semaphore>,
     stages: watch::Receiver<Stage>,
@@ -167,6 +190,7 @@ impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             config,
+            access,
             driver,
             places,
             stages,
@@ -188,7 +212,13 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    accept::run(thread::Thread::new(config, driver), listener, places, stages).await
+                    accept::run(
+                        thread::Thread::new(config, access, driver),
+                        listener,
+                        places,
+                        stages,
+                    )
+                    .await
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }

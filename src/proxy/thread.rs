@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::code::{Code, Problem};
 use super::peers::Peers;
 use super::upstream::Bound;
+use crate::access::Access;
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
@@ -22,6 +23,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) config: Arc<Config>,
+    /// `None`: whoever can connect may.
+    pub(crate) access: Option<Arc<Access>>,
+    /// Query parameters that are herd's own.
+    pub(crate) own_parameters: Vec<String>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -40,10 +45,14 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(config: Arc<Config>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(config: Arc<Config>, access: Option<Arc<Access>>, driver: Handle) -> Rc<Self> {
         let traffic = driver.metrics().threads().join();
+        let session_id = config.session.query.clone();
+        let token = access.as_ref().map(|access| access.query.clone());
         Rc::new(Self {
+            own_parameters: session_id.into_iter().chain(token).collect(),
             config,
+            access,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
@@ -52,7 +61,14 @@ impl Thread {
         })
     }
 
-    /// A hold on the session of this id, if this thread knows it and it has not ended. Never visits the driver.
+    /// Counts a request that was refused before the driver heard of it.
+    pub(crate) fn refused(&self, kind: KindChoice, code: Code) {
+        let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
+        let kind = &self.config.kind(kind).name;
+        self.driver.metrics().refused(kind, code.as_str());
+    }
+
+    /// A hold on the session of this name, if this thread knows it and it has not ended. Never visits the driver.
     pub(crate) fn claim_known(&self, id: &str, kind: KindChoice) -> Option<Result<Claim, Refused>> {
         let bound = Rc::clone(self.sessions.borrow().get(id)?);
         let hold = bound.session.hold(HolderKind::Request)?;
@@ -72,7 +88,7 @@ impl Thread {
         }))
     }
 
-    /// The session of this id, bound to a worker, which is started if need be.
+    /// The session of this name, bound to a worker, which is started if need be.
     pub(crate) async fn claim(
         &self,
         id: &str,
@@ -190,6 +206,11 @@ impl Thread {
                 format!("no worker slot became free within {waited:?}"),
             )
             .retry_after(Duration::from_secs(1)),
+            Refusal::QuotaExceeded { most, retry_after } => Problem::new(
+                Code::QuotaExceeded,
+                format!("the key may have so many sessions at a time: {most}"),
+            )
+            .retry_after(retry_after),
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
             Refusal::WorkerBackoff { retry_after } => Problem::new(
                 Code::WorkerBackoff,

@@ -1,5 +1,6 @@
 //! The server over a real socket, a real driver behind it, and workers that are only pretended.
 
+mod access;
 mod creating;
 mod events;
 mod keys;
@@ -129,6 +130,7 @@ fn start_with(more: &str) -> Herd {
     let data = super::DataPort {
         url: "http://127.0.0.1:8080".to_owned(),
         session_header: "x-session-id".to_owned(),
+        access: crate::access::Access::open(&config, 8080).unwrap(),
     };
     tasks.spawn_local(async move {
         server

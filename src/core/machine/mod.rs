@@ -2,6 +2,7 @@
 
 mod endings;
 mod pool;
+mod quotas;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::pool::Pool;
+use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
     EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules, SessionId, SessionRef,
@@ -261,6 +263,7 @@ pub struct Core {
     rules: Vec<Rules>,
     pools: Vec<Pool>,
     sessions: HashMap<SessionId, Session>,
+    quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
     /// Which waiting session a request belongs to.
     tickets: HashMap<TicketId, SessionId>,
@@ -279,6 +282,7 @@ impl Core {
             pools: rules.iter().map(|_| Pool::default()).collect(),
             rules,
             sessions: HashMap::new(),
+            quotas: Quotas::default(),
             workers: HashMap::new(),
             tickets: HashMap::new(),
             timers: Timers::default(),
@@ -288,6 +292,13 @@ impl Core {
             last_worker: 0,
             last_generation: 0,
         }
+    }
+
+    /// With most sessions at a time for some principals, by their names.
+    #[must_use]
+    pub fn with_quotas(mut self, most: HashMap<String, usize>) -> Self {
+        self.quotas = Quotas::new(most);
+        self
     }
 
     /// Fills the warm pools.

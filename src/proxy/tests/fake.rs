@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::access::Access;
 use crate::config::{Config, Kind};
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Shutdown};
@@ -280,6 +281,7 @@ pub(super) struct Herd {
     pub(super) addr: SocketAddr,
     pub(super) stage: Arc<Stage>,
     pub(super) handle: crate::driver::Handle,
+    pub(super) access: Option<Arc<Access>>,
     _shutdown: mpsc::Sender<Shutdown>,
     proxy: Option<Proxy>,
 }
@@ -287,8 +289,13 @@ pub(super) struct Herd {
 impl Herd {
     /// `network` and `kind` are further lines of the configuration.
     pub(super) fn start(network: &str, kind: &str) -> Self {
+        Self::start_with(network, kind, "")
+    }
+
+    /// So are `more`, which begin a section.
+    pub(super) fn start_with(network: &str, kind: &str, more: &str) -> Self {
         let text = format!(
-            "network:\n  data_bind: 127.0.0.1:0\n{network}\nworkers:\n  fake:\n    cmd: [\"fake\", \"{{{{.Socket}}}}\"]\n    max: 4\n    ttl: 10m\n{kind}\n"
+            "network:\n  data_bind: 127.0.0.1:0\n{network}\nworkers:\n  fake:\n    cmd: [\"fake\", \"{{{{.Socket}}}}\"]\n    max: 4\n    ttl: 10m\n{kind}\n{more}\n"
         );
         let config: Arc<Config> = Arc::new(crate::config::parse(&text, "herd.yaml").unwrap());
         let (events, inbox) = mpsc::channel(64);
@@ -309,8 +316,11 @@ impl Herd {
         });
         let server = Server::bind(&config).unwrap();
         let addr = server.local_addr().unwrap();
+        let access = Access::open(&config, addr.port()).unwrap();
+        let server = server.guarded_by(access.clone());
         let proxy = server.serve(config, handle.clone(), 2).unwrap();
         Self {
+            access,
             addr,
             stage,
             handle,

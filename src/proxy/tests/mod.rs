@@ -1,5 +1,6 @@
 //! The whole data plane over real sockets, with the real driver and fake workers.
 
+mod access;
 mod bulk;
 mod fake;
 mod http2;
