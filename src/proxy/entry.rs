@@ -10,7 +10,6 @@
 //!
 //! Every credential of herd's own is taken out, also one that did not count; a worker's `Authorization` is never touched.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -210,10 +209,10 @@ fn of_page(access: &Access, headers: &HeaderMap, uri: &Uri) -> Result<Option<Cre
         // One of another path or domain, which a neighbour may have set.
         return Err(twice(format!("the cookie {:?}", access.cookie)));
     }
-    Ok(Some(token(access, &Cow::Borrowed(value))))
+    Ok(Some(token(access, value)))
 }
 
-fn token(access: &Access, text: &Cow<'_, [u8]>) -> Credential {
+fn token(access: &Access, text: &[u8]) -> Credential {
     match std::str::from_utf8(text) {
         Ok(text) => access.token(text),
         Err(_) => Credential::BadToken(Rejection::Forged),

@@ -56,15 +56,15 @@ pub(crate) fn check(
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use http::header::HOST;
-    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
     fn asked(origins: &[&'static str], allowed: Option<&[OriginPattern]>, carrier: Carrier) -> bool {
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("herd.example.com:8080"))]);
         for origin in origins {
-            headers.append(HeaderName::from(ORIGIN), HeaderValue::from_static(origin));
+            headers.append(ORIGIN, HeaderValue::from_static(origin));
         }
         check(allowed, &headers, &Uri::from_static("/"), carrier).is_ok()
     }

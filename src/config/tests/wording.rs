@@ -394,7 +394,7 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
         ),
         (
             "{keys: {a: {env: A, rate: 100}}}",
-            "2:33: auth.keys.a.rate: is the number 100; write a rate such as 100/s",
+            "2:33: auth.keys.a.rate: \"100\" is not a rate; write 1 to 1000000 requests per s, m or h, e.g. 100/s",
         ),
         (
             "{keys: {a: {env: A, rate: 0/s}}}",

@@ -360,7 +360,7 @@ fn a_request_that_is_wrong_is_told_how() {
                 "/v1/sessions?al=true",
                 "400",
                 "bad_request",
-                "known: all, worker, state, limit, after, usage",
+                "known: all, worker, principal, state, limit, after, usage",
             ),
             (
                 "GET",
