@@ -196,6 +196,12 @@ impl Principal {
         self.workers().is_none_or(|kinds| kinds.contains(&kind))
     }
 
+    /// The kind of a new session that nothing else decides: the first that it may use.
+    pub fn first_kind(&self) -> KindId {
+        let allowed = self.workers().and_then(|kinds| kinds.iter().min());
+        allowed.copied().unwrap_or(KindId(0))
+    }
+
     /// Counts a request. `Err`: it is one too many, and after this time it would not be.
     pub fn count_request(&self, now: Instant) -> Result<(), Duration> {
         self.bucket.as_ref().map_or(Ok(()), |bucket| bucket.take(now))

@@ -1,5 +1,6 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -163,7 +164,7 @@ async fn supervise(
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
-    tell_access(&config, access.as_deref());
+    tell_access(address, access.as_deref());
     let data_url = format!("http://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
@@ -273,7 +274,7 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
 }
 
 /// Says what of `auth` has to be known.
-fn tell_access(config: &Config, access: Option<&Access>) {
+fn tell_access(address: SocketAddr, access: Option<&Access>) {
     let Some(access) = access else {
         return;
     };
@@ -282,9 +283,9 @@ fn tell_access(config: &Config, access: Option<&Access>) {
             "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
         );
     }
-    if !config.network.data_bind.ip().is_loopback() {
+    if !address.ip().is_loopback() {
         warn!(
-            address = %config.network.data_bind,
+            %address,
             "keys and tokens cross the network in the clear unless something with TLS stands before the data port"
         );
     }

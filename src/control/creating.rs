@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::answer::Problem;
 use super::views::{NewSession, Waiting};
+use crate::access::Principal;
 use crate::core::{HolderKind, KindId, Origin, Refusal, SessionId};
 use crate::driver::{Attach, Attached, Handle, JournalEvent, KindChoice, PoolView, Remains, Wait};
 
@@ -63,11 +64,12 @@ impl Creating {
         driver: &Handle,
         id: &SessionId,
         worker: Option<&str>,
+        owner: Option<&Principal>,
     ) -> Result<Attached, Problem> {
         let pools = driver.pools().await?.kinds;
         let attach = Attach {
             id: id.clone(),
-            kind: kind(worker, &pools)?,
+            kind: kind(worker, &pools, owner)?,
             holder: HolderKind::Hold,
             wait: Wait::Queue,
             remains: Remains::Respect,
@@ -82,12 +84,13 @@ impl Creating {
         driver: &Handle,
         id: &SessionId,
         new: &NewSession,
+        owner: Option<&Principal>,
         patience: Patience,
     ) -> Result<Outcome, Problem> {
         let pools = driver.pools().await?.kinds;
         let attach = Attach {
             id: id.clone(),
-            kind: kind(new.worker.as_deref(), &pools)?,
+            kind: kind(new.worker.as_deref(), &pools, owner)?,
             holder: HolderKind::Request,
             wait: match new.wait {
                 Waiting::Queue => Wait::Queue,
@@ -117,6 +120,7 @@ impl Creating {
         key: &str,
         minted: SessionId,
         new: &NewSession,
+        owner: Option<&Principal>,
         patience: Patience,
     ) -> Result<(SessionId, Outcome), Problem> {
         let used = self.keys().used(key, new, Instant::now(), minted)?;
@@ -124,7 +128,7 @@ impl Creating {
             // Whatever has become of it: a repeated request creates nothing.
             return Ok((used.id, Outcome::There(Origin::Reused)));
         }
-        let outcome = self.create(driver, &used.id, new, patience).await;
+        let outcome = self.create(driver, &used.id, new, owner, patience).await;
         match &outcome {
             Ok(Outcome::There(_)) => self.keys().created(key),
             Ok(Outcome::OnTheWay) => {}
@@ -228,14 +232,29 @@ impl Keys {
     }
 }
 
-fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
-    match name {
-        None => Ok(KindChoice::Fallback(KindId(0))),
-        Some(name) => pools
-            .iter()
-            .position(|pool| pool.kind == name)
-            .map(|at| KindChoice::Named(KindId(at)))
-            .ok_or_else(|| Problem::unknown_worker(name, pools)),
+/// The kind of this name, or the first, as far as the session's owner may use it.
+pub(super) fn kind(
+    name: Option<&str>,
+    pools: &[PoolView],
+    owner: Option<&Principal>,
+) -> Result<KindChoice, Problem> {
+    let Some(name) = name else {
+        return Ok(KindChoice::Fallback(
+            owner.map_or(KindId(0), Principal::first_kind),
+        ));
+    };
+    let kind = pools
+        .iter()
+        .position(|pool| pool.kind == name)
+        .map(KindId)
+        .ok_or_else(|| Problem::unknown_worker(name, pools))?;
+    match owner {
+        Some(owner) if !owner.may_use(kind) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "worker_not_allowed",
+            format!("the key {} may not use {name:?} workers", owner.name),
+        )),
+        _ => Ok(KindChoice::Named(kind)),
     }
 }
 

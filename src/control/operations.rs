@@ -173,13 +173,14 @@ const BAD_BODY: [Problems; 2] = [
     problems(415, "unsupported_media_type"),
 ];
 /// Why a session could not be created.
-const NOT_CREATED: [Problems; 6] = [
+const NOT_CREATED: [Problems; 7] = [
     problems(404, "unknown_worker, unknown_principal"),
     problems(409, "worker_mismatch, principal_required"),
     problems(410, "session_lost"),
     problems(502, "worker_start_failed"),
     problems(504, "worker_start_timeout"),
     problems(429, "quota_exceeded"),
+    problems(403, "forbidden, worker_not_allowed"),
 ];
 const FULL: Problems = problems(
     503,
@@ -325,6 +326,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[3],
             NOT_CREATED[4],
             NOT_CREATED[5],
+            NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
             problems(404, "unknown_worker, unknown_session, unknown_principal"),
@@ -370,6 +372,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[3],
             NOT_CREATED[4],
             NOT_CREATED[5],
+            NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
             FULL,
@@ -453,6 +456,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[3],
             NOT_CREATED[4],
             NOT_CREATED[5],
+            NOT_CREATED[6],
             FULL,
         ],
     },

@@ -214,10 +214,10 @@ impl Router {
 
     async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let id = asked.id()?;
-        self.owned(&id)?;
+        let owner = self.owner(&id)?;
         let attached = self
             .creating
-            .hold(&self.driver, &id, asked.query.value("worker"))
+            .hold(&self.driver, &id, asked.query.value("worker"), owner)
             .await?;
         let origin = attached.origin;
         if origin == Origin::Created {

@@ -149,9 +149,12 @@ impl Router {
 
     pub(super) async fn create(&self, asked: &Asked<'_>, new: NewSession) -> Result<Answer, Problem> {
         let id = asked.id()?;
-        self.owned(&id)?;
+        let owner = self.owner(&id)?;
         let patience = patience(asked.request.headers())?;
-        let outcome = self.creating.create(&self.driver, &id, &new, patience).await?;
+        let outcome = self
+            .creating
+            .create(&self.driver, &id, &new, owner, patience)
+            .await?;
         if outcome != Outcome::There(Origin::Reused) {
             self.audit(Deed::Create { id: id.clone() }, &asked.by);
         }
@@ -161,18 +164,20 @@ impl Router {
     pub(super) async fn mint(&self, asked: &Asked<'_>, new: NewSession) -> Result<Answer, Problem> {
         let headers = asked.request.headers();
         let patience = patience(headers)?;
-        let principal = asked.query.value("principal");
-        let minted = self.creating.mint(principal)?;
-        self.owned(&minted)?;
+        let minted = self.creating.mint(asked.query.value("principal"))?;
+        let owner = self.owner(&minted)?;
         let (id, outcome) = match idempotency_key(headers)? {
             None => {
                 let id = minted;
-                let outcome = self.creating.create(&self.driver, &id, &new, patience).await?;
+                let outcome = self
+                    .creating
+                    .create(&self.driver, &id, &new, owner, patience)
+                    .await?;
                 (id, outcome)
             }
             Some(key) => {
                 self.creating
-                    .create_once(&self.driver, key, minted, &new, patience)
+                    .create_once(&self.driver, key, minted, &new, owner, patience)
                     .await?
             }
         };

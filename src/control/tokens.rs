@@ -5,10 +5,12 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::answer::{self, Answer, Problem};
+use super::creating;
 use super::router::{Asked, Router};
 use super::time::rfc3339;
 use super::views::{NewToken, Token};
-use crate::core::{KindId, SessionId};
+use crate::access::Principal;
+use crate::core::SessionId;
 use crate::driver::Deed;
 
 const TTL: Duration = Duration::from_secs(600);
@@ -26,7 +28,7 @@ impl Router {
                 "herd.yaml has no auth, so no token is needed: whoever can connect to the data port may use it",
             ));
         };
-        self.owned(&session)?;
+        let owner = self.owner(&session)?;
         let ttl = new.ttl_ms.map_or(TTL, Duration::from_millis);
         if !(SHORTEST..=LONGEST).contains(&ttl) {
             return Err(Problem::bad_request(
@@ -34,7 +36,7 @@ impl Router {
             ));
         }
         if let Some(worker) = &new.worker {
-            self.usable(&session, worker).await?;
+            creating::kind(Some(worker), &self.driver.pools().await?.kinds, owner)?;
         }
         let (token, expires) = access.mint(session.clone(), new.worker.clone(), ttl);
         let signed = Token {
@@ -51,36 +53,20 @@ impl Router {
         Ok(answer::json(StatusCode::CREATED, &signed))
     }
 
-    /// Whether a session of this name can be made, as far as `auth` has a say in it.
-    pub(super) fn owned(&self, session: &SessionId) -> Result<(), Problem> {
-        match (&self.data.access, session.principal()) {
-            (None, None) => Ok(()),
-            (Some(access), Some(name)) if access.principal(name).is_some() => Ok(()),
-            (_, Some(name)) => Err(Problem::unknown_principal(name)),
+    /// Who a new session of this name would be of, if `auth` lets there be one.
+    pub(super) fn owner(&self, session: &SessionId) -> Result<Option<&Principal>, Problem> {
+        let access = self.data.access.as_ref();
+        match (access, session.principal()) {
+            (None, None) => Ok(None),
             (Some(_), None) => Err(Problem::new(
                 StatusCode::CONFLICT,
                 "principal_required",
                 "with auth in herd.yaml a session is a principal's: add ?principal=NAME; commands take NAME/ID",
             )),
-        }
-    }
-
-    /// Whether the session's principal may use workers of this kind.
-    async fn usable(&self, session: &SessionId, worker: &str) -> Result<(), Problem> {
-        let pools = self.driver.pools().await?.kinds;
-        let kind = pools
-            .iter()
-            .position(|pool| pool.kind == worker)
-            .ok_or_else(|| Problem::unknown_worker(worker, &pools))?;
-        let access = self.data.access.as_ref();
-        let principal = session.principal().and_then(|name| access?.principal(name));
-        match principal {
-            Some(principal) if !principal.may_use(KindId(kind)) => Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "worker_not_allowed",
-                format!("the key {} may not use {worker:?} workers", principal.name),
-            )),
-            _ => Ok(()),
+            (_, Some(name)) => access
+                .and_then(|access| access.principal(name))
+                .map(|principal| Some(&**principal))
+                .ok_or_else(|| Problem::unknown_principal(name)),
         }
     }
 }

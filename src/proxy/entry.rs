@@ -30,7 +30,7 @@ pub(crate) static X_HERD_KEY: HeaderName = HeaderName::from_static("x-herd-key")
 pub(crate) struct Entry {
     pub(crate) principal: Arc<Principal>,
     token: Option<Claims>,
-    pub(crate) carrier: Carrier,
+    carrier: Carrier,
     pub(crate) authorization: Authorization,
 }
 
@@ -50,6 +50,17 @@ pub(crate) enum Authorization {
     Workers,
     /// It does not.
     Herds,
+}
+
+impl Carrier {
+    /// Of what decides which session a request is for: its id, or the credential of its sender.
+    pub(crate) fn of(sources: &Sources, headers: &HeaderMap, entry: Option<&Entry>) -> Self {
+        let keyed = entry.is_some_and(|entry| entry.carrier == Self::Header);
+        match keyed || identity::is_named_by_header(sources, headers) {
+            true => Self::Header,
+            false => Self::Page,
+        }
+    }
 }
 
 impl Entry {
@@ -125,19 +136,9 @@ impl Entry {
             };
         }
         match asked {
-            KindChoice::Named(kind) => self.admit(config, kind).map(|()| asked),
-            KindChoice::Fallback(_) => Ok(KindChoice::Fallback(self.first())),
+            KindChoice::Named(kind) => admit(&self.principal, config, kind).map(|()| asked),
+            KindChoice::Fallback(_) => Ok(KindChoice::Fallback(self.principal.first_kind())),
         }
-    }
-
-    /// The kind of a new session that nothing else decides: the first that the key may use.
-    fn first(&self) -> KindId {
-        let allowed = self.principal.workers().and_then(|kinds| kinds.iter().min());
-        allowed.copied().unwrap_or(KindId(0))
-    }
-
-    fn admit(&self, config: &Config, kind: KindId) -> Result<(), Problem> {
-        admit(&self.principal, config, kind)
     }
 
     /// Counts the request, at the moment that it came.

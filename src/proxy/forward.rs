@@ -6,6 +6,7 @@
 //! ```
 //! Nothing is sent twice: only a request of which not one byte was written is tried on another connection.
 
+mod label;
 mod upgrade;
 
 use std::cell::RefCell;
@@ -15,16 +16,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use self::label::Label;
 use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
 use super::entry::{self, Authorization, Carrier, Entry};
@@ -38,11 +39,8 @@ use super::{identity, origin};
 use crate::access::Principal;
 use crate::config::{Bind, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, SessionId};
-use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
+use crate::driver::{Hold, KindChoice, Remains, Wait};
 
-static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
-static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
-static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
 
@@ -254,14 +252,7 @@ impl Asked {
         };
         let mode = Mode::of(&request, fields)?;
         if !matches!(mode, Mode::Plain) {
-            let by_header = identity::is_named_by_header(sources, headers)
-                || entry
-                    .as_ref()
-                    .is_some_and(|entry| entry.carrier == Carrier::Header);
-            let carrier = match by_header {
-                true => Carrier::Header,
-                false => Carrier::Page,
-            };
+            let carrier = Carrier::of(sources, headers, entry.as_ref());
             let allowed = thread.config.network.websocket_origins.as_deref();
             origin::check(allowed, headers, uri, carrier)?;
         }
@@ -420,49 +411,6 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
         ));
     }
     Ok(())
-}
-
-/// What every answer says of its session.
-struct Label {
-    origin: Origin,
-    queued: Duration,
-    starting: Duration,
-}
-
-impl Label {
-    fn of(claim: &Claim) -> Self {
-        Self {
-            origin: claim.origin,
-            queued: claim.queued,
-            starting: claim.starting,
-        }
-    }
-
-    fn put(&self, thread: &Thread, bound: &Bound, headers: &mut HeaderMap) {
-        let name = thread.config.session.headers.first();
-        headers.insert(name.unwrap_or(&X_SESSION_ID), bound.id.clone());
-        headers.insert(
-            &X_HERD_SESSION_STATE,
-            HeaderValue::from_static(match self.origin {
-                Origin::Created => "created",
-                Origin::Reused => "reused",
-            }),
-        );
-        headers.append(&SERVER_TIMING, self.timing());
-    }
-
-    fn timing(&self) -> HeaderValue {
-        if self.queued.is_zero() && self.starting.is_zero() {
-            return HeaderValue::from_static("queue;dur=0, start;dur=0");
-        }
-        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-        let text = format!(
-            "queue;dur={:.1}, start;dur={:.1}",
-            ms(self.queued),
-            ms(self.starting)
-        );
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
-    }
 }
 
 struct Exchange {

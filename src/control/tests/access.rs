@@ -32,9 +32,12 @@ fn two_principals_sessions_of_one_id_are_made_found_and_stopped_apart() {
                 "PUT",
                 "/v1/sessions/a?principal=bob",
                 JSON,
-                r#"{"worker":"shell"}"#,
+                r#"{"worker":"browser"}"#,
             )
             .await;
+        assert!(head.contains("x-herd-error: worker_not_allowed"), "{head}");
+        // Without a word about it, the first kind that bob may use.
+        let (head, _) = herd.ask("PUT", "/v1/sessions/a?principal=bob").await;
         assert_eq!(status(&head), "201", "{head}");
 
         let list = herd.json("GET", "/v1/sessions").await;
