@@ -8,15 +8,15 @@ use anyhow::Context;
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Control, Lines, kind_name, principal, session_id, session_path};
-use crate::control::views::{Held, HoldEnded, Token, Version};
+use super::client::{Client, Control, Lines, kind_name, principal, session_id, session_path};
+use crate::control::views::{Held, HoldEnded, NewToken, Token, Version};
 use crate::core::SessionId;
 use crate::worker::escape;
 
 /// Run a command with a session of its own, which ends with it
 ///
 /// The command finds in its environment: HERD_SESSION_ID, the session's id; HERD_SESSION_HEADER, the header to send
-/// it in; HERD_URL, where to send it; with --principal HERD_TOKEN, good for ten minutes, to send as
+/// it in; HERD_URL, where to send it; with --principal HERD_TOKEN, good for a day, to send as
 /// `Authorization: Bearer`. However this command ends, also by kill -9, the session's whole tree dies.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -69,7 +69,7 @@ impl Run {
             let first = hold.next().await?.context("herd is shutting down")?;
             let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
             let token: Option<Token> = match has_principal {
-                true => Some(client.another().await?.ask(Method::POST, &token_path).await?),
+                true => Some(token(&mut client.another().await?, &token_path).await?),
                 false => None,
             };
 
@@ -111,6 +111,16 @@ impl Run {
             }
         })
     }
+}
+
+async fn token(client: &mut Client, path: &str) -> anyhow::Result<Token> {
+    // The session ends with the command, so the longest life there is does no harm.
+    let new = NewToken {
+        ttl_ms: Some(24 * 60 * 60 * 1000),
+        worker: None,
+    };
+    let body = serde_json::to_vec(&new).context("a token cannot be asked for")?;
+    Ok(client.ask_with(Method::POST, path, body.into()).await?)
 }
 
 fn tell_end(line: &[u8]) {
