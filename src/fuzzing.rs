@@ -3,11 +3,12 @@
 //! `tests/fuzz` runs them with libFuzzer; `cargo test` replays the inputs that are kept there. The functions stand
 //! beside what they examine, in the modules named `fuzz`, and are compiled for these two uses only.
 
+pub use crate::access::fuzz::token;
 pub use crate::bundle::fuzz::{archive, compressed, document, layer, packages, program, recipe, reference};
 pub use crate::config::fuzz::config;
 pub use crate::control::fuzz::{control, exec};
 pub use crate::launcher::fuzz::wire;
-pub use crate::proxy::fuzz::{answer, gate, http1, session, websocket};
+pub use crate::proxy::fuzz::{answer, entry, gate, http1, session, websocket};
 pub use crate::sandbox::seccomp::fuzz::seccomp;
 pub use crate::worker::fuzz::report;
 
@@ -27,6 +28,7 @@ mod replay {
         ("config", super::config),
         ("control", super::control),
         ("document", super::document),
+        ("entry", super::entry),
         ("exec", super::exec),
         ("gate", super::gate),
         ("http1", super::http1),
@@ -38,6 +40,7 @@ mod replay {
         ("report", super::report),
         ("seccomp", super::seccomp),
         ("session", super::session),
+        ("token", super::token),
         ("websocket", super::websocket),
         ("wire", super::wire),
     ];

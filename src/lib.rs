@@ -10,6 +10,7 @@
 //! | worker | one supervised program serving one session at a time |
 //! | kind | one entry under `workers:` in herd.yaml; a template for workers |
 //! | pool | the starting, warm, bound and dying workers of one kind, and their limit |
+//! | principal | who sends requests, known by a key; session ids are its own |
 //! | holder | something that keeps a session alive: a request, a stream, a connection, a hold |
 //! | launcher | the single-threaded process that forks keepers |
 //! | keeper | the small process that owns one worker's tree from birth to reaping |
@@ -22,12 +23,13 @@
 //!
 //! # Modules
 //!
-//! `cli` → everything; `proxy` and `control` → `driver` and `core` types; `driver` → `core`, `worker`;
+//! `cli` → everything; `proxy` and `control` → `access`, `driver` and `core` types; `access` → `config`, `core`; `driver` → `core`, `worker`;
 //! `worker` → `launcher`, `sys`; `core` → `std` only; `bundle` → `sys`. `tests/architecture.rs` checks these edges.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
 
+pub mod access;
 pub mod bundle;
 pub mod cli;
 pub mod config;

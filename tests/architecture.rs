@@ -21,15 +21,20 @@ const EDGES: &[(&str, &[&str])] = &[
         "worker",
         &["worker", "launcher", "sandbox", "sys", "config", "core"],
     ),
+    ("access", &["access", "config", "core"]),
     ("metrics", &["metrics"]),
     ("driver", &["driver", "worker", "config", "core", "metrics"]),
     (
         "proxy",
-        &["proxy", "driver", "worker", "config", "core", "sys", "metrics"],
+        &[
+            "proxy", "access", "driver", "worker", "config", "core", "sys", "metrics",
+        ],
     ),
     (
         "control",
-        &["control", "driver", "worker", "config", "core", "metrics", "sys"],
+        &[
+            "control", "access", "driver", "worker", "config", "core", "metrics", "sys",
+        ],
     ),
     ("runner", &["runner", "core"]),
 ];

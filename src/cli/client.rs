@@ -125,7 +125,12 @@ impl Client {
 
     /// The answer's body, as it comes.
     pub(super) async fn stream(&mut self, method: Method, path: &str) -> Result<Incoming, ClientError> {
-        let answer = self.answer(method, path, HeaderMap::new()).await?;
+        self.send(method, path, Bytes::new()).await
+    }
+
+    /// With a body of JSON, unless it is empty.
+    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Incoming, ClientError> {
+        let answer = self.answer(method, path, HeaderMap::new(), body).await?;
         Ok(answer.into_body())
     }
 
@@ -153,7 +158,7 @@ impl Client {
             SEC_WEBSOCKET_KEY,
             key.parse().map_err(|_| not_understood("no key for it"))?,
         );
-        let answer = self.answer(Method::GET, path, headers).await?;
+        let answer = self.answer(Method::GET, path, headers, Bytes::new()).await?;
         let has = |name: &HeaderName, value: &str| answer.headers().get(name).is_some_and(|has| has == value);
         if !has(&SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
             || !has(&SEC_WEBSOCKET_PROTOCOL, protocol)
@@ -171,8 +176,10 @@ impl Client {
         method: Method,
         path: &str,
         headers: HeaderMap,
+        body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::new(Full::default());
+        let json = !body.is_empty();
+        let mut request = Request::new(Full::new(body));
         *request.headers_mut() = headers;
         *request.method_mut() = method;
         *request.uri_mut() = path
@@ -184,6 +191,10 @@ impl Client {
         request
             .headers_mut()
             .insert(http::header::HOST, http::HeaderValue::from_static("herd"));
+        if json {
+            let json = http::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        }
         let response = self
             .sender
             .send_request(request)
@@ -213,8 +224,17 @@ impl Client {
         method: Method,
         path: &str,
     ) -> Result<T, ClientError> {
+        self.ask_with(method, path, Bytes::new()).await
+    }
+
+    pub(super) async fn ask_with<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let body = self
-            .stream(method, path)
+            .send(method, path, body)
             .await?
             .collect()
             .await
@@ -263,9 +283,24 @@ impl Lines {
     }
 }
 
+/// Where the API has this session, or what `rest` names of it, with the parameters that are given.
+pub(super) fn session_path(session: &SessionId, rest: &str, parameters: &[(&str, Option<String>)]) -> String {
+    let whose = ("principal", session.principal().map(str::to_owned));
+    let parameters = [&[whose], parameters].concat();
+    with_query(&format!("/v1/sessions/{}{rest}", session.id()), &parameters)
+}
+
 /// For clap: a wrong id is a usage error, told before anything is asked.
 pub(super) fn session_id(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// For clap: the name of a principal.
+pub(super) fn principal(text: &str) -> Result<String, String> {
+    match crate::core::is_principal(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a principal is a name under `auth.keys:` in herd.yaml".to_owned()),
+    }
 }
 
 /// For clap: the name of a worker kind.

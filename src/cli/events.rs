@@ -114,7 +114,8 @@ fn sentence(event: &Event) -> String {
             "bound sessions have {}",
             show::duration(std::time::Duration::from_millis(*limit_ms))
         ),
-        What::ControlCreate { session, by }
+        What::ControlToken { session, by }
+        | What::ControlCreate { session, by }
         | What::ControlStop { session, by }
         | What::ControlHold { session, by, .. } => format!("{session} by {}", who(by)),
         What::ControlDrain { by } | What::ControlReload { by } => format!("by {}", who(by)),

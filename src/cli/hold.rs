@@ -8,10 +8,10 @@ use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::control::views::{Held, HeldOrigin, HoldEnded};
+use crate::control::views::{Held, HeldOrigin, HoldEnded, name};
 use crate::core::SessionId;
 
-use super::client::{Control, Lines, kind_name, session_id, with_query};
+use super::client::{Control, Lines, kind_name, session_id, session_path};
 use super::show::{self, Output};
 
 /// Keep a session alive until this command ends, creating it if need be
@@ -25,7 +25,7 @@ The hold is authoritative: when the last one of a session goes, by Ctrl-C or by 
 ends after its disconnect_grace.
 Exit codes: 0 let go, 1 failed or the session ended first, 2 wrong usage")]
 pub struct Hold {
-    /// The session
+    /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]
     id: SessionId,
     /// The kind of worker a new session gets, and an existing one must have [default: the first kind]
@@ -43,10 +43,7 @@ pub struct Hold {
 
 impl Hold {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let path = with_query(
-            &format!("/v1/sessions/{}/hold", self.id),
-            &[("worker", self.worker)],
-        );
+        let path = session_path(&self.id, "/hold", &[("worker", self.worker)]);
         let output = self.output;
         self.control.run(|mut client| async move {
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -93,7 +90,8 @@ fn tell(line: &[u8], number: usize, output: Output) -> anyhow::Result<()> {
                 HeldOrigin::Created => "created",
                 HeldOrigin::Reused => "it was there already",
             };
-            let Held { id, kind, worker, .. } = held;
+            let id = name(held.principal.as_deref(), &held.id);
+            let Held { kind, worker, .. } = held;
             show::print(format!(
                 "holding {id}: {kind} worker {worker}, {origin}; Ctrl-C lets go\n"
             ))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::client::{Control, session_id};
+use super::client::{Control, session_id, session_path};
 use super::show::{self, Output};
 use crate::control::views::{EndsFor, Session, SessionHistory};
 use crate::core::SessionId;
@@ -24,7 +24,7 @@ Example:
 
 Exit codes: 0 shown, 1 failed (no such session, herd is not running), 2 wrong usage")]
 pub struct Inspect {
-    /// The session
+    /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]
     id: SessionId,
     /// How to print
@@ -36,7 +36,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let path = format!("/v1/sessions/{}", self.id);
+        let path = session_path(&self.id, "", &[]);
         let history: SessionHistory = self
             .control
             .run(|mut client| async move { Ok(client.ask(Method::GET, &path).await?) })?;
@@ -57,7 +57,7 @@ fn text(history: &SessionHistory) -> String {
     };
     line(
         "session",
-        format!("{} (generation {})", session.id, session.generation),
+        format!("{} (generation {})", session.name(), session.generation),
     );
     line("state", state(session));
     if session.outdated

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::show::{self, Output};
 
-/// Make a key for the control API over TCP
+/// Make a key: for the control API over TCP, or for the data plane
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -19,6 +19,9 @@ Example:
     tcp: 127.0.0.1:9190
     keys:
       grafana: { sha256: 9b3c…, may: metrics }
+  auth:
+    keys:
+      alice: { sha256: 9b3c…, sessions: 5 }
 
 Only the second line is for herd.yaml. The key itself is for its user; herd keeps no copy.")]
 pub struct Key {

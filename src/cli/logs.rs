@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use crate::core::SessionId;
 
-use super::client::{ClientError, Control, session_id, with_query};
+use super::client::{ClientError, Control, session_id, session_path};
 use super::show;
 
 /// Print what a session's worker wrote
@@ -32,7 +32,7 @@ pub struct Logs {
     /// Begin each line with the moment at which herd read it
     #[arg(short, long)]
     timestamps: bool,
-    /// The session
+    /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]
     id: SessionId,
     #[command(flatten)]
@@ -41,8 +41,9 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let path = with_query(
-            &format!("/v1/sessions/{}/logs", self.id),
+        let path = session_path(
+            &self.id,
+            "/logs",
             &[
                 ("follow", Some(self.follow.to_string())),
                 ("tail", self.tail.map(|lines| lines.to_string())),

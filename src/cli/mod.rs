@@ -27,6 +27,7 @@ mod show;
 mod signals;
 mod start;
 mod stop;
+mod token;
 mod top;
 mod version;
 
@@ -63,6 +64,7 @@ pub enum Verb {
     Drain(drain::Drain),
     Reload(reload::Reload),
     Key(key::Key),
+    Token(token::Token),
     Runner(runner::Runner),
     Bundle(bundle::Bundle),
     Completions(completions::Completions),
@@ -90,6 +92,7 @@ impl Cli {
             Verb::Drain(drain) => drain.run(),
             Verb::Reload(reload) => reload.run(),
             Verb::Key(key) => key.run(),
+            Verb::Token(token) => token.run(),
             Verb::Runner(runner) => runner.run(),
             Verb::Bundle(bundle) => bundle.run(),
             Verb::Completions(completions) => completions.run(),

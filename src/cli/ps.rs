@@ -8,7 +8,7 @@ use http::Method;
 
 use crate::control::views::{EndsFor, Sandbox, Session, SessionList};
 
-use super::client::{Control, kind_name, with_query};
+use super::client::{Control, kind_name, principal, with_query};
 use super::show::{self, Output};
 
 /// List sessions
@@ -21,7 +21,8 @@ Example:
   user-43  browser  bound  w4      48302  0        8s     in 14m52s
 
 ENDS tells when a session ends if nothing changes, and why one ended. A worker of an earlier configuration, which a
-reload has replaced for new sessions, is shown with its number.
+reload has replaced for new sessions, is shown with its number. With `auth` in herd.yaml, SESSION is PRINCIPAL/ID, as the
+other commands take it.
 Exit codes: 0 listed, 1 failed (herd is not running), 2 wrong usage")]
 pub struct Ps {
     /// Also list sessions that ended, as far as they are remembered
@@ -30,6 +31,9 @@ pub struct Ps {
     /// Only of workers of these kinds
     #[arg(short, long, value_name = "KIND", value_parser = kind_name, value_delimiter = ',')]
     worker: Vec<String>,
+    /// Only of this principal
+    #[arg(short, long, value_name = "NAME", value_parser = principal)]
+    principal: Option<String>,
     /// Only in these states; ended needs --all
     #[arg(short, long, value_name = "STATE", value_parser = STATES, value_delimiter = ',')]
     state: Vec<String>,
@@ -65,6 +69,7 @@ impl Ps {
             &[
                 ("all", flag(self.all)),
                 ("worker", list(&self.worker)),
+                ("principal", self.principal.clone()),
                 ("state", list(&self.state)),
                 ("usage", flag(self.usage)),
             ],

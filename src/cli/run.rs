@@ -8,15 +8,16 @@ use anyhow::Context;
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Control, Lines, kind_name, session_id, with_query};
-use crate::control::views::{Held, HoldEnded, Version};
+use super::client::{Client, Control, Lines, kind_name, principal, session_id, session_path};
+use crate::control::views::{Held, HoldEnded, NewToken, Token, Version};
 use crate::core::SessionId;
 use crate::worker::escape;
 
 /// Run a command with a session of its own, which ends with it
 ///
 /// The command finds in its environment: HERD_SESSION_ID, the session's id; HERD_SESSION_HEADER, the header to send
-/// it in; HERD_URL, where to send it. However this command ends, also by kill -9, the session's whole tree dies.
+/// it in; HERD_URL, where to send it; with --principal HERD_TOKEN, good for a day, to send as
+/// `Authorization: Bearer`. However this command ends, also by kill -9, the session's whole tree dies.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,6 +34,9 @@ pub struct Run {
     /// The session's id [default: a new one]
     #[arg(long, value_name = "ID", value_parser = session_id)]
     session: Option<SessionId>,
+    /// Whose the session is, where herd.yaml has `auth`
+    #[arg(long, value_name = "NAME", value_parser = principal)]
+    principal: Option<String>,
     /// The command and its arguments [default: $SHELL, or /bin/sh]
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -46,18 +50,28 @@ impl Run {
             Some(id) => id,
             None => new_id()?,
         };
+        let id = match &self.principal {
+            Some(principal) if id.principal().is_some_and(|other| other != principal) => {
+                anyhow::bail!("--session names another principal than --principal; leave one out")
+            }
+            Some(principal) => id.of(principal),
+            None => id,
+        };
         let mut command = self.command.into_iter();
         let shell = || std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         let program = command.next().unwrap_or_else(shell);
-        let path = with_query(
-            &format!("/v1/sessions/{id}/hold"),
-            &[("worker", Some(self.worker))],
-        );
+        let path = session_path(&id, "/hold", &[("worker", Some(self.worker))]);
+        let token_path = session_path(&id, "/token", &[]);
+        let has_principal = id.principal().is_some();
         self.control.run(|mut client| async move {
             let herd: Version = client.ask(Method::GET, "/v1/version").await?;
             let mut hold = Lines::of(client.stream(Method::GET, &path).await?);
             let first = hold.next().await?.context("herd is shutting down")?;
             let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
+            let token: Option<Token> = match has_principal {
+                true => Some(token(&mut client.another().await?, &token_path).await?),
+                false => None,
+            };
 
             // Those of the terminal reach the command, too, and it decides.
             let mut ignored = [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
@@ -68,6 +82,7 @@ impl Run {
                 .env("HERD_SESSION_ID", &held.id)
                 .env("HERD_SESSION_HEADER", &herd.session_header)
                 .env("HERD_URL", &herd.data_url)
+                .envs(token.map(|token| ("HERD_TOKEN", token.token)))
                 .spawn();
             let mut child = match child {
                 Ok(child) => child,
@@ -96,6 +111,16 @@ impl Run {
             }
         })
     }
+}
+
+async fn token(client: &mut Client, path: &str) -> anyhow::Result<Token> {
+    // The session ends with the command, so the longest life there is does no harm.
+    let new = NewToken {
+        ttl_ms: Some(24 * 60 * 60 * 1000),
+        worker: None,
+    };
+    let body = serde_json::to_vec(&new).context("a token cannot be asked for")?;
+    Ok(client.ask_with(Method::POST, path, body.into()).await?)
 }
 
 fn tell_end(line: &[u8]) {

@@ -1,6 +1,7 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
+use crate::access::{Access, Lasting};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
@@ -206,6 +208,8 @@ async fn supervise(
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let address = data.local_addr()?;
+    let access = Access::open(&config, address.port())?;
+    tell_access(address, access.as_deref());
     let scheme = match config.network.tls {
         Some(_) => "https",
         None => "http",
@@ -213,11 +217,12 @@ async fn supervise(
     let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
+        access: access.clone(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let proxy = data.serve(handle.clone(), threads)?;
+    let proxy = data.guarded_by(access).serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
     let Reloading { source, means, watch } = reloading;
@@ -316,6 +321,24 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
             kinds = bare.join(", "),
             "these workers run without a sandbox, with all rights of this user; add `sandbox: host` to a kind to \
              isolate its workers, or `sandbox: off` to say that this is meant"
+        );
+    }
+}
+
+/// Says what of `auth` has to be known.
+fn tell_access(address: SocketAddr, access: Option<&Access>) {
+    let Some(access) = access else {
+        return;
+    };
+    if access.lasting() == Lasting::UntilHerdEnds {
+        info!(
+            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
+        );
+    }
+    if !address.ip().is_loopback() {
+        warn!(
+            %address,
+            "keys and tokens cross the network in the clear unless something with TLS stands before the data port"
         );
     }
 }

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use http::Method;
 
-use crate::control::views::{StopOutcome, StopReport};
+use crate::control::views::{StopOutcome, StopReport, name};
 use crate::core::SessionId;
 
-use super::client::{Control, session_id};
+use super::client::{Control, session_id, session_path};
 use super::show::{self, Output};
 
 /// End a session now and wait until its whole process tree is gone
@@ -19,7 +19,7 @@ Example:
 
 Exit codes: 0 stopped, 1 failed (no such session, herd is not running), 2 wrong usage")]
 pub struct Stop {
-    /// The session
+    /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]
     id: SessionId,
     /// How to print
@@ -31,7 +31,7 @@ pub struct Stop {
 
 impl Stop {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let path = format!("/v1/sessions/{}", self.id);
+        let path = session_path(&self.id, "", &[]);
         let report: StopReport = self
             .control
             .run(|mut client| async move { Ok(client.ask(Method::DELETE, &path).await?) })?;
@@ -45,7 +45,7 @@ impl Stop {
 
 /// What came of it, as a line.
 pub(super) fn sentence(report: &StopReport) -> String {
-    let id = &report.id;
+    let id = name(report.principal.as_deref(), &report.id);
     match (&report.outcome, &report.death) {
         (StopOutcome::Ended, Some(dead)) => format!(
             "stopped {id}: {}, {} freed, {:.0} ms\n",
@@ -75,6 +75,7 @@ mod tests {
         };
         let report = StopReport {
             id: "user-42".into(),
+            principal: None,
             outcome: StopOutcome::Ended,
             death: Some(dead),
         };

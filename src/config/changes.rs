@@ -2,7 +2,7 @@
 //! setting is named here, so that a new one cannot be forgotten: either it may change while herd runs, or it is told
 //! that it may not.
 
-use super::model::{Config, Kind, Network};
+use super::model::{Config, DataKey, Kind, Network};
 
 impl Config {
     /// The settings, as paths in the file, that differ in `next` and that only a start can take: what was made of them
@@ -14,6 +14,7 @@ impl Config {
             control_tcp,
             control_keys,
             control_hosts,
+            auth: _,
             state_dir,
             lifetime,
             session: _,
@@ -32,21 +33,54 @@ impl Config {
             dead_peer_timeout: _,
             tls,
             proxy_protocol: _,
+            websocket_origins: _,
         } = network;
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
-        let compared: [(&[&'static str], bool); 8] = [
+        let compared: [(&[&'static str], bool); 9] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
             (&["control", "tcp"], *control_tcp == next.control_tcp),
             (&["control", "keys"], *control_keys == next.control_keys),
             (&["control", "hosts"], *control_hosts == next.control_hosts),
+            (&["auth"], self.has_the_access_of(next)),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
         ];
         let differs = compared.into_iter().filter(|(_, same)| !same);
         differs.map(|(path, _)| path.to_vec()).collect()
+    }
+}
+
+impl Config {
+    /// Whether the same keys open the same. The numbers of kinds may differ, their names decide.
+    fn has_the_access_of(&self, next: &Config) -> bool {
+        let opens = |config: &Config, key: &DataKey| -> Option<Vec<String>> {
+            let names = key
+                .workers
+                .iter()
+                .flatten()
+                .map(|kind| config.kind_name(*kind).to_owned());
+            key.workers.as_ref().map(|_| names.collect())
+        };
+        let keys = |config: &Config| -> Option<Vec<_>> {
+            let keys = config.auth.as_ref()?.keys.iter();
+            Some(
+                keys.map(|key| {
+                    (
+                        DataKey {
+                            workers: None,
+                            ..key.clone()
+                        },
+                        opens(config, key),
+                    )
+                })
+                .collect(),
+            )
+        };
+        let tokens = |config: &Config| config.auth.as_ref().map(|auth| auth.tokens.clone());
+        keys(self) == keys(next) && tokens(self) == tokens(next)
     }
 }
 
@@ -118,6 +152,7 @@ mod tests {
             ("state_dir: /run/s", "state_dir"),
             ("lifetime: strict", "lifetime"),
             ("network: {tls: {cert: /c, key: /k}}", "network.tls"),
+            ("auth: {keys: {k: {env: K}}}", "auth"),
         ] {
             let needs = old.needs_restart_for(&with(top, ""));
             assert_eq!(needs.iter().map(|p| p.join(".")).collect::<Vec<_>>(), [path]);
@@ -125,7 +160,7 @@ mod tests {
         let tcp = "control: {tcp: \"127.0.0.1:0\", keys: {k: {env: K}}}";
         assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
-                    trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required}\n\
+                    trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\
                     session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s";
         assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());
         let tls = |cert: &str| with(&format!("network: {{tls: {{cert: {cert}, key: /k}}}}"), "");

@@ -39,6 +39,7 @@ fn template(text: &str) {
                 port: Some(1),
                 socket: Some("{{.Port}}".to_owned()),
                 session_id: Some("{{".to_owned()),
+                principal: Some("p".to_owned()),
                 worker: String::new(),
                 dir: "}}".to_owned(),
             };
@@ -51,6 +52,7 @@ fn template(text: &str) {
                     ".Port" => "1",
                     ".Socket" => "{{.Port}}",
                     ".SessionID" => "{{",
+                    ".Principal" => "p",
                     ".Worker" => "",
                     ".Dir" => "}}",
                     other => panic!("{other} was taken for a variable"),

@@ -1,11 +1,13 @@
 //! herd.yaml: raw text → every mistake in one run, or a validated [`Config`].
 
+mod auth;
 mod changes;
 mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod load;
 mod model;
+mod origin;
 mod overrides;
 pub mod paths;
 mod raw;
@@ -24,10 +26,12 @@ use crate::yaml::{self, problem};
 pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Bind, Config, ControlKey, FormerKind, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network,
-    OnCrash, OnDisconnect, Profile, Protocol, ProxyProtocol, Queue, Require, Reuse, Root, Route, Sandbox,
-    SandboxChoice, SandboxNetwork, Session, Tls, Upstream,
+    Auth, Bind, Config, ControlKey, DataKey, FormerKind, HostHeader, KeySource, Kind, Lifetime, Limits, May,
+    Mount, Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, ProxyProtocol, Queue, Rate,
+    Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Tls, TokenSecret, Tokens,
+    Upstream,
 };
+pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};
 pub use schema::schema;

@@ -10,6 +10,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::origin::OriginPattern;
 use super::template::Template;
 use crate::core::KindId;
 pub use crate::core::{OnCrash, OnDisconnect, Reuse};
@@ -18,6 +19,8 @@ pub use crate::core::{OnCrash, OnDisconnect, Reuse};
 pub struct Config {
     pub network: Network,
     pub session: Session,
+    /// `None`: whoever can connect to the data plane may use it.
+    pub auth: Option<Auth>,
     /// `control.socket`; `None`: `<runtime dir>/herd/control.sock` (see `docs/configuration.md`).
     pub control_socket: Option<PathBuf>,
     /// `control.tcp`: loopback.
@@ -82,6 +85,53 @@ impl Config {
     }
 }
 
+/// Who may use the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Never empty; each name once.
+    pub keys: Vec<DataKey>,
+    pub tokens: Tokens,
+}
+
+/// A principal: who sends this key, and what of the data plane that opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKey {
+    pub name: String,
+    pub source: KeySource,
+    /// The kinds it may use, never none; `None`: all.
+    pub workers: Option<Vec<KindId>>,
+    /// Most sessions at a time.
+    pub sessions: Option<usize>,
+    pub rate: Option<Rate>,
+}
+
+/// So many requests per time, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub requests: u32,
+    pub per: Duration,
+    /// At least 1.
+    pub burst: u32,
+}
+
+/// Signed tokens, each for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Each is accepted, the first signs. Empty: a random one, which lives as long as herd.
+    pub secrets: Vec<TokenSecret>,
+    /// Cookie that may carry one.
+    pub cookie: String,
+    /// Query parameter that may.
+    pub query: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSecret {
+    Env(String),
+    File(PathBuf),
+}
+
 /// Who may use the control API over TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlKey {
@@ -127,6 +177,8 @@ pub struct Network {
     /// `Some`: the data port speaks TLS.
     pub tls: Option<Tls>,
     pub proxy_protocol: ProxyProtocol,
+    /// Whose pages may open WebSockets. `None`: see `proxy::origin`.
+    pub websocket_origins: Option<Vec<OriginPattern>>,
 }
 
 /// Files of PEM.

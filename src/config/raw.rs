@@ -23,6 +23,8 @@ pub(super) struct File {
     pub(super) network: Option<Network>,
     /// How requests name their session.
     pub(super) session: Option<Session>,
+    /// Who may use the data plane. Default: everyone who can connect to it.
+    pub(super) auth: Option<super::auth::Auth>,
     /// The control plane behind `herd ps`, `stop` and `logs`.
     pub(super) control: Option<Control>,
     /// Directory for workers' own directories and sockets. Default: `/run/herd` for root, else
@@ -64,6 +66,10 @@ pub(super) struct Network {
     pub(super) trusted_proxies: Option<Vec<Cidr>>,
     /// A peer that acknowledges nothing for this long counts as gone. Default: 30s.
     pub(super) dead_peer_timeout: Option<PositiveTime>,
+    /// Origins of the web pages that may open WebSockets, e.g. `https://app.example.com`, `https://*.example.com`,
+    /// `http://localhost:*`, or `"*"` for all. Default: those of the same host and port, and others only with a header
+    /// that no page can send.
+    pub(super) websocket_origins: Option<Vec<super::origin::OriginText>>,
     /// The data port speaks TLS with this certificate. Default: no.
     pub(super) tls: Option<Tls>,
     /// `required`: every connection begins with the head of the PROXY protocol, version 2, and comes from one of
@@ -261,7 +267,11 @@ fn defaults_schema(generator: &mut SchemaGenerator) -> Schema {
 }
 
 fn keys_schema(generator: &mut SchemaGenerator) -> Schema {
-    let key = generator.subschema_for::<ControlKey>();
+    named_keys(generator.subschema_for::<ControlKey>())
+}
+
+/// A map from names to such keys.
+pub(super) fn named_keys(key: Schema) -> Schema {
     schemars::json_schema!({
         "type": "object",
         "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" },

@@ -96,7 +96,9 @@ mod tests {
         if schema["items"].is_object() {
             keys_of(root, &schema["items"], &format!("{prefix}[]"), keys);
         }
-        if schema["additionalProperties"].is_object() && ["workers", "control.keys"].contains(&prefix) {
+        if schema["additionalProperties"].is_object()
+            && ["workers", "control.keys", "auth.keys"].contains(&prefix)
+        {
             let named = format!("{prefix}.<name>");
             keys_of(root, &schema["additionalProperties"], &named, keys);
         }

@@ -8,6 +8,7 @@ pub enum Variable {
     Port,
     Socket,
     SessionId,
+    Principal,
     Worker,
     Dir,
 }
@@ -28,6 +29,7 @@ pub struct Values {
     pub port: Option<u16>,
     pub socket: Option<String>,
     pub session_id: Option<String>,
+    pub principal: Option<String>,
     pub worker: String,
     pub dir: String,
 }
@@ -39,13 +41,21 @@ pub enum TemplateError {
 }
 
 impl Variable {
-    pub const ALL: [Variable; 5] = [Self::Port, Self::Socket, Self::SessionId, Self::Worker, Self::Dir];
+    pub const ALL: [Variable; 6] = [
+        Self::Port,
+        Self::Socket,
+        Self::SessionId,
+        Self::Principal,
+        Self::Worker,
+        Self::Dir,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Port => "Port",
             Self::Socket => "Socket",
             Self::SessionId => "SessionID",
+            Self::Principal => "Principal",
             Self::Worker => "Worker",
             Self::Dir => "Dir",
         }
@@ -115,6 +125,9 @@ impl Template {
                 Segment::Variable(Variable::SessionId) => {
                     out.push_str(values.session_id.as_deref().unwrap_or(""));
                 }
+                Segment::Variable(Variable::Principal) => {
+                    out.push_str(values.principal.as_deref().unwrap_or(""));
+                }
                 Segment::Variable(Variable::Worker) => out.push_str(&values.worker),
                 Segment::Variable(Variable::Dir) => out.push_str(&values.dir),
             }
@@ -135,7 +148,7 @@ impl fmt::Display for TemplateError {
             Self::Unknown { name, .. } => write!(
                 f,
                 "{{{{{name}}}}} is not a template herd knows; use one of \
-                 {{{{.Port}}}} {{{{.Socket}}}} {{{{.SessionID}}}} {{{{.Worker}}}} {{{{.Dir}}}}"
+                 {{{{.Port}}}} {{{{.Socket}}}} {{{{.SessionID}}}} {{{{.Principal}}}} {{{{.Worker}}}} {{{{.Dir}}}}"
             ),
         }
     }
@@ -153,13 +166,14 @@ mod tests {
             port: Some(1),
             socket: Some("/s".to_owned()),
             session_id: Some("id".to_owned()),
+            principal: Some("alice".to_owned()),
             worker: "browser".to_owned(),
             dir: "/d".to_owned(),
         };
         let render = |text| Template::parse(text).map(|template| template.render(&values));
         assert_eq!(
-            render("{{.Port}} {{ .Socket }}-{{.SessionID}}{{.Worker}}={{.Dir}}}} {x}"),
-            Ok("1 /s-idbrowser=/d}} {x}".to_owned())
+            render("{{.Port}} {{ .Socket }}-{{.Principal}}.{{.SessionID}}{{.Worker}}={{.Dir}}}} {x}"),
+            Ok("1 /s-alice.idbrowser=/d}} {x}".to_owned())
         );
         assert_eq!(render(""), Ok(String::new()));
     }

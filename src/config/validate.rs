@@ -14,7 +14,7 @@ use super::model::{
 };
 use super::problem::Collector;
 use super::template::{Template, Variable};
-use super::text::{Address, InOrder, is_env_name};
+use super::text::{Address, Digest, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
 use super::{model, raw};
@@ -28,6 +28,7 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     let mut judge = Judge { tree, problems };
     let network = judge.network(file.network.unwrap_or_default());
     let session = judge.session(file.session.unwrap_or_default());
+    let asked_auth = file.auth;
     let control = file.control.unwrap_or_default();
     let control_tcp = judge.control_tcp(&control);
     let control_keys = judge.control_keys(control.keys);
@@ -41,12 +42,15 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     judge.env_names(&["defaults", "env"], &defaults);
     let kinds = judge.kinds(file.workers, &defaults);
     judge.routes(&kinds);
+    let auth = asked_auth.and_then(|auth| judge.auth(auth, &session, &kinds));
+    judge.principals(auth.as_ref(), &kinds);
     if !problems.is_empty() {
         return None;
     }
     Some(Config {
         network,
         session,
+        auth,
         control_socket: control.socket.map(|path| path.0),
         control_tcp,
         control_keys,
@@ -72,28 +76,28 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
 }
 
 /// Knows where things stand, and collects what is wrong with them.
-struct Judge<'a> {
-    tree: &'a Node,
-    problems: &'a mut Collector,
+pub(super) struct Judge<'a> {
+    pub(super) tree: &'a Node,
+    pub(super) problems: &'a mut Collector,
 }
 
-fn steps(path: &[&str]) -> Vec<Step> {
+pub(super) fn steps(path: &[&str]) -> Vec<Step> {
     path.iter().map(|key| Step::Key((*key).to_owned())).collect()
 }
 
 impl Judge<'_> {
-    fn at_key(&mut self, path: &[&str], message: impl Into<String>) {
+    pub(super) fn at_key(&mut self, path: &[&str], message: impl Into<String>) {
         let found = self.tree.locate(&steps(path));
         self.problems.add(found.key_at, found.name, message);
     }
 
-    fn at_value(&mut self, path: &[&str], message: impl Into<String>) {
+    pub(super) fn at_value(&mut self, path: &[&str], message: impl Into<String>) {
         let found = self.tree.locate(&steps(path));
         self.problems.add(found.value_at, found.name, message);
     }
 
     /// At the kind's own key, or where `defaults` sets it, or at the kind.
-    fn at_setting(&mut self, kind: &str, setting: &[&str], message: impl Into<String>) {
+    pub(super) fn at_setting(&mut self, kind: &str, setting: &[&str], message: impl Into<String>) {
         let own = [&["workers", kind], setting].concat();
         let default = [&["defaults"], setting].concat();
         let complete = |path: &[&str]| self.tree.locate(&steps(path)).complete;
@@ -106,7 +110,7 @@ impl Judge<'_> {
     }
 
     /// Something at or under this setting of the kind was already reported and left out.
-    fn is_broken(&self, kind: &str, setting: &str) -> bool {
+    pub(super) fn is_broken(&self, kind: &str, setting: &str) -> bool {
         self.problems.mentions(&format!("workers.{kind}.{setting}"))
             || self.problems.mentions(&format!("defaults.{setting}"))
     }
@@ -154,21 +158,8 @@ impl Judge<'_> {
             if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
                 self.at_key(&path, "is not a name; write 1 to 63 of a-z 0-9 _ -");
             }
-            let source = match (key.sha256, key.env, key.file) {
-                (Some(digest), None, None) => KeySource::Sha256(digest.0),
-                (None, Some(name), None) if is_env_name(&name) => KeySource::Env(name),
-                (None, Some(_), None) => {
-                    let path = [&path[..], &["env"]].concat();
-                    self.at_value(&path, "is not the name of a variable; write e.g. HERD_KEY");
-                    continue;
-                }
-                (None, None, Some(file)) => KeySource::File(file.into()),
-                _ => {
-                    if !self.problems.mentions_inside(&path.join(".")) {
-                        self.at_key(&path, "has to have exactly one of sha256, env and file");
-                    }
-                    continue;
-                }
+            let Some(source) = self.key_source(&path, key.sha256, key.env, key.file) else {
+                continue;
             };
             let may = match key.may {
                 Some(raw::May::Metrics) => May::Metrics,
@@ -178,6 +169,32 @@ impl Judge<'_> {
             known.push(ControlKey { name, source, may });
         }
         known
+    }
+
+    /// Where the key at this path is. `None`: nowhere, which is reported.
+    pub(super) fn key_source(
+        &mut self,
+        path: &[&str],
+        sha256: Option<Digest>,
+        env: Option<String>,
+        file: Option<String>,
+    ) -> Option<KeySource> {
+        match (sha256, env, file) {
+            (Some(digest), None, None) => Some(KeySource::Sha256(digest.0)),
+            (None, Some(name), None) if is_env_name(&name) => Some(KeySource::Env(name)),
+            (None, Some(_), None) => {
+                let path = [path, &["env"]].concat();
+                self.at_value(&path, "is not the name of a variable; write e.g. HERD_KEY");
+                None
+            }
+            (None, None, Some(file)) => Some(KeySource::File(file.into())),
+            _ => {
+                if !self.problems.mentions_inside(&path.join(".")) {
+                    self.at_key(path, "has to have exactly one of sha256, env and file");
+                }
+                None
+            }
+        }
     }
 
     fn network(&mut self, raw: raw::Network) -> Network {
@@ -215,6 +232,9 @@ impl Judge<'_> {
                 .map(|cidr| cidr.0)
                 .collect(),
             dead_peer_timeout: raw.dead_peer_timeout.map_or(30 * SECOND, |time| time.0),
+            websocket_origins: raw
+                .websocket_origins
+                .map(|origins| origins.into_iter().map(|origin| origin.0).collect()),
         }
     }
 
@@ -314,15 +334,25 @@ impl Judge<'_> {
         if cwd.as_ref().is_some_and(|cwd| *cwd == Template::default()) {
             self.at_setting(&name, &["cwd"], "is empty; write a directory, or remove the key");
         }
-        let upstream = self.upstream(&name, &cmd, &env, cwd.as_ref());
-        let per_session = named_in(Variable::SessionId, &cmd, &env, cwd.as_ref());
+        let parts = cmd.as_deref().unwrap_or_default();
+        let upstream = self.upstream(&name, parts, &env, cwd.as_ref());
+        // Either makes its worker one for one known session.
+        let per_session = [Variable::SessionId, Variable::Principal]
+            .into_iter()
+            .find(|variable| named_in(*variable, parts, &env, cwd.as_ref()).is_some());
         let (min, max) = self.limits(&name, &raw.min, &raw.max);
-        if per_session.is_some() && min > 0 && !self.is_broken(&name, "min") {
+        if let Some(variable) = per_session
+            && min > 0
+            && !self.is_broken(&name, "min")
+        {
             self.at_setting(
                 &name,
                 &["min"],
-                "a kind that names {{.SessionID}} cannot run warm, because its workers are started for one known \
-                 session; write 0",
+                format!(
+                    "a kind that names {{{{.{}}}}} cannot run warm, because its workers are started for one known \
+                     session; write 0",
+                    variable.name()
+                ),
             );
         }
         let reuse = if raw.reuse.unwrap_or(false) {
@@ -330,11 +360,16 @@ impl Judge<'_> {
         } else {
             Reuse::Never
         };
-        if per_session.is_some() && reuse == Reuse::AfterSession {
+        if let Some(variable) = per_session
+            && reuse == Reuse::AfterSession
+        {
             self.at_setting(
                 &name,
                 &["reuse"],
-                "a kind that names {{.SessionID}} cannot serve a second session; write false",
+                format!(
+                    "a kind that names {{{{.{}}}}} cannot serve a second session; write false",
+                    variable.name()
+                ),
             );
         }
         let max_lifetime = raw.max_lifetime.and_then(|time| time.0);
@@ -477,7 +512,7 @@ impl Judge<'_> {
     fn upstream(
         &mut self,
         name: &str,
-        cmd: &Option<Vec<Template>>,
+        cmd: &[Template],
         env: &BTreeMap<String, Template>,
         cwd: Option<&Template>,
     ) -> Upstream {
@@ -582,14 +617,14 @@ fn is_kind_name(name: &str) -> bool {
 }
 
 /// Which of `cmd`, `env` and `cwd` names the variable first.
-fn named_in(
+pub(super) fn named_in(
     variable: Variable,
-    cmd: &Option<Vec<Template>>,
+    cmd: &[Template],
     env: &BTreeMap<String, Template>,
     cwd: Option<&Template>,
 ) -> Option<&'static str> {
     let names = |template: &Template| template.names(variable);
-    if cmd.iter().flatten().any(names) {
+    if cmd.iter().any(names) {
         Some("cmd")
     } else if env.values().any(names) {
         Some("env")

@@ -1,39 +1,27 @@
 //! Who may use what of the API. On the socket the kernel has said who is there; over TCP a key says it, with each request.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
-use sha2::{Digest, Sha256};
 
 use super::answer::Problem;
-use crate::config::{ControlKey, KeySource, May};
+use crate::access::SecretError;
+use crate::access::keys::{self, Digest256, digest_of, same};
+use crate::config::{ControlKey, May};
 use crate::driver::By;
 
-/// Shorter ones could be guessed.
-const SHORTEST: usize = 16;
+/// Where keys stand in herd.yaml.
+const KEYS: &str = "control.keys";
 
 /// Why `control.tcp` cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("control.keys.{name}: the variable {variable} is not set, or not text")]
-    Unset { name: String, variable: String },
-    #[error("control.keys.{name}: cannot read {}: {source}", .path.display())]
-    Unreadable {
-        name: String,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("control.keys.{name}: others can read {path}, so it is no secret; run `chmod 600 {path}`", path = .path.display())]
-    Open { name: String, path: PathBuf },
-    #[error("control.keys.{name}: a key has at least {SHORTEST} characters; `herd key` makes one")]
-    Short { name: String },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("control.tcp: cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
 }
@@ -44,7 +32,7 @@ pub(super) struct Keys(Vec<Key>);
 
 struct Key {
     name: Arc<str>,
-    digest: [u8; 32],
+    digest: Digest256,
     may: May,
 }
 
@@ -69,65 +57,30 @@ pub(super) struct Allowed {
 
 impl Keys {
     pub(super) fn read(keys: &[ControlKey]) -> Result<Self, KeyError> {
-        keys.iter().map(Key::read).collect::<Result<_, _>>().map(Self)
+        let keys: Result<_, SecretError> = keys.iter().map(Key::read).collect();
+        Ok(Self(keys?))
     }
 
     fn find(&self, presented: &str) -> Option<&Key> {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let digest = digest_of(presented);
         // All of it, always: how long it takes tells nothing.
-        let same = |key: &Key| key.digest.iter().zip(digest).fold(0, |all, (a, b)| all | (a ^ b)) == 0;
         self.0
             .iter()
-            .fold(None, |found, key| if same(key) { Some(key) } else { found })
+            .fold(None, |found, key| match same(&key.digest, &digest) {
+                true => Some(key),
+                false => found,
+            })
     }
 }
 
 impl Key {
-    fn read(key: &ControlKey) -> Result<Self, KeyError> {
-        let name = || key.name.clone();
-        let digest = match &key.source {
-            KeySource::Sha256(digest) => *digest,
-            KeySource::Env(variable) => {
-                let value = std::env::var(variable).map_err(|_| KeyError::Unset {
-                    name: name(),
-                    variable: variable.clone(),
-                })?;
-                digest(&value, &key.name)?
-            }
-            KeySource::File(path) => digest(&secret(path, &key.name)?, &key.name)?,
-        };
+    fn read(key: &ControlKey) -> Result<Self, SecretError> {
         Ok(Self {
             name: key.name.as_str().into(),
-            digest,
+            digest: keys::read(KEYS, &key.name, &key.source)?,
             may: key.may,
         })
     }
-}
-
-fn digest(key: &str, name: &str) -> Result<[u8; 32], KeyError> {
-    let key = key.trim();
-    if key.len() < SHORTEST {
-        return Err(KeyError::Short {
-            name: name.to_owned(),
-        });
-    }
-    Ok(Sha256::digest(key).into())
-}
-
-fn secret(path: &Path, name: &str) -> Result<String, KeyError> {
-    let unreadable = |source| KeyError::Unreadable {
-        name: name.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let others = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o007;
-    if others != 0 {
-        return Err(KeyError::Open {
-            name: name.to_owned(),
-            path: path.to_owned(),
-        });
-    }
-    fs::read_to_string(path).map_err(unreadable)
 }
 
 impl fmt::Debug for Keys {
@@ -191,58 +144,23 @@ impl Allowed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeySource;
 
-    fn key(source: KeySource) -> ControlKey {
-        ControlKey {
-            name: "k".to_owned(),
-            source,
+    #[test]
+    fn a_key_is_found_by_itself_alone() {
+        let key = |name: &str, key: &str| ControlKey {
+            name: name.to_owned(),
+            source: KeySource::Sha256(digest_of(key)),
             may: May::Read,
-        }
-    }
-
-    fn refused(source: KeySource) -> String {
-        Keys::read(&[key(source)]).map(drop).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_key_is_read_from_where_it_is_and_found_by_itself_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        fs::write(&path, "0123456789abcdef\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let digest = Sha256::digest("fedcba9876543210").into();
-        let keys = Keys::read(&[key(KeySource::File(path)), key(KeySource::Sha256(digest))]).unwrap();
-        assert!(keys.find("0123456789abcdef").is_some());
-        assert!(keys.find("fedcba9876543210").is_some());
+        };
+        let keys = Keys::read(&[key("a", "0123456789abcdef"), key("b", "fedcba9876543210")]).unwrap();
+        let found = |text| keys.find(text).map(|key| &*key.name);
+        assert_eq!(found("0123456789abcdef"), Some("a"));
+        assert_eq!(found("fedcba9876543210"), Some("b"));
         for wrong in ["", "0123456789abcde", "0123456789abcdef\n", "k"] {
-            assert!(keys.find(wrong).is_none(), "{wrong:?}");
+            assert_eq!(found(wrong), None, "{wrong:?}");
         }
-        assert_eq!(format!("{keys:?}"), r#"["k", "k"]"#, "no digest in logs");
-    }
-
-    #[test]
-    fn a_key_that_is_none_stops_the_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        assert!(
-            refused(KeySource::File(path.clone())).contains("cannot read"),
-            "missing"
-        );
-        fs::write(&path, "0123456789abcdef").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let told = refused(KeySource::File(path.clone()));
-        assert!(
-            told.contains("others can read") && told.contains("chmod 600"),
-            "{told}"
-        );
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "short").unwrap();
-        assert!(refused(KeySource::File(path)).contains("at least 16 characters"));
-        let told = refused(KeySource::Env("HERD_NO_SUCH_VARIABLE".to_owned()));
-        assert_eq!(
-            told,
-            "control.keys.k: the variable HERD_NO_SUCH_VARIABLE is not set, or not text"
-        );
+        assert_eq!(format!("{keys:?}"), r#"["a", "b"]"#, "no digest in logs");
     }
 
     #[test]

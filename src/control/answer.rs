@@ -126,6 +126,14 @@ impl Problem {
         )
     }
 
+    pub(super) fn unknown_principal(name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_principal",
+            format!("herd.yaml has no auth.keys.{name}"),
+        )
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
@@ -184,6 +192,12 @@ impl Problem {
                 format!("no worker slot became free within {:.1} s", waited.as_secs_f64()),
                 second,
             ),
+            Refusal::QuotaExceeded { most, retry_after } => {
+                let detail = format!("the principal of {id} may have so many sessions at a time: {most}");
+                let mut problem = unavailable(detail, retry_after);
+                problem.status = StatusCode::TOO_MANY_REQUESTS;
+                problem
+            }
             Refusal::Draining => unavailable(DriverGone.to_string(), second),
             Refusal::WorkerBackoff { retry_after } => {
                 unavailable("the kind's workers keep failing to start".into(), retry_after)

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::answer::Problem;
 use super::views::{NewSession, Waiting};
+use crate::access::Principal;
 use crate::core::{HolderKind, KindId, Origin, Refusal, SessionId};
 use crate::driver::{Attach, Attached, Handle, JournalEvent, KindChoice, PoolView, Remains, Wait};
 
@@ -63,11 +64,12 @@ impl Creating {
         driver: &Handle,
         id: &SessionId,
         worker: Option<&str>,
+        owner: Option<&Principal>,
     ) -> Result<Attached, Problem> {
         let pools = driver.pools().await?.kinds;
         let attach = Attach {
             id: id.clone(),
-            kind: kind(worker, &pools)?,
+            kind: kind(worker, &pools, owner)?,
             holder: HolderKind::Hold,
             wait: Wait::Queue,
             remains: Remains::Respect,
@@ -82,12 +84,13 @@ impl Creating {
         driver: &Handle,
         id: &SessionId,
         new: &NewSession,
+        owner: Option<&Principal>,
         patience: Patience,
     ) -> Result<Outcome, Problem> {
         let pools = driver.pools().await?.kinds;
         let attach = Attach {
             id: id.clone(),
-            kind: kind(new.worker.as_deref(), &pools)?,
+            kind: kind(new.worker.as_deref(), &pools, owner)?,
             holder: HolderKind::Request,
             wait: match new.wait {
                 Waiting::Queue => Wait::Queue,
@@ -110,20 +113,22 @@ impl Creating {
         }
     }
 
-    /// As [`create`](Self::create), under a new id; the same key again means the same session.
+    /// As [`create`](Self::create), under the new id `minted`; the same key again means the same session.
     pub(super) async fn create_once(
         &self,
         driver: &Handle,
         key: &str,
+        minted: SessionId,
         new: &NewSession,
+        owner: Option<&Principal>,
         patience: Patience,
     ) -> Result<(SessionId, Outcome), Problem> {
-        let used = self.keys().used(key, new, Instant::now(), || self.mint())?;
+        let used = self.keys().used(key, new, Instant::now(), minted)?;
         if used.created {
             // Whatever has become of it: a repeated request creates nothing.
             return Ok((used.id, Outcome::There(Origin::Reused)));
         }
-        let outcome = self.create(driver, &used.id, new, patience).await;
+        let outcome = self.create(driver, &used.id, new, owner, patience).await;
         match &outcome {
             Ok(Outcome::There(_)) => self.keys().created(key),
             Ok(Outcome::OnTheWay) => {}
@@ -133,13 +138,14 @@ impl Creating {
         outcome.map(|outcome| (used.id, outcome))
     }
 
-    /// An id that nobody can guess: 128 random bits.
-    pub(super) fn mint(&self) -> Result<SessionId, Problem> {
+    /// An id that nobody can guess, 128 random bits, as this principal's.
+    pub(super) fn mint(&self, principal: Option<&str>) -> Result<SessionId, Problem> {
         let failed = |detail: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
         let mut bits = [0; 16];
         getrandom::fill(&mut bits).map_err(|e| failed(format!("no randomness for a new id: {e}")))?;
         let id = data_encoding::HEXLOWER.encode(&bits);
-        SessionId::parse(id.as_bytes()).map_err(|e| failed(e.to_string()))
+        let id = SessionId::parse(id.as_bytes()).map_err(|e| failed(e.to_string()))?;
+        Ok(principal.map_or_else(|| id.clone(), |principal| id.of(principal)))
     }
 
     fn in_background(
@@ -186,7 +192,7 @@ impl Keys {
         key: &str,
         new: &NewSession,
         now: Instant,
-        mint: impl FnOnce() -> Result<SessionId, Problem>,
+        minted: SessionId,
     ) -> Result<Used, Problem> {
         let old = |(at, _): &(Instant, String)| now.saturating_duration_since(*at) > KEY_LIFE;
         while self.order.front().is_some_and(old) || self.order.len() >= MOST_KEYS {
@@ -195,17 +201,17 @@ impl Keys {
             }
         }
         if let Some(used) = self.known.get(key) {
-            if used.new != *new {
+            if used.new != *new || used.id.principal() != minted.principal() {
                 return Err(Problem::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "idempotency_key_reused",
-                    "this Idempotency-Key was used with another body; use a new one",
+                    "this Idempotency-Key was used with another body or principal; use a new one",
                 ));
             }
             return Ok(used.clone());
         }
         let used = Used {
-            id: mint()?,
+            id: minted,
             new: new.clone(),
             created: false,
         };
@@ -226,16 +232,32 @@ impl Keys {
     }
 }
 
-fn kind(name: Option<&str>, pools: &[PoolView]) -> Result<KindChoice, Problem> {
-    match name {
-        None => Ok(KindChoice::Fallback(
-            pools.first().map(|pool| pool.id).unwrap_or_default(),
+/// The kind of this name, or the first, as far as the session's owner may use it.
+pub(super) fn kind(
+    name: Option<&str>,
+    pools: &[PoolView],
+    owner: Option<&Principal>,
+) -> Result<KindChoice, Problem> {
+    let Some(name) = name else {
+        return Ok(KindChoice::Fallback(
+            owner
+                .and_then(Principal::first_kind)
+                .or_else(|| pools.first().map(|pool| pool.id))
+                .unwrap_or_default(),
+        ));
+    };
+    let kind = pools
+        .iter()
+        .find(|pool| pool.kind == name)
+        .map(|pool| pool.id)
+        .ok_or_else(|| Problem::unknown_worker(name, pools))?;
+    match owner {
+        Some(owner) if !owner.may_use(kind) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "worker_not_allowed",
+            format!("the key {} may not use {name:?} workers", owner.name),
         )),
-        Some(name) => pools
-            .iter()
-            .find(|pool| pool.kind == name)
-            .map(|pool| KindChoice::Named(pool.id))
-            .ok_or_else(|| Problem::unknown_worker(name, pools)),
+        _ => Ok(KindChoice::Named(kind)),
     }
 }
 
@@ -262,19 +284,19 @@ mod tests {
         let mut keys = Keys::default();
         let new = NewSession::default();
         let now = Instant::now();
-        let first = keys.used("k", &new, now, || Ok(id(1))).unwrap();
+        let first = keys.used("k", &new, now, id(1)).unwrap();
         assert_eq!((first.id, first.created), (id(1), false));
         keys.created("k");
-        let again = keys.used("k", &new, now, || Ok(id(2))).unwrap();
+        let again = keys.used("k", &new, now, id(2)).unwrap();
         assert_eq!((again.id, again.created), (id(1), true));
         let other = NewSession {
             wait: Waiting::Refuse,
             ..NewSession::default()
         };
-        let problem = keys.used("k", &other, now, || Ok(id(3))).unwrap_err();
+        let problem = keys.used("k", &other, now, id(3)).unwrap_err();
         assert_eq!(problem.code(), "idempotency_key_reused");
         let tomorrow = now + KEY_LIFE + Duration::from_secs(1);
-        assert_eq!(keys.used("k", &other, tomorrow, || Ok(id(4))).unwrap().id, id(4));
+        assert_eq!(keys.used("k", &other, tomorrow, id(4)).unwrap().id, id(4));
     }
 
     #[test]
@@ -282,8 +304,7 @@ mod tests {
         let mut keys = Keys::default();
         let (new, now) = (NewSession::default(), Instant::now());
         for number in 0..=MOST_KEYS {
-            keys.used(&number.to_string(), &new, now, || Ok(id(number)))
-                .unwrap();
+            keys.used(&number.to_string(), &new, now, id(number)).unwrap();
         }
         assert_eq!((keys.known.len(), keys.order.len()), (MOST_KEYS, MOST_KEYS));
         keys.forget("7");

@@ -59,7 +59,8 @@ impl Holding {
         let session = self.hold.session();
         match std::mem::replace(&mut self.next, Next::Heartbeat) {
             Next::First(origin) => line(&Held {
-                id: session.name.id.as_str().to_owned(),
+                id: session.name.id.id().to_owned(),
+                principal: session.name.id.principal().map(str::to_owned),
                 generation: session.name.generation.0,
                 kind: session.kind.name.clone(),
                 worker: session.worker.to_string(),

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::build::{Build, VERSION};
+use crate::access::Access;
 use crate::driver::{PoolView, PoolsView, SessionState, SessionView};
 use crate::metrics::{Metrics, OfWorker};
 use crate::sys::host::OwnUse;
@@ -28,6 +29,11 @@ struct OfBuild {
     rustversion: String,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPrincipal {
+    principal: String,
+}
+
 type Gauges<L> = Family<L, Gauge>;
 
 pub(super) fn expose(
@@ -35,18 +41,24 @@ pub(super) fn expose(
     pools: &PoolsView,
     sessions: &[SessionView],
     forest: &Forest,
+    access: Option<&Access>,
     started: std::time::SystemTime,
 ) -> String {
     let mut text = String::new();
     // Only a writer can fail, and a String does not.
     let _ = encode_registry(&mut text, metrics.registry());
-    let _ = encode_registry(&mut text, &of_herd(pools, sessions, forest));
+    let _ = encode_registry(&mut text, &of_herd(pools, sessions, forest, access));
     let _ = encode_registry(&mut text, &of_process(started));
     let _ = encode_eof(&mut text);
     text
 }
 
-fn of_herd(pools: &PoolsView, sessions: &[SessionView], forest: &Forest) -> Registry {
+fn of_herd(
+    pools: &PoolsView,
+    sessions: &[SessionView],
+    forest: &Forest,
+    access: Option<&Access>,
+) -> Registry {
     let mut registry = Registry::with_prefix("herd");
     // Not of the type `info`, which readers of Prometheus's older format do not know.
     let build = Gauges::<OfBuild>::default();
@@ -82,6 +94,29 @@ fn of_herd(pools: &PoolsView, sessions: &[SessionView], forest: &Forest) -> Regi
         states.get_or_create(&in_state(&view.kind, state)).inc();
     }
     registry.register("sessions", "Sessions by what they are doing", states);
+    if let Some(access) = access {
+        let principals = Gauges::<OfPrincipal>::default();
+        let of = |name: &str| OfPrincipal {
+            principal: name.to_owned(),
+        };
+        for name in access.names() {
+            principals.get_or_create(&of(name)).set(0);
+        }
+        for view in sessions {
+            let counts = matches!(
+                view.state,
+                SessionState::Queued | SessionState::Starting | SessionState::Bound
+            );
+            if let Some(name) = view.session.id.principal().filter(|_| counts) {
+                principals.get_or_create(&of(name)).inc();
+            }
+        }
+        registry.register(
+            "principal_sessions",
+            "Sessions that count against their principal's quota",
+            principals,
+        );
+    }
 
     let workers = Gauges::<InState>::default();
     for pool in &pools.kinds {

@@ -31,6 +31,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tokens;
 pub mod views;
 
 use std::convert::Infallible;
@@ -56,6 +57,7 @@ pub use socket::BindError;
 
 use access::{Caller, Keys};
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
@@ -87,6 +89,8 @@ pub struct Server {
 pub struct DataPort {
     /// Where it is, as a URL.
     pub url: String,
+    /// Who may use it; `None`: whoever can connect.
+    pub access: Option<Arc<Access>>,
 }
 
 /// A control API that is being served.

@@ -167,6 +167,12 @@ fn answer(answered: &Answered, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn query(parameter: &Parameter) -> Value {
+    let session = || {
+        json!({
+            "type": "string",
+            "pattern": "^([a-z0-9][a-z0-9_-]{0,62}/)?[A-Za-z0-9._~-]{1,128}$",
+        })
+    };
     let schema = match parameter.takes {
         Takes::Flag => json!({ "type": "boolean" }),
         Takes::UpTo(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
@@ -180,9 +186,10 @@ fn query(parameter: &Parameter) -> Value {
         Takes::Kinds => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^[^,]+$" } })
         }
-        Takes::SessionId => placed("id"),
+        Takes::SessionId => session(),
+        Takes::Principal => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" }),
         Takes::SessionIds => {
-            json!({ "type": "array", "minItems": 1, "maxItems": 256, "items": placed("id") })
+            json!({ "type": "array", "minItems": 1, "maxItems": 256, "items": session() })
         }
         Takes::EventId => json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$" }),
         Takes::Text => json!({ "type": "string" }),

@@ -23,6 +23,7 @@ pub(super) enum Verb {
     ShowSession,
     CreateSession,
     StopSession,
+    MintToken,
     Logs,
     Hold,
     Exec,
@@ -166,6 +167,13 @@ const WORKER: Parameter = Parameter {
     about: "Only of these kinds of workers, separated by commas.",
 };
 
+const PRINCIPAL: Parameter = Parameter {
+    name: "principal",
+    takes: Takes::Principal,
+    about: "Whose session: the name of a key under `auth` in herd.yaml. Without `auth` there is none; with it, a new session \
+            needs one.",
+};
+
 const PREFER: Header = Header {
     name: "Prefer",
     about: "`respond-async` answers at once (202) and goes on creating; `respond-async, wait=5` after five seconds \
@@ -180,12 +188,14 @@ const BAD_BODY: [Problems; 2] = [
     problems(415, "unsupported_media_type"),
 ];
 /// Why a session could not be created.
-const NOT_CREATED: [Problems; 5] = [
-    problems(404, "unknown_worker"),
-    problems(409, "worker_mismatch"),
+const NOT_CREATED: [Problems; 7] = [
+    problems(404, "unknown_worker, unknown_principal"),
+    problems(409, "worker_mismatch, principal_required"),
     problems(410, "session_lost"),
     problems(502, "worker_start_failed"),
     problems(504, "worker_start_timeout"),
+    problems(429, "quota_exceeded"),
+    problems(403, "forbidden, worker_not_allowed"),
 ];
 const FULL: Problems = problems(
     503,
@@ -315,6 +325,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 about: "Only these, separated by commas; at most 256. Who is not there is left out.",
             },
             WORKER,
+            PRINCIPAL,
             Parameter {
                 name: "state",
                 takes: Takes::Words(STATES),
@@ -346,7 +357,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/sessions",
         summary: "Create a session with a new id",
         about: "Answers when its worker is ready. Nothing holds it then: it ends after the kind's `ttl` unless it is used.",
-        query: &[],
+        query: &[PRINCIPAL],
         headers: &[
             Header {
                 name: "Idempotency-Key",
@@ -366,9 +377,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         problems: &[
             NOT_CREATED[3],
             NOT_CREATED[4],
+            NOT_CREATED[5],
+            NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
-            problems(404, "unknown_worker, unknown_session"),
+            problems(404, "unknown_worker, unknown_session, unknown_principal"),
+            problems(409, "principal_required"),
             problems(422, "idempotency_key_reused"),
             FULL,
         ],
@@ -379,7 +393,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/sessions/{id}",
         summary: "Show a session",
         about: "With what keeps it alive, when it ends, what it uses, and former sessions of the same id.",
-        query: &[],
+        query: &[PRINCIPAL],
         headers: &[],
         body: None,
         answers: &[json::<views::SessionHistory>(200, "The session.")],
@@ -392,7 +406,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Create a session, or see that it is there",
         about: "Idempotent. Answers when its worker is ready. Nothing holds it then: it ends after the kind's `ttl` \
                 unless it is used.",
-        query: &[],
+        query: &[PRINCIPAL],
         headers: &[PREFER],
         body: Some(of::<views::NewSession>),
         answers: &[
@@ -409,6 +423,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[2],
             NOT_CREATED[3],
             NOT_CREATED[4],
+            NOT_CREATED[5],
+            NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
             FULL,
@@ -420,11 +436,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/sessions/{id}",
         summary: "End a session",
         about: "Kills its worker's whole tree, and answers when that is reaped, with what died.",
-        query: &[Parameter {
-            name: "generation",
-            takes: Takes::UpTo(LARGEST),
-            about: "Only if the session is this incarnation of its id.",
-        }],
+        query: &[
+            Parameter {
+                name: "generation",
+                takes: Takes::UpTo(LARGEST),
+                about: "Only if the session is this incarnation of its id.",
+            },
+            PRINCIPAL,
+        ],
         headers: &[],
         body: None,
         answers: &[json::<views::StopReport>(200, "It has ended.")],
@@ -449,6 +468,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 about: "Only lines since then: RFC 3339, or a time ago like `10m`.",
             },
             flag("timestamps", "With the moment at which herd read each line."),
+            PRINCIPAL,
         ],
         headers: &[],
         body: None,
@@ -466,11 +486,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Hold a session, creating it if need be",
         about: "The session lives as long as the answer is read; when its last hold is gone, it ends. The first line tells \
                 what is held, an empty line comes every 15 s, and a last line tells why the session ended, if it did first.",
-        query: &[Parameter {
-            name: "worker",
-            takes: Takes::Kinds,
-            about: "The kind of worker that a new session gets, and an existing one must have; else the first kind.",
-        }],
+        query: &[
+            Parameter {
+                name: "worker",
+                takes: Takes::Kinds,
+                about: "The kind of worker that a new session gets, and an existing one must have; else the first kind.",
+            },
+            PRINCIPAL,
+        ],
         headers: &[],
         body: None,
         answers: &[Answered {
@@ -484,6 +507,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[2],
             NOT_CREATED[3],
             NOT_CREATED[4],
+            NOT_CREATED[5],
+            NOT_CREATED[6],
             FULL,
         ],
     },
@@ -542,6 +567,30 @@ pub(super) const OPERATIONS: &[Operation] = &[
             problems(426, "upgrade_required"),
             problems(429, "too_many_commands"),
             problems(503, "exec_failed, draining"),
+        ],
+    },
+    Operation {
+        verb: Verb::MintToken,
+        method: Method::POST,
+        path: "/v1/sessions/{id}/token",
+        summary: "Sign a token for a session",
+        about: "For a web page that shall connect without holding the key: good for this one session of this principal, which \
+                its first request creates, on this herd's data port, until it expires. What is open then stays open. A token \
+                cannot be taken back; take the principal out of herd.yaml, or change the secret.",
+        query: &[PRINCIPAL],
+        headers: &[],
+        body: Some(of::<views::NewToken>),
+        answers: &[json::<views::Token>(
+            201,
+            "The token. Nothing keeps it but its receiver.",
+        )],
+        problems: &[
+            problems(403, "forbidden, worker_not_allowed"),
+            problems(404, "unknown_principal, unknown_worker"),
+            problems(409, "no_auth, principal_required"),
+            BAD_BODY[0],
+            BAD_BODY[1],
+            DRAINING,
         ],
     },
     Operation {

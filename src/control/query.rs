@@ -31,10 +31,12 @@ pub(super) enum Takes {
     Words(&'static [&'static str]),
     /// The name of a kind, or several separated by commas. Whether they exist is the operation's to say.
     Kinds,
-    /// A session's id.
+    /// A session's id, with `auth` after its principal's name and a slash.
     SessionId,
     /// Sessions' ids, separated by commas.
     SessionIds,
+    /// A principal's name.
+    Principal,
     /// The number of an event, with its epoch.
     EventId,
     /// Any text.
@@ -123,13 +125,14 @@ impl Takes {
             Self::Moment => time::moment(value, SystemTime::now()).is_some(),
             Self::Words(words) => value.split(',').all(|word| words.contains(&word)),
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
-            Self::SessionId => crate::core::SessionId::check(value.as_bytes()).is_ok(),
             Self::SessionIds => {
                 value.split(',').count() <= IDS
                     && value
                         .split(',')
-                        .all(|id| crate::core::SessionId::check(id.as_bytes()).is_ok())
+                        .all(|id| crate::core::SessionId::parse(id.as_bytes()).is_ok())
             }
+            Self::SessionId => crate::core::SessionId::parse(value.as_bytes()).is_ok(),
+            Self::Principal => crate::core::is_principal(value),
             Self::EventId => super::events::Position::parse(value).is_some(),
             Self::Text | Self::Texts => true,
         };
@@ -144,8 +147,9 @@ impl Takes {
             }
             Self::Words(words) => format!("one or more of {}, separated by commas", words.join(", ")),
             Self::Kinds => "the name of a worker kind".to_owned(),
-            Self::SessionId => "a session id".to_owned(),
             Self::SessionIds => format!("one to {IDS} session ids, separated by commas"),
+            Self::SessionId => "a session id, or principal/id".to_owned(),
+            Self::Principal => "the name of a principal".to_owned(),
             Self::EventId => "the id of an event, as events carry it".to_owned(),
             Self::Text | Self::Texts => "a text".to_owned(),
         })

@@ -86,11 +86,13 @@ impl Router {
         let allowed = caller.identify(request.headers())?;
         let operation = found?;
         let by = allowed.to(operation.needs())?;
-        let new = match operation.body {
-            Some(_) => sessions::body(request).await?,
-            None => views::NewSession::default(),
-        };
         let upgrade = hyper::upgrade::on(&mut *request);
+        let (mut new, mut token) = (views::NewSession::default(), views::NewToken::default());
+        match operation.verb {
+            Verb::MintSession | Verb::CreateSession => new = sessions::body(request).await?,
+            Verb::MintToken => token = sessions::body(request).await?,
+            _ => {}
+        }
         let request = &*request;
         let asked = Asked {
             query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
@@ -111,6 +113,7 @@ impl Router {
             Verb::ShowSession => self.show(asked.id()?).await,
             Verb::CreateSession => self.create(&asked, new).await,
             Verb::StopSession => self.stop(&asked).await,
+            Verb::MintToken => self.token(&asked, token).await,
             Verb::Logs => self.logs(&asked).await,
             Verb::Hold => self.hold(&asked).await,
             Verb::Exec => self.exec(&asked, upgrade, afterwards).await,
@@ -191,6 +194,7 @@ impl Router {
             &pools,
             &sessions,
             &forest,
+            self.data.access.as_deref(),
             self.driver.journal().started(),
         );
         Ok(answer::text_of(super::metrics::CONTENT_TYPE, text))
@@ -247,9 +251,10 @@ impl Router {
 
     async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let id = asked.id()?;
+        let owner = self.owner(&id)?;
         let attached = self
             .creating
-            .hold(&self.driver, &id, asked.query.value("worker"))
+            .hold(&self.driver, &id, asked.query.value("worker"), owner)
             .await?;
         let origin = attached.origin;
         if origin == Origin::Created {
@@ -261,8 +266,13 @@ impl Router {
 }
 
 impl Asked<'_> {
+    /// The name of the session that the path and `principal` name.
     pub(super) fn id(&self) -> Result<SessionId, Problem> {
-        session_id(self.placed.unwrap_or_default())
+        let id = session_id(self.placed.unwrap_or_default())?;
+        Ok(match self.query.value("principal") {
+            Some(principal) => id.of(principal),
+            None => id,
+        })
     }
 }
 

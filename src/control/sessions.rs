@@ -7,6 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::answer::{self, Answer, Problem};
 use super::creating::{Outcome, Patience};
@@ -24,8 +25,10 @@ static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What a new session shall be.
-pub(super) async fn body(request: &mut Request<Incoming>) -> Result<NewSession, Problem> {
+/// What a new session or token shall be.
+pub(super) async fn body<T: DeserializeOwned + Default>(
+    request: &mut Request<Incoming>,
+) -> Result<T, Problem> {
     let unsupported = |detail: &str| {
         Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -49,7 +52,7 @@ pub(super) async fn body(request: &mut Request<Incoming>) -> Result<NewSession, 
         }
     };
     if text.is_empty() {
-        return Ok(NewSession::default());
+        return Ok(T::default());
     }
     if request.headers().contains_key(CONTENT_ENCODING) {
         return Err(unsupported(
@@ -71,7 +74,7 @@ pub(super) async fn body(request: &mut Request<Incoming>) -> Result<NewSession, 
         return Err(Problem::bad_request("the body has to be a JSON object"));
     }
     let mut json = serde_json::Deserializer::from_slice(&text);
-    let new: NewSession = serde_path_to_error::deserialize(&mut json)
+    let new = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| Problem::bad_request(format!("the body is not understood: {error}")))?;
     json.end()
         .map_err(|error| Problem::bad_request(format!("the body is not understood: {error}")))?;
@@ -93,6 +96,7 @@ impl Router {
         }
         let states = query.list("state");
         let ids = query.list("id").map(HashSet::<&str>::from_iter);
+        let principal = query.value("principal");
         let after = query.number("after");
         let mut views = self.driver.list(query.flag("all")).await?;
         views.sort_by_key(|view| view.session.generation);
@@ -105,6 +109,7 @@ impl Router {
                     .is_none_or(|ids| ids.contains(view.session.id.as_str()))
             })
             .filter(|view| kinds.as_ref().is_none_or(|kinds| kinds.contains(&*view.kind)))
+            .filter(|view| principal.is_none_or(|name| view.session.id.principal() == Some(name)))
             .map(|view| Session::new(view, now))
             .filter(|session| {
                 states
@@ -149,8 +154,12 @@ impl Router {
 
     pub(super) async fn create(&self, asked: &Asked<'_>, new: NewSession) -> Result<Answer, Problem> {
         let id = asked.id()?;
+        let owner = self.owner(&id)?;
         let patience = patience(asked.request.headers())?;
-        let outcome = self.creating.create(&self.driver, &id, &new, patience).await?;
+        let outcome = self
+            .creating
+            .create(&self.driver, &id, &new, owner, patience)
+            .await?;
         if outcome != Outcome::There(Origin::Reused) {
             self.audit(Deed::Create { id: id.clone() }, &asked.by);
         }
@@ -160,15 +169,20 @@ impl Router {
     pub(super) async fn mint(&self, asked: &Asked<'_>, new: NewSession) -> Result<Answer, Problem> {
         let headers = asked.request.headers();
         let patience = patience(headers)?;
+        let minted = self.creating.mint(asked.query.value("principal"))?;
+        let owner = self.owner(&minted)?;
         let (id, outcome) = match idempotency_key(headers)? {
             None => {
-                let id = self.creating.mint()?;
-                let outcome = self.creating.create(&self.driver, &id, &new, patience).await?;
+                let id = minted;
+                let outcome = self
+                    .creating
+                    .create(&self.driver, &id, &new, owner, patience)
+                    .await?;
                 (id, outcome)
             }
             Some(key) => {
                 self.creating
-                    .create_once(&self.driver, key, &new, patience)
+                    .create_once(&self.driver, key, minted, &new, owner, patience)
                     .await?
             }
         };
@@ -186,7 +200,8 @@ impl Router {
     async fn created(&self, id: &SessionId, outcome: Outcome) -> Result<Answer, Problem> {
         let Outcome::There(origin) = outcome else {
             let accepted = Accepted {
-                id: id.as_str().to_owned(),
+                id: id.id().to_owned(),
+                principal: id.principal().map(str::to_owned),
             };
             let mut answer = located(answer::json(StatusCode::ACCEPTED, &accepted), id);
             let applied = HeaderValue::from_static("respond-async");
@@ -225,7 +240,8 @@ impl Router {
         };
         self.audit(Deed::Stop { id: id.clone() }, &asked.by);
         let report = StopReport {
-            id: id.as_str().to_owned(),
+            id: id.id().to_owned(),
+            principal: id.principal().map(str::to_owned),
             outcome,
             death: death.map(Into::into),
         };
@@ -247,7 +263,12 @@ impl State {
 }
 
 fn located(mut answer: Answer, id: &SessionId) -> Answer {
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/sessions/{id}")) {
+    let mut location = format!("/v1/sessions/{}", id.id());
+    if let Some(principal) = id.principal() {
+        location.push_str("?principal=");
+        location.push_str(principal);
+    }
+    if let Ok(location) = HeaderValue::from_str(&location) {
         answer.headers_mut().insert(LOCATION, location);
     }
     answer

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client-chosen session id: 1–128 bytes of `[A-Za-z0-9._~-]`, case-sensitive. Cheap to clone.
+/// What a session goes by: the id that its client chose, 1–128 bytes of `[A-Za-z0-9._~-]`, case-sensitive; with `auth`
+/// in herd.yaml after the principal whose it is, as in `alice/user-42`, so that the ids of two principals are never one.
+/// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);
 
@@ -12,15 +14,30 @@ pub struct SessionId(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InvalidSessionId {
     Empty,
-    TooLong { len: usize },
-    BadByte { at: usize, byte: u8 },
+    TooLong {
+        len: usize,
+    },
+    BadByte {
+        at: usize,
+        byte: u8,
+    },
+    /// What stands before the slash is no name of a principal.
+    BadPrincipal,
+}
+
+/// A principal's name is 1–63 bytes of `[a-z0-9_-]`, a letter or digit first.
+pub fn is_principal(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= 63
+        && name.bytes().next().is_some_and(word)
+        && name.bytes().all(|b| word(b) || matches!(b, b'_' | b'-'))
 }
 
 impl SessionId {
-    /// Longest id, in bytes.
+    /// Longest id of a client's choice, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks without allocating; the data plane looks sessions up by the borrowed form.
+    /// Checks a client's id without allocating.
     pub fn check(id: &[u8]) -> Result<&str, InvalidSessionId> {
         if id.is_empty() {
             return Err(InvalidSessionId::Empty);
@@ -36,12 +53,38 @@ impl SessionId {
         std::str::from_utf8(id).map_err(|_| InvalidSessionId::Empty)
     }
 
-    pub fn parse(id: &[u8]) -> Result<Self, InvalidSessionId> {
-        Self::check(id).map(|id| Self(Arc::from(id)))
+    /// `id` or `principal/id`.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidSessionId> {
+        let Some(slash) = text.iter().position(|b| *b == b'/') else {
+            return Self::check(text).map(|id| Self(Arc::from(id)));
+        };
+        let principal = std::str::from_utf8(&text[..slash]).unwrap_or_default();
+        if !is_principal(principal) {
+            return Err(InvalidSessionId::BadPrincipal);
+        }
+        let id = Self::check(&text[slash + 1..])?;
+        Ok(Self(format!("{principal}/{id}").into()))
     }
 
+    /// The same id as a session of this principal.
+    #[must_use]
+    pub fn of(&self, principal: &str) -> Self {
+        Self(format!("{principal}/{}", self.id()).into())
+    }
+
+    /// Principal and id; the data plane looks sessions up by it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the client chose.
+    pub fn id(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(_, id)| id)
+    }
+
+    /// Whose it is; `None` without `auth`.
+    pub fn principal(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(principal, _)| principal)
     }
 }
 
@@ -78,6 +121,9 @@ impl fmt::Display for InvalidSessionId {
                 f,
                 "byte {at} of the session id is {:?}; allowed are A-Z a-z 0-9 . _ ~ -",
                 char::from(*byte)
+            ),
+            Self::BadPrincipal => f.write_str(
+                "what stands before the slash is no name of a principal: 1 to 63 of a-z 0-9 _ -, a letter or digit first",
             ),
         }
     }
@@ -173,6 +219,34 @@ mod tests {
         assert_eq!(
             SessionId::check("ü".as_bytes()),
             Err(InvalidSessionId::BadByte { at: 0, byte: 0xc3 })
+        );
+        assert_eq!(
+            SessionId::check(b"alice/a"),
+            Err(InvalidSessionId::BadByte { at: 5, byte: b'/' }),
+            "no client chooses a principal"
+        );
+    }
+
+    #[test]
+    fn the_ids_of_two_principals_are_never_one() {
+        let plain = SessionId::parse(b"user-42").unwrap();
+        let (alice, bob) = (plain.of("alice"), plain.of("bob"));
+        assert_eq!((plain.principal(), plain.id()), (None, "user-42"));
+        assert_eq!((alice.principal(), alice.id()), (Some("alice"), "user-42"));
+        assert!(alice != bob && alice != plain);
+        assert_eq!(SessionId::parse(b"alice/user-42"), Ok(alice.clone()));
+        assert_eq!(alice.of("bob"), bob);
+        for wrong in ["/a", "A/a", "-/a", "a b/a", &format!("{}/a", "a".repeat(64))] {
+            assert_eq!(
+                SessionId::parse(wrong.as_bytes()),
+                Err(InvalidSessionId::BadPrincipal),
+                "{wrong}"
+            );
+        }
+        assert_eq!(SessionId::parse(b"a/"), Err(InvalidSessionId::Empty));
+        assert_eq!(
+            SessionId::parse(b"a/b/c"),
+            Err(InvalidSessionId::BadByte { at: 1, byte: b'/' })
         );
     }
 }

@@ -31,6 +31,9 @@
 //! A new configuration ([`Core::reload`]) is one more input. Who was bound before stays bound; warm and starting workers
 //! of a kind that is renewed end, so that from then on no two sessions get workers of different configurations.
 //!
+//! A principal with a quota has at most so many sessions that wait, start or are bound; the next is refused at once, so
+//! that its own sessions never queue behind each other in the place of somebody else's.
+//!
 //! Deliberately absent: fairness between kinds (they share nothing), priorities, persistence.
 
 mod atomic;
@@ -45,7 +48,8 @@ mod timers;
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
 pub use ids::{
-    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId, WorkerId,
+    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId,
+    WorkerId, is_principal,
 };
 pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,

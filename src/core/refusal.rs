@@ -14,6 +14,8 @@ pub enum Refusal {
     AtCapacity { retry_after: Duration },
     /// Waited `queue.timeout` for a slot.
     QueueTimeout { waited: Duration },
+    /// Its principal has as many sessions as it may.
+    QuotaExceeded { most: usize, retry_after: Duration },
     /// herd is shutting down.
     Draining,
     /// The kind's workers keep failing to start.
@@ -28,11 +30,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 10] = [
+    pub const CODES: [&'static str; 11] = [
         "unknown_worker",
         "worker_mismatch",
         "at_capacity",
         "queue_timeout",
+        "quota_exceeded",
         "draining",
         "worker_backoff",
         "worker_start_timeout",
@@ -48,6 +51,7 @@ impl Refusal {
             Self::WorkerMismatch { .. } => "worker_mismatch",
             Self::AtCapacity { .. } => "at_capacity",
             Self::QueueTimeout { .. } => "queue_timeout",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::Draining => "draining",
             Self::WorkerBackoff { .. } => "worker_backoff",
             Self::StartFailed(failure) => match failure.kind {
@@ -104,6 +108,10 @@ mod tests {
             Refusal::WorkerMismatch { bound_to: KindId(0) },
             Refusal::AtCapacity { retry_after: zero },
             Refusal::QueueTimeout { waited: zero },
+            Refusal::QuotaExceeded {
+                most: 1,
+                retry_after: zero,
+            },
             Refusal::Draining,
             Refusal::WorkerBackoff { retry_after: zero },
             failed(&failures[2]),

@@ -95,6 +95,10 @@ pub enum Deed {
     Create {
         id: SessionId,
     },
+    /// A token for a session was signed.
+    Token {
+        id: SessionId,
+    },
     Stop {
         id: SessionId,
     },

@@ -157,7 +157,8 @@ impl<C: Crew> Driver<C> {
                     .iter()
                     .map(|kind| rules(kind, config.session.lost_for))
                     .collect(),
-            ),
+            )
+            .with_quotas(quotas(&config)),
             crew,
             config,
             current,
@@ -641,6 +642,13 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Most sessions at a time, of the principals that have a limit.
+fn quotas(config: &Config) -> HashMap<String, usize> {
+    let keys = config.auth.iter().flat_map(|auth| &auth.keys);
+    keys.filter_map(|key| Some((key.name.clone(), key.sessions?)))
+        .collect()
 }
 
 pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 pub(crate) static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
@@ -44,11 +44,17 @@ codes! {
     IdConflict, "session_id_conflict", 400, "The request names its session ambiguously";
     BadRequest, "bad_request", 400, "The request is malformed";
     TlsRequired, "tls_required", 400, "This port speaks TLS";
+    Unauthorized, "unauthorized", 401, "A key is missing or not known";
+    TokenInvalid, "token_invalid", 401, "The token is not valid";
+    TokenExpired, "token_expired", 401, "The token has expired";
+    WorkerNotAllowed, "worker_not_allowed", 403, "The key may not use this worker kind";
+    OriginNotAllowed, "origin_not_allowed", 403, "Pages of this origin may not open WebSockets";
     UnknownWorker, "unknown_worker", 404, "There is no worker kind of this name";
     MethodNotAllowed, "method_not_allowed", 405, "The method is not supported";
     RequestTimeout, "request_timeout", 408, "The request head did not arrive in time";
     WorkerMismatch, "worker_mismatch", 409, "The session is bound to another worker kind";
     UriTooLong, "uri_too_long", 414, "The request target is too long";
+    QuotaExceeded, "quota_exceeded", 429, "The key has used up a quota";
     HeaderTooLarge, "request_header_too_large", 431, "The request head is too large";
     /// Its status is `session.lost_status`, 410 unless configured.
     SessionLost, "session_lost", 410, "The session's worker crashed and its state is lost";
@@ -63,6 +69,17 @@ codes! {
     WorkerBackoff, "worker_backoff", 503, "The worker keeps failing to start";
     WorkerStartTimeout, "worker_start_timeout", 504, "The worker was not ready in time";
     VersionNotSupported, "http_version_not_supported", 505, "The HTTP version is not supported";
+}
+
+impl Code {
+    /// How a client that is not known is asked who it is (RFC 6750, 3).
+    fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::Unauthorized => Some("Bearer realm=\"herd\""),
+            Self::TokenInvalid | Self::TokenExpired => Some("Bearer realm=\"herd\", error=\"invalid_token\""),
+            _ => None,
+        }
+    }
 }
 
 /// One error answer in the making.
@@ -116,6 +133,9 @@ impl Problem {
         headers.insert(&X_HERD_ERROR, HeaderValue::from_static(self.code.as_str()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.code.challenge() {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         let retry_after = match (self.retry_after, status) {
             (None, StatusCode::SERVICE_UNAVAILABLE) => Some(Duration::from_secs(1)),
             (given, _) => given,

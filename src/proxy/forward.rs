@@ -6,6 +6,7 @@
 //! ```
 //! Nothing is sent twice: only a request of which not one byte was written is tried on another connection.
 
+mod label;
 mod upgrade;
 
 use std::cell::RefCell;
@@ -15,32 +16,31 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use self::label::Label;
 use super::body::{Answer, Body, ClientBody, Fate, Served, Upload, WorkerBody};
 use super::code::{Code, Problem};
+use super::entry::{self, Authorization, Carrier, Entry};
 use super::fields::{self, Present, Sender};
 use super::gate::Line;
-use super::identity;
 use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, WorkerIo};
+use super::{identity, origin};
+use crate::access::Principal;
 use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, Refusal, SessionId};
-use crate::driver::{Hold, KindChoice, Origin, Remains, Wait};
+use crate::driver::{Hold, KindChoice, Remains, Wait};
 
-static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
-static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
-static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
 
@@ -105,10 +105,18 @@ impl Client {
 struct Story {
     thread: Rc<Thread>,
     began: Instant,
+    /// With its principal.
     session: String,
     status: Option<StatusCode>,
     code: Option<Code>,
     upload: Rc<Upload>,
+}
+
+impl Story {
+    /// As the client knows it.
+    fn id(&self) -> &str {
+        self.session.split_once('/').map_or(&*self.session, |(_, id)| id)
+    }
 }
 
 impl Drop for Story {
@@ -174,7 +182,7 @@ pub(crate) fn serve(
         };
         if story.code.is_some()
             && !story.session.is_empty()
-            && let Ok(id) = HeaderValue::from_str(&story.session)
+            && let Ok(id) = HeaderValue::from_str(story.id())
             && let Some(name) = thread.config().session.headers.first()
         {
             response.headers_mut().insert(name, id);
@@ -206,6 +214,9 @@ struct Asked {
     /// It is served by this one, whatever comes meanwhile.
     config: Rc<Config>,
     fields: Present,
+    /// `None`: nobody was asked who it is.
+    principal: Option<Arc<Principal>>,
+    authorization: Authorization,
     kind: KindChoice,
     manner: (Wait, Remains),
     mode: Mode,
@@ -217,19 +228,45 @@ impl Asked {
         one_host(&request)?;
         let config = thread.config();
         let fields = Present::among(request.headers());
-        story.session = identity::session_id(&config.session, request.headers(), request.uri())?.into_owned();
-        let kind = identity::kind(&config, fields, request.headers(), request.uri())?;
+        let (headers, uri) = (request.headers(), request.uri());
+        // Before anything is told, be it what there is not.
+        let entry = match &thread.access {
+            Some(access) => Some(Entry::of(access, headers, uri)?),
+            None => None,
+        };
+        story.session = match &entry {
+            Some(entry) => entry.session(&config.session, headers, uri)?,
+            None => identity::session_id(&config.session, headers, uri)?.into_owned(),
+        };
+        let mut kind = identity::kind(&config, fields, headers, uri)?;
+        if let Some(entry) = &entry {
+            kind = entry.kind(&config, kind)?;
+            entry
+                .count(story.began)
+                .inspect_err(|problem| thread.refused(kind, problem.code))?;
+        }
         let manner = match fields.own {
             true => identity::manner(request.headers()),
             false => (Wait::Queue, Remains::Respect),
         };
         let mode = Mode::of(&request, fields)?;
+        if !matches!(mode, Mode::Plain) {
+            let carrier = Carrier::of(&config.session, headers, entry.as_ref());
+            let allowed = config.network.websocket_origins.as_deref();
+            origin::check(allowed, headers, uri, carrier)?;
+        }
+        let (principal, authorization) = match entry {
+            Some(entry) => (Some(entry.principal), entry.authorization),
+            None => (None, Authorization::Workers),
+        };
         let upload = Rc::clone(&story.upload);
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
         Ok(Self {
             request,
             config,
             fields,
+            principal,
+            authorization,
             kind,
             manner,
             mode,
@@ -277,6 +314,11 @@ impl Asked {
         claim: Claim,
         served: Served,
     ) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
+        if let Some(principal) = &self.principal
+            && let Err(problem) = entry::admit(principal, &self.config, claim.bound.session.kind_id)
+        {
+            return Begun::Refused(Failure { problem, served });
+        }
         if claim.bound.session.kind.bind == Bind::Connection {
             client.hold_connection(&claim);
         }
@@ -285,6 +327,7 @@ impl Asked {
             client: Rc::clone(client),
             host: fields::client_host(self.request.headers(), self.request.uri()),
             fields: self.fields,
+            authorization: self.authorization,
             label: Label::of(&claim),
             config: self.config,
         };
@@ -389,55 +432,13 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What every answer says of its session.
-struct Label {
-    origin: Origin,
-    queued: Duration,
-    starting: Duration,
-}
-
-impl Label {
-    fn of(claim: &Claim) -> Self {
-        Self {
-            origin: claim.origin,
-            queued: claim.queued,
-            starting: claim.starting,
-        }
-    }
-
-    fn put(&self, config: &Config, bound: &Bound, headers: &mut HeaderMap) {
-        let name = config.session.headers.first();
-        headers.insert(name.unwrap_or(&X_SESSION_ID), bound.id.clone());
-        headers.insert(
-            &X_HERD_SESSION_STATE,
-            HeaderValue::from_static(match self.origin {
-                Origin::Created => "created",
-                Origin::Reused => "reused",
-            }),
-        );
-        headers.append(&SERVER_TIMING, self.timing());
-    }
-
-    fn timing(&self) -> HeaderValue {
-        if self.queued.is_zero() && self.starting.is_zero() {
-            return HeaderValue::from_static("queue;dur=0, start;dur=0");
-        }
-        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-        let text = format!(
-            "queue;dur={:.1}, start;dur={:.1}",
-            ms(self.queued),
-            ms(self.starting)
-        );
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
-    }
-}
-
 struct Exchange {
     thread: Rc<Thread>,
     config: Rc<Config>,
     client: Rc<Client>,
     host: Option<HeaderValue>,
     fields: Present,
+    authorization: Authorization,
     label: Label,
 }
 
@@ -445,8 +446,18 @@ impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
-        let target = identity::origin_form(&self.config.session, &parts.uri);
+        let token = self.thread.access.as_ref().map(|access| access.query.as_str());
+        let own = [self.config.session.query.as_deref(), token];
+        let target = identity::origin_form(own, &parts.uri);
         fields::strip(&mut parts.headers);
+        if let Some(access) = &self.thread.access {
+            if self.authorization == Authorization::Herds {
+                parts.headers.remove(AUTHORIZATION);
+            }
+            if self.fields.cookie {
+                entry::hide_cookie(&mut parts.headers, &access.cookie);
+            }
+        }
         fields::forwarded(
             &mut parts.headers,
             self.fields,

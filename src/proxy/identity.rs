@@ -23,6 +23,21 @@ pub(crate) fn session_id<'r>(
     headers: &'r HeaderMap,
     uri: &'r Uri,
 ) -> Result<Cow<'r, str>, Problem> {
+    named_id(sources, headers, uri)?.ok_or_else(|| {
+        let name = sources.headers.first().map_or("x-session-id", HeaderName::as_str);
+        Problem::new(
+            Code::IdRequired,
+            format!("send the header {name:?} with an id of your choice: 1-128 of A-Z a-z 0-9 . _ ~ -"),
+        )
+    })
+}
+
+/// The one id that the request names, if it does.
+pub(crate) fn named_id<'r>(
+    sources: &Sources,
+    headers: &'r HeaderMap,
+    uri: &'r Uri,
+) -> Result<Option<Cow<'r, str>>, Problem> {
     for name in headers.keys() {
         if looks_alike(sources, name.as_str()) {
             return Err(conflict(format!(
@@ -39,11 +54,8 @@ pub(crate) fn session_id<'r>(
         }
         agree(&mut found, Cow::Borrowed(value.as_bytes()), name.as_str())?;
     }
-    if let (Some(parameter), Some(query)) = (&sources.query, uri.query()) {
-        let mut values = query.split('&').filter_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (*decoded(name) == *parameter.as_bytes()).then(|| decoded(value))
-        });
+    if let Some(parameter) = &sources.query {
+        let mut values = parameters(uri, parameter);
         if let Some(value) = values.next() {
             if values.next().is_some() {
                 return Err(conflict(format!("the query parameter {parameter:?} is repeated")));
@@ -61,11 +73,7 @@ pub(crate) fn session_id<'r>(
         }
     }
     let Some(id) = found else {
-        let name = sources.headers.first().map_or("x-session-id", HeaderName::as_str);
-        return Err(Problem::new(
-            Code::IdRequired,
-            format!("send the header {name:?} with an id of your choice: 1-128 of A-Z a-z 0-9 . _ ~ -"),
-        ));
+        return Ok(None);
     };
     let invalid = |e: crate::core::InvalidSessionId| Problem::new(Code::IdInvalid, e.to_string());
     match id {
@@ -74,6 +82,21 @@ pub(crate) fn session_id<'r>(
             .map(|id| Cow::Owned(id.to_owned()))
             .map_err(invalid),
     }
+    .map(Some)
+}
+
+/// Whether a header carries the id: a web page cannot add one to a WebSocket.
+pub(crate) fn is_named_by_header(sources: &Sources, headers: &HeaderMap) -> bool {
+    sources.headers.iter().any(|name| headers.contains_key(name))
+}
+
+/// Every value of the query's parameter of this name.
+pub(crate) fn parameters<'r>(uri: &'r Uri, wanted: &str) -> impl Iterator<Item = Cow<'r, [u8]>> {
+    let pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+    pairs.filter_map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (*decoded(name) == *wanted.as_bytes()).then(|| decoded(value))
+    })
 }
 
 /// `x_session_id` for `x-session-id`: servers that map headers to variables confuse the two.
@@ -105,7 +128,7 @@ fn conflict(detail: String) -> Problem {
     Problem::new(Code::IdConflict, detail)
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers.get_all(COOKIE).iter().flat_map(|line| {
         line.as_bytes().split(|b| *b == b';').filter_map(|pair| {
             let at = pair.iter().position(|b| *b == b'=')?;
@@ -147,18 +170,20 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The target in origin form, without the query parameter that carries the id.
-pub(crate) fn origin_form(sources: &Sources, uri: &Uri) -> PathAndQuery {
+/// The target in origin form, without the query parameters that are herd's: a session's id, a token.
+pub(crate) fn origin_form(own: [Option<&str>; 2], uri: &Uri) -> PathAndQuery {
     let whole = match uri.path_and_query() {
         Some(whole) if whole.as_str() != "/" => whole.clone(),
         // Also of `http://host#part`, which calls itself "/" and would be written as nothing.
         _ => PathAndQuery::from_static("/"),
     };
-    let (Some(parameter), Some(query)) = (&sources.query, whole.query()) else {
+    let (true, Some(query)) = (own.iter().any(Option::is_some), whole.query()) else {
         return whole;
     };
-    let mine =
-        |pair: &&str| *decoded(pair.split_once('=').map_or(*pair, |(n, _)| n)) == *parameter.as_bytes();
+    let mine = |pair: &&str| {
+        let name = decoded(pair.split_once('=').map_or(*pair, |(name, _)| name));
+        own.iter().flatten().any(|own| *name == *own.as_bytes())
+    };
     if !query.split('&').any(|pair| mine(&pair)) {
         return whole;
     }
@@ -341,7 +366,7 @@ mod tests {
             ("http://h#part", "/"),
             ("http://h", "/"),
         ] {
-            let written = Uri::from(origin_form(&sources(), &uri.parse().unwrap()));
+            let written = Uri::from(origin_form([Some("session"), None], &uri.parse().unwrap()));
             assert_eq!(written.to_string(), target, "{uri}");
         }
     }

@@ -14,6 +14,7 @@
 //! | `peers` | which clients are gone without a word |
 //! | `places` | how many connections there may be |
 //! | `framing`, `gate` | judge each HTTP/1 request before hyper parses it |
+//! | `entry`, `origin` | who a request is from, where that is asked; which web pages may open WebSockets |
 //! | `identity` | which session and kind a request is for |
 //! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
@@ -27,6 +28,7 @@
 mod accept;
 mod body;
 mod code;
+mod entry;
 mod fields;
 mod forward;
 mod framing;
@@ -37,6 +39,7 @@ mod gather;
 mod http1;
 mod identity;
 mod opening;
+mod origin;
 mod peers;
 mod places;
 mod proxy_protocol;
@@ -63,6 +66,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::driver::Handle;
 
@@ -86,6 +90,7 @@ pub(crate) enum Stage {
 pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    access: Option<Arc<Access>>,
 }
 
 impl Server {
@@ -120,7 +125,11 @@ impl Server {
 
     /// Serves where somebody else listens already: a service manager, which goes on listening while herd is restarted.
     pub fn on(listener: TcpListener) -> Self {
-        Self { listener, tls: None }
+        Self {
+            listener,
+            tls: None,
+            access: None,
+        }
     }
 
     /// Speaks TLS, and nothing else.
@@ -138,11 +147,23 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// Serves only those whom this knows. To be called where the configuration has `auth`.
+    #[must_use]
+    pub fn guarded_by(mut self, access: Option<Arc<Access>>) -> Self {
+        self.access = access;
+        self
+    }
+
     /// Starts `threads` data-plane threads.
     ///
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
     pub fn serve(self, driver: Handle, threads: usize) -> io::Result<Proxy> {
+        if driver.config().get().1.auth.is_some() && self.access.is_none() {
+            return Err(io::Error::other(
+                "auth is configured, and nobody was named who may",
+            ));
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
@@ -157,6 +178,7 @@ impl Server {
             let listener = self.listener.try_clone()?;
             let share = Share {
                 tls: self.tls.clone(),
+                access: self.access.clone(),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -178,6 +200,7 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     tls: Option<Arc<Tls>>,
+    access: Option<Arc<Access>>,
     driver: Handle,
     places: Arc<Places>,
     stages: watch::Receiver<Stage>,
@@ -188,6 +211,7 @@ impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             tls,
+            access,
             driver,
             places,
             stages,
@@ -208,7 +232,10 @@ impl Share {
         let _ = built.send(Ok(()));
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => accept::run(thread::Thread::new(tls, driver), listener, places, stages).await,
+                Ok(listener) => {
+                    let thread = thread::Thread::new(tls, access, driver);
+                    accept::run(thread, listener, places, stages).await;
+                }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),
             }
         });

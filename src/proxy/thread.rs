@@ -15,6 +15,7 @@ use super::peers::Peers;
 use super::places::Places;
 use super::tls::Tls;
 use super::upstream::Bound;
+use crate::access::Access;
 use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
@@ -28,6 +29,8 @@ pub(crate) struct Thread {
     config: RefCell<(u64, Rc<Config>)>,
     current: Arc<Current>,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// `None`: whoever can connect may.
+    pub(crate) access: Option<Arc<Access>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -46,7 +49,7 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(tls: Option<Arc<Tls>>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(tls: Option<Arc<Tls>>, access: Option<Arc<Access>>, driver: Handle) -> Rc<Self> {
         let current = Arc::clone(driver.config());
         let (generation, config) = current.get();
         let traffic = driver.metrics().threads().join();
@@ -54,6 +57,7 @@ impl Thread {
             config: RefCell::new((generation, Rc::new(Config::clone(&config)))),
             current,
             tls,
+            access,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),
@@ -72,7 +76,16 @@ impl Thread {
         Rc::clone(&known.1)
     }
 
-    /// A hold on the session of this id, if this thread knows it and it has not ended. Never visits the driver.
+    /// Counts a request that was refused before the driver heard of it.
+    pub(crate) fn refused(&self, kind: KindChoice, code: Code) {
+        let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
+        let config = self.config();
+        self.driver
+            .metrics()
+            .refused(config.kind_name(kind), code.as_str());
+    }
+
+    /// A hold on the session of this name, if this thread knows it and it has not ended. Never visits the driver.
     pub(crate) fn claim_known(&self, id: &str, kind: KindChoice) -> Option<Result<Claim, Refused>> {
         let bound = Rc::clone(self.sessions.borrow().get(id)?);
         let hold = bound.session.hold(HolderKind::Request)?;
@@ -92,7 +105,7 @@ impl Thread {
         }))
     }
 
-    /// The session of this id, bound to a worker, which is started if need be.
+    /// The session of this name, bound to a worker, which is started if need be.
     pub(crate) async fn claim(
         &self,
         id: &str,
@@ -212,6 +225,11 @@ impl Thread {
                 format!("no worker slot became free within {waited:?}"),
             )
             .retry_after(Duration::from_secs(1)),
+            Refusal::QuotaExceeded { most, retry_after } => Problem::new(
+                Code::QuotaExceeded,
+                format!("the key may have so many sessions at a time: {most}"),
+            )
+            .retry_after(retry_after),
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
             Refusal::WorkerBackoff { retry_after } => Problem::new(
                 Code::WorkerBackoff,

@@ -132,7 +132,7 @@ impl Bound {
     pub(crate) fn new(session: Arc<Session>) -> Rc<Self> {
         Rc::new(Self {
             // A session id is plain ASCII.
-            id: HeaderValue::from_str(session.name.id.as_str()).unwrap_or(HeaderValue::from_static("")),
+            id: HeaderValue::from_str(session.name.id.id()).unwrap_or(HeaderValue::from_static("")),
             session,
             idle: RefCell::new(Vec::new()),
             h2: RefCell::new(None),

@@ -194,7 +194,11 @@ impl Life {
                 _ => port,
             },
             socket: (self.make.kind.upstream == Upstream::Socket).then(|| text(&socket)),
-            session_id: self.session.as_ref().map(|id| id.as_str().to_owned()),
+            session_id: self.session.as_ref().map(|session| session.id().to_owned()),
+            principal: self
+                .session
+                .as_ref()
+                .and_then(|session| session.principal().map(str::to_owned)),
             worker: self.worker.to_string(),
             dir: text(dir),
         };

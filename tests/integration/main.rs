@@ -22,6 +22,7 @@ mod skip;
 #[path = "../support/supervised.rs"]
 mod supervised;
 
+mod access;
 mod bundle;
 mod control;
 mod exec;

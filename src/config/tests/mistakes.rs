@@ -42,7 +42,7 @@ workers:
     let expected = [
         "2:14: network.data_bind: \"localhost:80\" names a host; write 127.0.0.1:80 or [::1]:80",
         "3:3: network.bogus_setting: is not a key herd knows; write one of data_bind, header_timeout, \
-         idle_timeout, max_connections, max_header_size, max_headers, trusted_proxies, dead_peer_timeout, \
+         idle_timeout, max_connections, max_header_size, max_headers, trusted_proxies, dead_peer_timeout, websocket_origins, \
          tls, proxy_protocol",
         "5:8: defaults.ttl: has no unit; write 900s for seconds, or 900ms",
         "7:3: workers.Bad Name: is not a name for workers; write at most 63 of a-z 0-9 _ -, a letter or digit \
@@ -50,7 +50,7 @@ workers:
         "10:10: workers.a.cmd: is empty; write e.g. [\"my-server\", \"--port\", \"{{.Port}}\"]",
         "11:10: workers.a.min: is 9, more than max 3; write at most 3, or raise max",
         "14:16: workers.b.cmd[1]: {{.Prot}} is not a template herd knows; use one of {{.Port}} {{.Socket}} \
-         {{.SessionID}} {{.Worker}} {{.Dir}}",
+         {{.SessionID}} {{.Principal}} {{.Worker}} {{.Dir}}",
         "14:29: workers.b.cmd[2]: the {{ at byte 0 is never closed; write e.g. {{.Port}}",
         "15:10: workers.b.max: is the text \"five\"; write a whole number such as 5",
         "17:7: workers.b.env.2X: is not a variable name; write letters, digits, _ . - and no digit first, e.g. \
@@ -73,7 +73,7 @@ fn a_mistake_in_defaults_is_reported_once_and_there() {
         [
             "2:8: defaults.min: is 20, more than the default max 10; write at most 10, or raise max",
             "3:12: defaults.env.A: {{.Nope}} is not a template herd knows; use one of {{.Port}} {{.Socket}} \
-             {{.SessionID}} {{.Worker}} {{.Dir}}",
+             {{.SessionID}} {{.Principal}} {{.Worker}} {{.Dir}}",
             "4:3: defaults.cmd: cannot have a default; write cmd in each kind under workers",
         ]
     );

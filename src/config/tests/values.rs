@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ControlKey, KeySource, May, ProxyProtocol, Tls};
+use crate::config::{
+    ControlKey, DataKey, KeySource, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
+};
 use crate::core::KindId;
 
 #[test]
@@ -45,6 +47,7 @@ fn defaults_are_the_documented_ones() {
         (&None, ProxyProtocol::Off)
     );
     assert_eq!(network.dead_peer_timeout, Duration::from_secs(30));
+    assert_eq!((&config.auth, &network.websocket_origins), (&None, &None));
     assert_eq!(config.session.headers, ["x-session-id"]);
     assert_eq!((&config.session.query, &config.session.cookie), (&None, &None));
     assert_eq!(config.session.lost_status, http::StatusCode::GONE);
@@ -105,6 +108,13 @@ network:
   dead_peer_timeout: 5s
   tls: {cert: /c.pem, key: /k.pem}
   proxy_protocol: required
+  websocket_origins: ["*", "http://*.example.com:*"]
+auth:
+  keys:
+    alice: {env: ALICE, workers: [a], sessions: 3, rate: 600/m, burst: 5}
+    bob: {sha256: c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, rate: 90/m}
+    carol: {file: /carol, rate: 5/h}
+  tokens: {secrets: [{env: S1}, {file: /s2}], cookie: tok_c, query: tok}
 session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lost_status: 404, lost_for: 6s}
 control:
   socket: /run/c.sock
@@ -117,7 +127,7 @@ drain_timeout: 7s
 workers:
   z:
     cmd: [x, "{{.Socket}}", 8080, true, 1.10]
-    env: {SID: "{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
+    env: {SID: "{{.Principal}}.{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
     env_passthrough: [AWS_*, DISPLAY]
     cwd: "{{.Dir}}"
     max: 2
@@ -163,6 +173,39 @@ workers:
         (&network.tls, network.proxy_protocol),
         (&Some(files), ProxyProtocol::Required)
     );
+    let origins = network.websocket_origins.as_ref().unwrap();
+    let fits = |index: usize, origin| origins[index].matches(&Origin::parse(origin).unwrap());
+    assert!(fits(0, "https://any") && fits(1, "http://a.example.com:7") && !fits(1, "https://a.example.com"));
+    let auth = config.auth.as_ref().unwrap();
+    let minute = Duration::from_secs(60);
+    let data_key = |name: &str, source, rate| DataKey {
+        name: name.to_owned(),
+        source,
+        workers: None,
+        sessions: None,
+        rate: Some(rate),
+    };
+    let rate = |requests, per, burst| Rate { requests, per, burst };
+    assert_eq!(
+        auth.keys,
+        [
+            DataKey {
+                workers: Some(vec![KindId(1)]),
+                sessions: Some(3),
+                ..data_key("alice", KeySource::Env("ALICE".into()), rate(600, minute, 5))
+            },
+            data_key("bob", KeySource::Sha256([0xc1; 32]), rate(90, minute, 1)),
+            data_key("carol", KeySource::File("/carol".into()), rate(5, 60 * minute, 1)),
+        ]
+    );
+    assert_eq!(
+        auth.tokens,
+        Tokens {
+            secrets: vec![TokenSecret::Env("S1".into()), TokenSecret::File("/s2".into())],
+            cookie: "tok_c".into(),
+            query: "tok".into(),
+        }
+    );
     let session = &config.session;
     assert_eq!(session.headers, ["x-id", "mcp-session-id"]);
     assert_eq!(
@@ -201,6 +244,7 @@ workers:
     let values = Values {
         socket: Some("/s".into()),
         session_id: Some("id".into()),
+        principal: Some("alice".into()),
         dir: "/d".into(),
         ..Values::default()
     };
@@ -213,7 +257,7 @@ workers:
         [
             ("EMPTY", String::new()),
             ("PORT_BASE", "0x10".into()),
-            ("SID", "id".into())
+            ("SID", "alice.id".into())
         ]
     );
     assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);

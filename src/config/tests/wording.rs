@@ -375,3 +375,98 @@ fn mistakes_in_a_sandbox_are_told_where_they_are() {
         ),
     ]);
 }
+
+#[test]
+fn what_is_wrong_with_keys_and_tokens_is_told() {
+    let auth = |text: &str| format!("workers: {{a: {{cmd: [x]}}}}\nauth: {text}");
+    for (text, expected) in [
+        (
+            "{}",
+            "2:1: auth: has no keys, so nobody could use the data plane; `herd key` makes one, and without auth everyone may",
+        ),
+        (
+            "{keys: {}}",
+            "2:1: auth: has no keys, so nobody could use the data plane; `herd key` makes one, and without auth everyone may",
+        ),
+        (
+            "{keys: {a: {}}}",
+            "2:15: auth.keys.a: has to have exactly one of sha256, env and file",
+        ),
+        (
+            "{keys: {-a: {env: A}}}",
+            "2:15: auth.keys.-a: is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
+        ),
+        (
+            "{keys: {a: {env: A, workers: []}}}",
+            "2:36: auth.keys.a.workers: is empty, so the key opens nothing; name kinds, or remove it for all",
+        ),
+        (
+            "{keys: {a: {env: A, workers: [a, b]}}}",
+            "2:40: auth.keys.a.workers[1]: there is no kind \"b\" under workers; there is a",
+        ),
+        (
+            "{keys: {a: {env: A, sessions: 0}}}",
+            "2:37: auth.keys.a.sessions: is 0, so the key opens nothing; write at least 1",
+        ),
+        (
+            "{keys: {a: {env: A, rate: 100}}}",
+            "2:33: auth.keys.a.rate: \"100\" is not a rate; write 1 to 1000000 requests per s, m or h, e.g. 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, rate: 0/s}}}",
+            "2:33: auth.keys.a.rate: \"0/s\" is not a rate; write 1 to 1000000 requests per s, m or h, e.g. 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, burst: 5}}}",
+            "2:27: auth.keys.a.burst: is of no use without rate; write e.g. rate: 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, rate: 1/s, burst: 0}}}",
+            "2:45: auth.keys.a.burst: is out of range; write 1 to 1000000, e.g. 200",
+        ),
+        (
+            "{keys: {a: {env: A}}, tokens: {secrets: [{}]}}",
+            "2:48: auth.tokens.secrets[0]: has to have exactly one of env and file",
+        ),
+        (
+            "{keys: {a: {env: A}}, tokens: {secrets: [{env: 1x}]}}",
+            "2:48: auth.tokens.secrets[0]: names no variable; write e.g. {env: TOKEN_SECRET}",
+        ),
+        (
+            "{keys: {a: {env: A}}, tokens: {query: sid}}\nsession: {query: sid}",
+            "2:45: auth.tokens.query: carries session ids already; give tokens another name",
+        ),
+    ] {
+        assert_eq!(bad(&auth(text)), [expected], "for {text}");
+    }
+    let same = "c1".repeat(32);
+    let told = bad(&auth(&format!(
+        "{{keys: {{a: {{sha256: {same}}}, b: {{sha256: {same}}}}}}}"
+    )));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].ends_with(
+            "auth.keys.b.sha256: is another name's key already; each principal has a key of its own"
+        ),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_a_worker_is_told_has_to_tell_principals_apart() {
+    let file = |cmd: &str, keys: &str| format!("workers: {{a: {{cmd: [x, \"{cmd}\"]}}}}\n{keys}");
+    let two = "auth: {keys: {a: {env: A}, b: {env: B}}}";
+    let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have \
+                  the same id, and would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}";
+    assert_eq!(bad(&file("{{.SessionID}}", two)), [shared]);
+    good(&file("{{.Principal}}/{{.SessionID}}", two));
+    good(&file("{{.SessionID}}", "auth: {keys: {a: {env: A}}}"));
+    good(&file("{{.SessionID}}", ""));
+    assert_eq!(
+        bad(&file("{{.Principal}}", "")),
+        [
+            "1:20: workers.a.cmd: {{.Principal}} is named here, but without auth there are no principals; remove it, or add \
+             auth"
+        ]
+    );
+}

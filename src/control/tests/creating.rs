@@ -2,13 +2,13 @@
 
 use super::*;
 
-const JSON: &str = "content-type: application/json\r\n";
+pub(super) const JSON: &str = "content-type: application/json\r\n";
 
-fn status(head: &str) -> &str {
+pub(super) fn status(head: &str) -> &str {
     head.split(' ').nth(1).unwrap()
 }
 
-fn parse(body: &str) -> Value {
+pub(super) fn parse(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! The server over a real socket, a real driver behind it, and workers that are only pretended.
 
+mod access;
 mod creating;
 mod events;
 mod exec;
@@ -131,6 +132,7 @@ fn start_with(more: &str) -> Herd {
     let handle = driver.clone();
     let data = super::DataPort {
         url: "http://127.0.0.1:8080".to_owned(),
+        access: crate::access::Access::open(&config, 8080).unwrap(),
     };
     tasks.spawn_local(async move {
         server
@@ -360,7 +362,7 @@ fn a_request_that_is_wrong_is_told_how() {
                 "/v1/sessions?al=true",
                 "400",
                 "bad_request",
-                "known: all, id, worker, state, limit, after, usage",
+                "known: all, id, worker, principal, state, limit, after, usage",
             ),
             (
                 "GET",

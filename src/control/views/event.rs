@@ -18,7 +18,8 @@ pub struct Event {
     pub what: What,
 }
 
-/// What happened. More types may come: readers pass over those they do not know.
+/// What happened. More types may come: readers pass over those they do not know. A `session` is an id, or with `auth`
+/// a principal and an id, as in `alice/user-42`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum What {
@@ -83,6 +84,8 @@ pub enum What {
     #[serde(rename = "config.reload_failed")]
     ConfigReloadFailed { cause: String, detail: String },
     /// Somebody used the control API.
+    #[serde(rename = "control.token")]
+    ControlToken { session: String, by: By },
     #[serde(rename = "control.create")]
     ControlCreate { session: String, by: By },
     #[serde(rename = "control.stop")]
@@ -139,6 +142,7 @@ impl What {
             Self::WorkerFailed { .. } => "worker.failed",
             Self::WorkerGone { .. } => "worker.gone",
             Self::Draining { .. } => "herd.draining",
+            Self::ControlToken { .. } => "control.token",
             Self::ControlCreate { .. } => "control.create",
             Self::ControlStop { .. } => "control.stop",
             Self::ControlHold { .. } => "control.hold",
@@ -157,6 +161,7 @@ impl What {
             Self::SessionCreated { session, .. }
             | Self::SessionRefused { session, .. }
             | Self::SessionEnded { session, .. }
+            | Self::ControlToken { session, .. }
             | Self::ControlCreate { session, .. }
             | Self::ControlStop { session, .. }
             | Self::ControlHold { session, .. }
@@ -289,6 +294,10 @@ impl From<JournalEvent> for What {
                 let by = by.into();
                 match deed {
                     Deed::Create { id } => Self::ControlCreate {
+                        session: id.to_string(),
+                        by,
+                    },
+                    Deed::Token { id } => Self::ControlToken {
                         session: id.to_string(),
                         by,
                     },

@@ -41,6 +41,8 @@ pub struct SessionHistory {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
     pub id: String,
+    /// Whose it is; null without `auth`. Two principals' sessions may have the same id.
+    pub principal: Option<String>,
     /// Counts incarnations over the life of this herd: a later one of the same id has a higher number.
     pub generation: u64,
     pub kind: String,
@@ -130,6 +132,36 @@ pub enum Waiting {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     pub id: String,
+    pub principal: Option<String>,
+}
+
+/// The body of `POST /v1/sessions/{id}/token`; none is as good as `{}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewToken {
+    /// How long it is good for, milliseconds: 1000 (a second) to 86400000 (a day); else ten minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1000, max = 86_400_000))]
+    pub ttl_ms: Option<u64>,
+    /// Good for this kind of worker only; else for any that the principal may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+}
+
+/// A signed token for one session.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Token {
+    pub token: String,
+    pub id: String,
+    pub principal: String,
+    pub worker: Option<String>,
+    /// RFC 3339, UTC.
+    pub expires: String,
+    /// The data port with the token in its query.
+    pub url: String,
+    /// The cookie and the query parameter that may carry it.
+    pub cookie: String,
+    pub query: String,
 }
 
 /// How its worker is isolated.
@@ -171,6 +203,7 @@ pub struct Dead {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StopReport {
     pub id: String,
+    pub principal: Option<String>,
     pub outcome: StopOutcome,
     /// Null with `reuse: true`, where the worker lives on in the warm pool, and where nothing ran.
     pub death: Option<Dead>,
@@ -318,6 +351,7 @@ pub struct Version {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Held {
     pub id: String,
+    pub principal: Option<String>,
     pub generation: u64,
     pub kind: String,
     pub worker: String,
@@ -368,7 +402,20 @@ pub struct Mistake {
     pub source: String,
 }
 
+/// A session's name as commands take it: `id` or `principal/id`.
+pub fn name(principal: Option<&str>, id: &str) -> String {
+    match principal {
+        Some(principal) => format!("{principal}/{id}"),
+        None => id.to_owned(),
+    }
+}
+
 impl Session {
+    /// As commands take it.
+    pub fn name(&self) -> String {
+        name(self.principal.as_deref(), &self.id)
+    }
+
     pub(super) fn new(view: SessionView, now: SystemTime) -> Self {
         let (state, reason) = match view.state {
             SessionState::Queued => (State::Queued, None),
@@ -379,7 +426,8 @@ impl Session {
         };
         let until = view.ended.unwrap_or(now);
         Self {
-            id: view.session.id.as_str().to_owned(),
+            id: view.session.id.id().to_owned(),
+            principal: view.session.id.principal().map(str::to_owned),
             generation: view.session.generation.0,
             kind: view.kind,
             sandbox: view.sandboxing.unwrap_or_default().into(),

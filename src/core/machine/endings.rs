@@ -130,6 +130,7 @@ impl Core {
         let (kind, name, worker, holders) =
             (session.kind, reference(id, session), *worker, Arc::clone(holders));
         holders.close();
+        self.quotas.give_back(id);
         let reason = match holders.snapshot().left {
             true => EndReason::Disconnected,
             false => reason,

@@ -2,6 +2,7 @@
 
 mod endings;
 mod pool;
+mod quotas;
 mod reload;
 mod requests;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::pool::Pool;
+use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
     ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules,
@@ -281,6 +283,7 @@ pub struct Core {
     /// For who names no kind, or has been told one that is gone.
     fallback: KindId,
     sessions: HashMap<SessionId, Session>,
+    quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
     /// Which waiting session a request belongs to.
     tickets: HashMap<TicketId, SessionId>,
@@ -301,6 +304,7 @@ impl Core {
             config: ConfigGeneration(1),
             fallback: KindId(0),
             sessions: HashMap::new(),
+            quotas: Quotas::default(),
             workers: HashMap::new(),
             tickets: HashMap::new(),
             timers: Timers::default(),
@@ -310,6 +314,13 @@ impl Core {
             last_worker: 0,
             last_generation: 0,
         }
+    }
+
+    /// With most sessions at a time for some principals, by their names.
+    #[must_use]
+    pub fn with_quotas(mut self, most: HashMap<String, usize>) -> Self {
+        self.quotas = Quotas::new(most);
+        self
     }
 
     /// Fills the warm pools.

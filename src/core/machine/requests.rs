@@ -86,8 +86,9 @@ impl Core {
             KindChoice::Fallback(kind) if self.pools[kind.0].standing == Standing::Removed => self.fallback,
             KindChoice::Fallback(kind) => kind,
         };
-        self.admit(kind, wait, now)?;
+        self.admit(&id, kind, wait, now)?;
         self.last_generation += 1;
+        self.quotas.take(&id);
         let waiting = SessionState::Waiting {
             tickets: vec![Ticket { id: ticket, holder }],
             since: now,
@@ -108,13 +109,14 @@ impl Core {
     }
 
     /// Whether one more session of this kind may wait for a worker.
-    fn admit(&self, kind: KindId, wait: Wait, now: Moment) -> Result<(), Refusal> {
+    fn admit(&self, id: &SessionId, kind: KindId, wait: Wait, now: Moment) -> Result<(), Refusal> {
         if self.phase != Phase::Serving {
             return Err(Refusal::Draining);
         }
         if self.pools[kind.0].standing == Standing::Removed {
             return Err(Refusal::UnknownWorker);
         }
+        self.quotas.admit(id)?;
         let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
         if !pool.warm.is_empty() {
             return Ok(());
@@ -274,6 +276,10 @@ impl Core {
     /// Drops a session that has no worker.
     pub(super) fn forget(&mut self, id: &SessionId) {
         if let Some(session) = self.sessions.remove(id) {
+            // A lost one has given its place back already.
+            if matches!(session.state, SessionState::Waiting { .. }) {
+                self.quotas.give_back(id);
+            }
             self.timers.arm(Subject::Session(reference(id, &session)), None);
             self.pools[session.kind.0].leave_queue(id);
         }

@@ -633,3 +633,36 @@ fn the_second_signal_kills_what_the_first_let_go_on() {
     let outputs = bench.take();
     assert_eq!((endings(&outputs), killed(&outputs)), (vec!["drained"], vec![1]));
 }
+
+#[test]
+fn a_principal_has_no_more_sessions_than_its_quota_and_gets_each_place_back() {
+    let quotas = [("alice".to_owned(), 2)].into();
+    let mut bench = Bench::new(Rules { max: 3, ..rules() });
+    bench.core = std::mem::replace(&mut bench.core, Core::new(Vec::new())).with_quotas(quotas);
+    let refused = |bench: &mut Bench, id: &str| {
+        let asked = bench.ask(id, HolderKind::Request);
+        bench.take().into_iter().any(|output| {
+            let quota = matches!(&output, Output::Refuse { ticket, refusal: Refusal::QuotaExceeded { most: 2, .. } } if *ticket == asked);
+            quota
+        })
+    };
+    assert!(!refused(&mut bench, "alice/1"));
+    assert!(!refused(&mut bench, "alice/2"));
+    assert!(refused(&mut bench, "alice/3"), "the third");
+    assert!(!refused(&mut bench, "alice/1"), "there already");
+    assert!(!refused(&mut bench, "bob/1"), "another's");
+    assert!(!refused(&mut bench, "2"), "nobody's");
+    let id = |text: &str| SessionId::parse(text.as_bytes()).unwrap();
+    // One that waits, one that is bound, one that crashes: each gives its place back once.
+    assert_eq!(
+        bench.core.stop(&id("alice/2"), bench.now),
+        StopOutcome::NeverStarted
+    );
+    assert!(!refused(&mut bench, "alice/3"));
+    assert!(refused(&mut bench, "alice/4"));
+    bench.ready(1);
+    bench.core.worker_gone(WorkerId(1), Exit::Signal(11), bench.now);
+    assert!(!refused(&mut bench, "alice/4"), "alice/1 is lost");
+    assert_eq!(bench.core.stop(&id("alice/1"), bench.now), StopOutcome::Forgotten);
+    assert!(refused(&mut bench, "alice/5"), "given back only once");
+}

@@ -7,12 +7,14 @@
 )]
 
 mod answer;
+mod entry;
 mod gate;
 mod http1;
 mod session;
 mod websocket;
 
 pub use answer::answer;
+pub use entry::entry;
 pub use gate::gate;
 pub use http1::http1;
 pub use session::session;

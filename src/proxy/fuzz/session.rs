@@ -10,21 +10,9 @@ use crate::proxy::identity;
 
 /// The lines of a request: its target, then `name: value` each.
 pub fn session(input: &[u8]) {
-    let mut lines = input.split(|b| *b == b'\n');
-    let Some(uri) = lines.next().and_then(|target| Uri::try_from(target).ok()) else {
+    let Some((uri, headers)) = request(input) else {
         return;
     };
-    let mut headers = HeaderMap::new();
-    for line in lines.take(64) {
-        let Some(colon) = line.iter().position(|b| *b == b':') else {
-            continue;
-        };
-        let name = HeaderName::from_bytes(&line[..colon]);
-        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
-        }
-    }
     let sources = Sources {
         headers: vec![
             HeaderName::from_static("x-session-id"),
@@ -37,6 +25,24 @@ pub fn session(input: &[u8]) {
     };
     an_id_is_one_and_stays_away_from_the_worker(&sources, &headers, &uri);
     nothing_of_one_hop_passes(&headers, &uri);
+}
+
+/// Target and fields.
+pub(super) fn request(input: &[u8]) -> Option<(Uri, HeaderMap)> {
+    let mut lines = input.split(|b| *b == b'\n');
+    let uri = lines.next().and_then(|target| Uri::try_from(target).ok())?;
+    let mut headers = HeaderMap::new();
+    for line in lines.take(64) {
+        let Some(colon) = line.iter().position(|b| *b == b':') else {
+            continue;
+        };
+        let name = HeaderName::from_bytes(&line[..colon]);
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    Some((uri, headers))
 }
 
 fn an_id_is_one_and_stays_away_from_the_worker(sources: &Sources, headers: &HeaderMap, uri: &Uri) {
@@ -52,7 +58,8 @@ fn an_id_is_one_and_stays_away_from_the_worker(sources: &Sources, headers: &Head
             }
         }
     }
-    let origin = identity::origin_form(sources, uri);
+    let own = [sources.query.as_deref(), None];
+    let origin = identity::origin_form(own, uri);
     assert_eq!(
         origin.path(),
         if uri.path().is_empty() { "/" } else { uri.path() }
@@ -64,7 +71,7 @@ fn an_id_is_one_and_stays_away_from_the_worker(sources: &Sources, headers: &Head
     nowhere.insert("x-other", HeaderValue::from_static("1"));
     let left = identity::session_id(sources, &nowhere, &stripped);
     assert!(left.is_err(), "{stripped} still has {left:?}");
-    let twice = identity::origin_form(sources, &stripped);
+    let twice = identity::origin_form(own, &stripped);
     assert_eq!(
         twice.to_string(),
         stripped.to_string(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Shutdown};
@@ -282,6 +283,7 @@ pub(super) struct Herd {
     pub(super) addr: SocketAddr,
     pub(super) stage: Arc<Stage>,
     pub(super) handle: crate::driver::Handle,
+    pub(super) access: Option<Arc<Access>>,
     _shutdown: mpsc::Sender<Shutdown>,
     proxy: Option<Proxy>,
 }
@@ -289,13 +291,22 @@ pub(super) struct Herd {
 impl Herd {
     /// `network` and `kind` are further lines of the configuration.
     pub(super) fn start(network: &str, kind: &str) -> Self {
-        Self::start_with(network, kind, None)
+        Self::start_with(network, kind, "")
+    }
+
+    /// So are `more`, which begin a section.
+    pub(super) fn start_with(network: &str, kind: &str, more: &str) -> Self {
+        Self::start_as((network, kind, more), None)
     }
 
     /// With a certificate that the test may change, instead of one read from the files that `network` names.
-    pub(super) fn start_with(network: &str, kind: &str, tls: Option<Arc<Tls>>) -> Self {
+    pub(super) fn start_with_tls(network: &str, tls: Arc<Tls>) -> Self {
+        Self::start_as((network, "", ""), Some(tls))
+    }
+
+    fn start_as((network, kind, more): (&str, &str, &str), tls: Option<Arc<Tls>>) -> Self {
         let text = format!(
-            "network:\n  data_bind: 127.0.0.1:0\n{network}\nworkers:\n  fake:\n    cmd: [\"fake\", \"{{{{.Socket}}}}\"]\n    max: 4\n    ttl: 10m\n{kind}\n"
+            "network:\n  data_bind: 127.0.0.1:0\n{network}\nworkers:\n  fake:\n    cmd: [\"fake\", \"{{{{.Socket}}}}\"]\n    max: 4\n    ttl: 10m\n{kind}\n{more}\n"
         );
         let config: Arc<Config> = Arc::new(crate::config::parse(&text, "herd.yaml").unwrap());
         let (events, inbox) = mpsc::channel(64);
@@ -320,8 +331,11 @@ impl Herd {
         });
         let server = Server::bind(&config).unwrap().with_tls(tls);
         let addr = server.local_addr().unwrap();
+        let access = Access::open(&config, addr.port()).unwrap();
+        let server = server.guarded_by(access.clone());
         let proxy = server.serve(handle.clone(), 2).unwrap();
         Self {
+            access,
             addr,
             stage,
             handle,

@@ -143,3 +143,53 @@ fn a_websocket_over_http2_is_tunnelled_and_ends_the_session() {
         assert_eq!(close, [0x88, 20, 0x03, 0xf3]);
     });
 }
+
+#[test]
+fn keys_and_origins_count_over_http2_too() {
+    const KEY: &str = "herd_alice_0123456789";
+    let digest = data_encoding::HEXLOWER.encode(&crate::access::keys::digest_of(KEY));
+    let auth = format!("auth: {{keys: {{alice: {{sha256: {digest}}}}}}}\n");
+    let herd = Herd::start_with("", "", &auth);
+    with_client(&herd, async |mut sender| {
+        let answer = sender.send_request(request(Method::GET, "/head")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers()["x-herd-error"], "unauthorized");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"herd\"");
+        assert_eq!(herd.starts(), 0);
+
+        let session = crate::core::SessionId::parse(b"alice/s").unwrap();
+        let (token, _) = herd
+            .access
+            .as_ref()
+            .unwrap()
+            .mint(session, None, Duration::from_secs(60));
+        let mut keyed = request(Method::GET, "/head");
+        let fields = keyed.headers_mut();
+        fields.insert("authorization", format!("Bearer {KEY}").parse().unwrap());
+        // As HTTP/2 may split them.
+        fields.append("cookie", "a=1".parse().unwrap());
+        fields.append("cookie", format!("herd_token={token}").parse().unwrap());
+        fields.append("cookie", "b=2".parse().unwrap());
+        let answer = sender.send_request(keyed).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["x-session-id"], "s");
+        let seen = answer.into_body().collect().await.unwrap().to_bytes();
+        let seen = String::from_utf8_lossy(&seen).to_ascii_lowercase();
+        assert!(seen.contains("cookie: a=1; b=2\r\n"), "{seen}");
+        assert!(
+            !seen.contains("authorization") && !seen.contains("herd"),
+            "{seen}"
+        );
+
+        for (origin, status) in [("http://evil.example.net", 403), ("http://h", 200)] {
+            let mut connect = request(Method::CONNECT, &format!("/echo?herd_token={token}"));
+            connect
+                .extensions_mut()
+                .insert(hyper::ext::Protocol::from_static("websocket"));
+            connect.headers_mut().remove("x-session-id");
+            connect.headers_mut().insert("origin", origin.parse().unwrap());
+            let answer = sender.send_request(connect).await.unwrap();
+            assert_eq!(answer.status(), status, "{origin}");
+        }
+    });
+}

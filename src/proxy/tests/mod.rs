@@ -1,5 +1,6 @@
 //! The whole data plane over real sockets, with the real driver and fake workers.
 
+mod access;
 mod balancer;
 mod bulk;
 mod fake;

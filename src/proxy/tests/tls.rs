@@ -328,7 +328,7 @@ fn what_is_no_handshake_is_closed_and_a_stalled_one_in_time() {
 fn a_renewed_certificate_is_used_from_then_on_and_harms_no_connection() {
     let files = Files::new();
     let tls = Arc::new(Tls::with(files.identity().unwrap()));
-    let herd = Herd::start_with(&files.network(), "", Some(Arc::clone(&tls)));
+    let herd = Herd::start_with_tls(&files.network(), Arc::clone(&tls));
     run(async {
         let old = files.client(&[]);
         let mut standing = connect(&herd, &old).await;

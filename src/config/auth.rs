@@ -1,0 +1,314 @@
+//! `auth`: who may use the data plane.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use super::model::{self, DataKey, KeySource, Kind, Rate, Session, TokenSecret};
+use super::raw::named_keys;
+use super::template::Variable;
+use super::text::{CookieName, Digest, FromText, InOrder, QueryName, from_text, is_env_name};
+use super::units::Count;
+use super::validate::Judge;
+use super::yaml::Step;
+use crate::core::{KindId, is_principal};
+
+/// Most requests per time that a rate may allow, and most at once.
+const MOST: usize = 1_000_000;
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {keys: {alice: {env: ALICE_KEY}}}"
+)]
+pub(super) struct Auth {
+    /// Who may use the data plane, by name. Whoever sends one of these keys is a principal, whose session ids are its own.
+    /// Required.
+    #[schemars(schema_with = "keys_schema")]
+    pub(super) keys: Option<InOrder<Key>>,
+    /// Signed tokens for web pages, each for one session (`herd token`).
+    pub(super) tokens: Option<Tokens>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {env: ALICE_KEY, sessions: 5}"
+)]
+#[schemars(rename = "DataKey")]
+pub(super) struct Key {
+    /// The key's SHA-256, as `herd key` prints it.
+    sha256: Option<Digest>,
+    /// Or a variable of herd's own environment that holds the key.
+    env: Option<String>,
+    /// Or a file that holds the key.
+    file: Option<String>,
+    /// The kinds of workers it may use. Default: all.
+    workers: Option<Vec<String>>,
+    /// Most sessions at a time, waiting, starting and bound ones together. Default: no limit.
+    sessions: Option<Count>,
+    /// Most requests, per second, minute or hour: `100/s`. Default: no limit.
+    rate: Option<RateText>,
+    /// How many requests may come at once. Default: as many as the rate allows in a second, at least 1.
+    burst: Option<Count>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {secrets: [{file: /etc/herd/token.secret}]}"
+)]
+pub(super) struct Tokens {
+    /// What signs them, each at least 32 bytes: all are accepted, the first signs. Default: a random one, so that tokens
+    /// end with herd.
+    secrets: Option<Vec<Secret>>,
+    /// Cookie that may carry one; taken out before the request reaches the worker. Default: herd_token.
+    cookie: Option<CookieName>,
+    /// Query parameter that may carry one; taken out likewise. Default: herd_token.
+    query: Option<QueryName>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "env or file, e.g. {env: TOKEN_SECRET}")]
+pub(super) struct Secret {
+    /// A variable of herd's own environment that holds it.
+    env: Option<String>,
+    /// Or a file.
+    file: Option<String>,
+}
+
+/// `100/s`, `600/m`, `1000/h`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RateText {
+    requests: u32,
+    per: Duration,
+}
+
+from_text!(RateText);
+
+impl FromText for RateText {
+    const EXPECTING: &'static str = "a rate such as 100/s";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (number, unit) = text.split_once('/')?;
+            let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            let requests: u32 = plain.then(|| number.parse().ok()).flatten()?;
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                _ => return None,
+            };
+            (1..=MOST as u32).contains(&requests).then(|| Self {
+                requests,
+                per: Duration::from_secs(seconds),
+            })
+        };
+        read().ok_or_else(|| {
+            format!(
+                "\"{}\" is not a rate; write 1 to {MOST} requests per s, m or h, e.g. 100/s",
+                text.escape_debug()
+            )
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]{1,7}/(s|m|h)$" })
+    }
+}
+
+fn keys_schema(generator: &mut SchemaGenerator) -> Schema {
+    named_keys(generator.subschema_for::<Key>())
+}
+
+impl Judge<'_> {
+    /// `None`: something is wrong with it, which is reported.
+    pub(super) fn auth(&mut self, auth: Auth, session: &Session, kinds: &[Kind]) -> Option<model::Auth> {
+        let tokens = self.tokens(auth.tokens.unwrap_or_default(), session);
+        let keys = auth.keys.map_or_else(Vec::new, |keys| keys.0);
+        if keys.is_empty() {
+            if !self.problems.mentions("auth.keys") && !self.problems.mentions("auth") {
+                self.at_key(
+                    &["auth"],
+                    "has no keys, so nobody could use the data plane; `herd key` makes one, and without auth everyone may",
+                );
+            }
+            return None;
+        }
+        let mut known = Vec::new();
+        let mut digests = HashSet::new();
+        for (name, key) in keys {
+            let path = ["auth", "keys", &name];
+            if !is_principal(&name) {
+                self.at_key(
+                    &path,
+                    "is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
+                );
+            }
+            let (workers, rate) = (
+                self.key_workers(&path, key.workers, kinds),
+                self.rate(&path, key.rate, key.burst),
+            );
+            let sessions = key.sessions.map(|count| count.0);
+            if sessions == Some(0) {
+                let path = [&path[..], &["sessions"]].concat();
+                self.at_value(&path, "is 0, so the key opens nothing; write at least 1");
+            }
+            let Some(source) = self.key_source(&path, key.sha256, key.env, key.file) else {
+                continue;
+            };
+            if let KeySource::Sha256(digest) = source
+                && !digests.insert(digest)
+            {
+                let path = [&path[..], &["sha256"]].concat();
+                self.at_value(
+                    &path,
+                    "is another name's key already; each principal has a key of its own",
+                );
+            }
+            known.push(DataKey {
+                name,
+                source,
+                workers,
+                sessions,
+                rate,
+            });
+        }
+        Some(model::Auth { keys: known, tokens })
+    }
+
+    fn key_workers(
+        &mut self,
+        path: &[&str],
+        names: Option<Vec<String>>,
+        kinds: &[Kind],
+    ) -> Option<Vec<KindId>> {
+        let names = names?;
+        let path = [path, &["workers"]].concat();
+        if names.is_empty() && !self.problems.mentions_inside(&path.join(".")) {
+            self.at_value(
+                &path,
+                "is empty, so the key opens nothing; name kinds, or remove it for all",
+            );
+        }
+        let mut allowed = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match kinds.iter().position(|kind| kind.name == *name) {
+                Some(kind) => allowed.push(KindId(kind)),
+                // A kind with a mistake of its own is not among them.
+                None if !self.problems.is_empty() => {}
+                None => {
+                    let mut steps = super::validate::steps(&path);
+                    steps.push(Step::Index(index));
+                    let found = self.tree.locate(&steps);
+                    let there: Vec<&str> = kinds.iter().map(|kind| kind.name.as_str()).collect();
+                    let message = format!(
+                        "there is no kind \"{}\" under workers; there is {}",
+                        name.escape_debug(),
+                        there.join(", ")
+                    );
+                    self.problems.add(found.value_at, found.name, message);
+                }
+            }
+        }
+        Some(allowed)
+    }
+
+    fn rate(&mut self, path: &[&str], rate: Option<RateText>, burst: Option<Count>) -> Option<Rate> {
+        let burst_path = [path, &["burst"]].concat();
+        let Some(rate) = rate else {
+            if burst.is_some() && !self.problems.mentions(&[path, &["rate"]].concat().join(".")) {
+                self.at_key(&burst_path, "is of no use without rate; write e.g. rate: 100/s");
+            }
+            return None;
+        };
+        let per_second = u64::from(rate.requests) / rate.per.as_secs();
+        let burst = match burst {
+            Some(Count(burst)) => {
+                if !(1..=MOST).contains(&burst) {
+                    self.at_value(&burst_path, "is out of range; write 1 to 1000000, e.g. 200");
+                }
+                burst.clamp(1, MOST) as u32
+            }
+            None => per_second.clamp(1, MOST as u64) as u32,
+        };
+        Some(Rate {
+            requests: rate.requests,
+            per: rate.per,
+            burst,
+        })
+    }
+
+    fn tokens(&mut self, raw: Tokens, session: &Session) -> model::Tokens {
+        let cookie = raw.cookie.map_or_else(|| "herd_token".to_owned(), |name| name.0);
+        let query = raw.query.map_or_else(|| "herd_token".to_owned(), |name| name.0);
+        let session_ids = "carries session ids already; give tokens another name";
+        if session.cookie.as_ref() == Some(&cookie) {
+            self.at_value(&["auth", "tokens", "cookie"], session_ids);
+        }
+        if session.query.as_ref() == Some(&query) {
+            self.at_value(&["auth", "tokens", "query"], session_ids);
+        }
+        let mut secrets = Vec::new();
+        for (index, secret) in raw.secrets.into_iter().flatten().enumerate() {
+            let message = match (secret.env, secret.file) {
+                (Some(name), None) if is_env_name(&name) => {
+                    secrets.push(TokenSecret::Env(name));
+                    continue;
+                }
+                (None, Some(file)) => {
+                    secrets.push(TokenSecret::File(file.into()));
+                    continue;
+                }
+                (Some(_), None) => "names no variable; write e.g. {env: TOKEN_SECRET}",
+                _ => "has to have exactly one of env and file",
+            };
+            let mut path = super::validate::steps(&["auth", "tokens", "secrets"]);
+            path.push(Step::Index(index));
+            let found = self.tree.locate(&path);
+            if !self.problems.mentions(&found.name) && !self.problems.mentions_inside(&found.name) {
+                self.problems.add(found.value_at, found.name, message);
+            }
+        }
+        model::Tokens {
+            secrets,
+            cookie,
+            query,
+        }
+    }
+
+    /// What a worker is told of its session has to tell the sessions of principals apart.
+    pub(super) fn principals(&mut self, auth: Option<&model::Auth>, kinds: &[Kind]) {
+        for (index, kind) in kinds.iter().enumerate() {
+            let session = place(kind, Variable::SessionId);
+            let principal = place(kind, Variable::Principal);
+            let may = |key: &&DataKey| {
+                let kinds = key.workers.as_ref();
+                kinds.is_none_or(|kinds| kinds.contains(&KindId(index)))
+            };
+            let keys = auth.map_or(0, |auth| auth.keys.iter().filter(may).count());
+            match (session, principal) {
+                (_, Some(place)) if auth.is_none() && self.problems.is_empty() => self.at_setting(
+                    &kind.name,
+                    &[place],
+                    "{{.Principal}} is named here, but without auth there are no principals; remove it, or add auth",
+                ),
+                (Some(place), None) if keys > 1 => self.at_setting(
+                    &kind.name,
+                    &[place],
+                    "{{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have the same id, and \
+                     would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}",
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Which of `cmd`, `env` and `cwd` names the variable first.
+fn place(kind: &Kind, variable: Variable) -> Option<&'static str> {
+    super::validate::named_in(variable, &kind.cmd, &kind.env, kind.cwd.as_ref())
+}
