@@ -35,6 +35,7 @@ pub mod core;
 pub mod driver;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod history;
 pub mod launcher;
 pub mod metrics;
 pub mod proxy;

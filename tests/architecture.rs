@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["worker", "launcher", "sandbox", "sys", "config", "core"],
     ),
     ("metrics", &["metrics"]),
+    ("history", &["history"]),
     ("driver", &["driver", "worker", "config", "core", "metrics"]),
     (
         "proxy",
@@ -29,7 +30,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "control",
-        &["control", "driver", "worker", "config", "core", "metrics", "sys"],
+        &[
+            "control", "driver", "history", "worker", "config", "core", "metrics", "sys",
+        ],
     ),
     ("runner", &["runner", "core"]),
 ];

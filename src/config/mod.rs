@@ -21,8 +21,8 @@ use crate::yaml::{self, problem};
 
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Bind, Config, ControlKey, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network, OnCrash,
-    OnDisconnect, Profile, Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice,
+    Bind, Config, ControlKey, History, HostHeader, KeySource, Kind, Lifetime, Limits, May, Mount, Network,
+    OnCrash, OnDisconnect, Profile, Protocol, Queue, Require, Reuse, Root, Route, Sandbox, SandboxChoice,
     SandboxNetwork, Session, Upstream,
 };
 pub use overrides::{ConfigFile, Overrides};

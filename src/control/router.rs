@@ -11,6 +11,7 @@ use super::DataPort;
 use super::access::Caller;
 use super::answer::{self, Answer, Problem};
 use super::creating::Creating;
+use super::former::Former;
 use super::logs::{self, Reading};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
@@ -31,6 +32,7 @@ pub(super) struct Router {
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,
     pub(super) names: Arc<Names>,
+    pub(super) former: Arc<Former>,
 }
 
 /// What an operation sees of a request.
@@ -175,6 +177,7 @@ impl Router {
             &sessions,
             &forest,
             self.driver.journal().started(),
+            self.former.lost(),
         );
         Ok(answer::text_of(super::metrics::CONTENT_TYPE, text))
     }
@@ -203,7 +206,8 @@ impl Router {
         let id = asked.id()?;
         let Some(output) = self.driver.logs(id.clone()).await? else {
             if self.driver.show(id.clone()).await?.is_empty() {
-                return Err(Problem::unknown_session(&id));
+                let kept = self.former.log(id.as_str());
+                return kept.map(logs::kept).ok_or_else(|| Problem::unknown_session(&id));
             }
             return Err(Problem::new(
                 StatusCode::CONFLICT,

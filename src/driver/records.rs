@@ -3,8 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::burial::{Burial, Burials};
 use super::handle::{SessionState, SessionView};
 use crate::core::{EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
 use crate::worker::{Death, Logs, Sandboxing};
@@ -27,6 +28,8 @@ pub(super) struct Records {
     live: HashMap<SessionRef, Record>,
     /// Oldest first.
     ended: VecDeque<Record>,
+    /// Where sessions go that shall be known to the next herd.
+    history: Option<Burials>,
 }
 
 impl Records {
@@ -36,13 +39,22 @@ impl Records {
             started,
             live: HashMap::new(),
             ended: VecDeque::new(),
+            history: None,
         }
+    }
+
+    pub(super) fn keep_history(&mut self, burials: Burials) {
+        self.history = Some(burials);
+    }
+
+    pub(super) fn end_history(&mut self) {
+        self.history = None;
     }
 
     pub(super) fn bound(
         &mut self,
         session: &SessionRef,
-        kind: &str,
+        (kind, sandboxing): (&str, Sandboxing),
         worker: WorkerId,
         pid: Option<i32>,
         endpoint: String,
@@ -50,7 +62,7 @@ impl Records {
         let view = SessionView {
             session: session.clone(),
             kind: kind.to_owned(),
-            sandboxing: Sandboxing::default(),
+            sandboxing,
             state: SessionState::Bound,
             worker: Some(worker),
             pid,
@@ -62,6 +74,7 @@ impl Records {
             ends: None,
             ended: None,
             death: None,
+            since_left: None,
         };
         self.live.insert(session.clone(), Record { view, logs: None });
     }
@@ -83,11 +96,18 @@ impl Records {
     }
 
     /// The session's tree is gone.
-    pub(super) fn buried(&mut self, session: &SessionRef, death: Death, logs: Option<Arc<Logs>>) {
+    pub(super) fn buried(
+        &mut self,
+        session: &SessionRef,
+        death: Death,
+        since_left: Option<Duration>,
+        logs: Option<Arc<Logs>>,
+    ) {
         let Some(record) = self.live.get_mut(session) else {
             return;
         };
         record.view.death = Some(death);
+        record.view.since_left = since_left;
         record.logs = logs;
         if let SessionState::Ending(reason) = &record.view.state {
             record.view.state = SessionState::Ended(reason.clone());
@@ -97,6 +117,10 @@ impl Records {
 
     fn bury(&mut self, session: &SessionRef) {
         if let Some(record) = self.live.remove(session) {
+            if let Some(history) = &self.history {
+                let (view, logs) = (record.view.clone(), record.logs.clone());
+                history.push(Burial { view, logs });
+            }
             self.ended.push_back(record);
         }
         if self.ended.len() > HISTORY {
@@ -182,6 +206,7 @@ impl Records {
             ends: overview.ends.map(|(at, fate)| (at.since(now), fate)),
             ended: None,
             death: None,
+            since_left: None,
         }
     }
 }

@@ -24,6 +24,7 @@ mod supervised;
 
 mod bundle;
 mod control;
+mod history;
 mod log;
 mod process;
 mod proxy;
