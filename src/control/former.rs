@@ -121,6 +121,8 @@ impl Writing {
                 }
                 failing = failed.is_err();
             }
+            // Whoever is told may open it.
+            drop(history);
             // Nobody waits if herd ends for another reason.
             let _ = end.send(());
         })?;
