@@ -243,7 +243,10 @@ fn keep<C: Crew>(
     driver: &mut Driver<C>,
     started: SystemTime,
 ) -> anyhow::Result<(control::Server, Option<control::Writing>)> {
-    let former = control::Former::read(&history).context("cannot read the history")?;
+    let former = control::Former::read(&history).unwrap_or_else(|error| {
+        warn!(%error, "cannot read the history; sessions of former herds are not known");
+        control::Former::default()
+    });
     let (burials, buried) = Burials::channel();
     let lost = burials.lost();
     driver.keep_history(burials, former.last_generation());

@@ -16,10 +16,11 @@ use super::views::Session;
 use crate::core::Generation;
 use crate::driver::{Burial, Lost};
 use crate::history::History;
-use crate::worker;
 
 /// Of former herds, as many as are remembered of this one.
 const KEPT: usize = 1000;
+/// No herd comes near this generation; a broken line may.
+const LARGEST: u64 = 1 << 53;
 /// At herd's end, what is not written by then is lost.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
@@ -47,10 +48,11 @@ impl Former {
         let latest = lines.len().saturating_sub(KEPT);
         let (mut kept, mut strange) = (Vec::new(), 0);
         for line in &lines[latest..] {
-            match serde_json::from_slice(line) {
-                Ok(one) => kept.push(one),
+            match serde_json::from_slice::<Kept>(line) {
+                // Those of this herd go on after it.
+                Ok(one) if one.session.generation < LARGEST => kept.push(one),
                 // The end of a file that a kill cut short, or of a herd that knew more.
-                Err(_) => strange += 1,
+                _ => strange += 1,
             }
         }
         if strange > 0 {
@@ -137,14 +139,14 @@ impl Writing {
     }
 }
 
-fn write(history: &mut History, Burial { view, logs }: Burial, run: &str) -> io::Result<()> {
+fn write(history: &mut History, Burial { view, log }: Burial, run: &str) -> io::Result<()> {
     let now = SystemTime::now();
     let kept = Kept {
         session: Session {
             run: Some(run.to_owned()),
             ..Session::new(view, now)
         },
-        log: logs.map(|logs| worker::tail(&logs)).unwrap_or_default(),
+        log,
     };
     history.append(&serde_json::to_vec(&kept)?)
 }
@@ -162,6 +164,7 @@ mod tests {
         let logs = Logs::new(1 << 20);
         let text = Bytes::from_static(b"\x1b[2Jfarewell");
         logs.push(Stream::Stdout, text, SystemTime::now());
+        let log = crate::worker::tail(&logs);
         let view = SessionView {
             session: SessionRef {
                 id: SessionId::parse(id.as_bytes()).unwrap(),
@@ -189,8 +192,7 @@ mod tests {
             }),
             since_left: Some(Duration::from_millis(3)),
         };
-        let logs = Some(Arc::new(logs));
-        Burial { view, logs }
+        Burial { view, log }
     }
 
     /// Written by a herd that has ended, and read by the next.
@@ -231,7 +233,15 @@ mod tests {
         let path = dir.path().join("history.jsonl");
         let text = std::fs::read_to_string(&path).unwrap();
         let newer = text.replacen('{', r#"{"of_tomorrow":{"deep":[1]},"#, 1);
-        std::fs::write(&path, format!("{newer}null\n\"text\"\n{}", &text[..40])).unwrap();
+        std::fs::write(
+            &path,
+            format!(
+                "{newer}{}null\n\"text\"\n{}",
+                text.replace("\"generation\":1,", "\"generation\":18446744073709551615,"),
+                &text[..40]
+            ),
+        )
+        .unwrap();
         let former = kept(dir.path(), vec![burial("c", 7)]);
         let ids: Vec<&str> = former.sessions().map(|session| &*session.id).collect();
         assert_eq!(ids, ["a", "b", "c"]);
@@ -241,7 +251,7 @@ mod tests {
     fn what_a_slow_disk_has_no_room_for_is_counted_and_nobody_waits() {
         let (burials, received) = Burials::channel();
         let lost = burials.lost();
-        for number in 0..1030 {
+        for number in 0..4102 {
             burials.push(burial("a", number));
         }
         assert_eq!(lost.count(), 6);

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::handle::SessionView;
-use crate::worker::Logs;
 
 /// Endings that may wait to be written.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
 
 /// A session that has ended, with all there is to tell.
 #[derive(Debug)]
 pub struct Burial {
     pub view: SessionView,
-    pub logs: Option<Arc<Logs>>,
+    /// The worker's last lines, escaped. Not its whole output: thousands may wait.
+    pub log: Vec<String>,
 }
 
 /// How many endings found no room.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::burial::{Burial, Burials};
 use super::handle::{SessionState, SessionView};
 use crate::core::{EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
-use crate::worker::{Death, Logs, Sandboxing};
+use crate::worker::{self, Death, Logs, Sandboxing};
 
 /// Ended sessions that are remembered.
 const HISTORY: usize = 1000;
@@ -118,8 +118,9 @@ impl Records {
     fn bury(&mut self, session: &SessionRef) {
         if let Some(record) = self.live.remove(session) {
             if let Some(history) = &self.history {
-                let (view, logs) = (record.view.clone(), record.logs.clone());
-                history.push(Burial { view, logs });
+                let log = record.logs.as_deref().map(worker::tail).unwrap_or_default();
+                let view = record.view.clone();
+                history.push(Burial { view, log });
             }
             self.ended.push_back(record);
         }

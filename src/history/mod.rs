@@ -14,6 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 const CURRENT: &str = "history.jsonl";
 const OLDER: &str = "history.old.jsonl";
 const LOCK: &str = "history.lock";
+/// No more than this of a file is read, bytes, however large it may be.
+const READ: u64 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -86,14 +88,17 @@ impl History {
         })
     }
 
-    /// All lines that are kept, oldest first.
+    /// The latest lines that are kept, oldest first; the very first may be the end of one.
     pub fn read(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut lines = Vec::new();
         for name in [OLDER, CURRENT] {
             let mut text = Vec::new();
             match File::open(self.dir.join(name)) {
-                // Somebody may have put anything there.
-                Ok(file) => file.take(self.most.saturating_mul(2)).read_to_end(&mut text)?,
+                Ok(mut file) => {
+                    let len = file.metadata()?.len();
+                    file.seek(SeekFrom::Start(len.saturating_sub(READ)))?;
+                    file.take(READ).read_to_end(&mut text)?
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
