@@ -232,14 +232,13 @@ mod tests {
         drop(kept(dir.path(), vec![burial("a", 1), burial("b", 2)]));
         let path = dir.path().join("history.jsonl");
         let text = std::fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap();
+        let impossible = first.replace("\"generation\":1,", "\"generation\":18446744073709551615,");
+        assert_ne!(impossible, first);
         let newer = text.replacen('{', r#"{"of_tomorrow":{"deep":[1]},"#, 1);
         std::fs::write(
             &path,
-            format!(
-                "{newer}{}null\n\"text\"\n{}",
-                text.replace("\"generation\":1,", "\"generation\":18446744073709551615,"),
-                &text[..40]
-            ),
+            format!("{newer}{}\nnull\n\"text\"\n{}", impossible, &text[..40]),
         )
         .unwrap();
         let former = kept(dir.path(), vec![burial("c", 7)]);
