@@ -38,6 +38,7 @@ pub mod core;
 pub mod driver;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod history;
 pub mod launcher;
 pub mod metrics;
 pub mod proxy;

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("access", &["access", "config", "core"]),
     ("metrics", &["metrics"]),
+    ("history", &["history"]),
     ("driver", &["driver", "worker", "config", "core", "metrics"]),
     (
         "proxy",
@@ -33,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "control", "access", "driver", "worker", "config", "core", "metrics", "sys",
+            "control", "access", "driver", "history", "worker", "config", "core", "metrics", "sys",
         ],
     ),
     ("runner", &["runner", "core"]),

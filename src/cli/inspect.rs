@@ -81,6 +81,9 @@ fn text(history: &SessionHistory) -> String {
             ),
         );
     }
+    if let Some(run) = &session.run {
+        line("herd", format!("a former one, which started {run}"));
+    }
     if let Some(detail) = &session.detail {
         line(
             "ended",
@@ -99,9 +102,20 @@ fn text(history: &SessionHistory) -> String {
             ),
         );
     }
+    if let Some(took) = session.disconnect_to_dead_ms {
+        line("client left", format!("{took:.1} ms before all of it was gone"));
+    }
     for earlier in &history.earlier {
         let why = earlier.detail.as_deref().unwrap_or("-");
-        line("earlier", format!("generation {}: {why}", earlier.generation));
+        let run = if earlier.run.is_some() {
+            " (former herd)"
+        } else {
+            ""
+        };
+        line(
+            "earlier",
+            format!("generation {}: {why}{run}", earlier.generation),
+        );
     }
     text
 }

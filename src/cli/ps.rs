@@ -159,6 +159,7 @@ fn row(session: &Session) -> [String; 9] {
 /// When a session ends, or why it has.
 pub(super) fn ends(session: &Session) -> String {
     match (&session.reason, session.ends_in_ms) {
+        (Some(reason), _) if session.run.is_some() => format!("{reason} (former herd)"),
         (Some(reason), _) => reason.clone(),
         (None, Some(left)) => {
             let left = show::duration(Duration::from_millis(left));

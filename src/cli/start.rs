@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -21,7 +21,8 @@ use crate::access::{Access, Lasting};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
 use crate::control;
-use crate::driver::Driver;
+use crate::driver::{Burials, Crew, Driver};
+use crate::history::History;
 use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy::{self, Identity, Tls};
@@ -174,6 +175,7 @@ fn serve(
     // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
+    let history = history(&config, &user)?;
     let data = match activation::listener()? {
         Some(listener) => {
             info!("the service manager listens for herd; network.data_bind is not used");
@@ -189,7 +191,7 @@ fn serve(
     let local = LocalSet::new();
     local.block_on(
         &runtime,
-        supervise(config, forked, reloading, state, control, data),
+        supervise(config, forked, reloading, (state, history), control, data),
     )
 }
 
@@ -198,7 +200,7 @@ async fn supervise(
     config: Arc<Config>,
     forked: Forked,
     reloading: Reloading,
-    state: StateDir,
+    (state, history): (StateDir, Option<History>),
     control: control::Server,
     data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
@@ -207,6 +209,10 @@ async fn supervise(
     let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
+    let (control, writing) = match history {
+        Some(history) => keep(history, control, &mut driver, handle.journal().started())?,
+        None => (control, None),
+    };
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
     tell_access(address, access.as_deref());
@@ -288,10 +294,54 @@ async fn supervise(
     }
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
+    driver.end_history();
+    if let Some(writing) = writing {
+        writing.finish();
+    }
     served?;
     control.finish().await.context("the control API failed")?;
     info!("herd has ended; nothing is left");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where ended sessions are kept over a restart, unless none shall be, or nowhere is a place for them.
+fn history(config: &Config, user: &User) -> anyhow::Result<Option<History>> {
+    let Some(size) = config.history.size else {
+        return Ok(None);
+    };
+    let Some(dir) = config.history_dir_for(user) else {
+        info!(
+            "there is no HOME, so ended sessions are forgotten with this herd; history.dir gives them a place"
+        );
+        return Ok(None);
+    };
+    match History::open(&dir, size) {
+        Ok(history) => Ok(Some(history)),
+        Err(error) if config.history.dir.is_some() => Err(error.into()),
+        Err(error) => {
+            warn!("ended sessions are forgotten with this herd; history.dir gives them a place: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Has the control API tell of former herds' sessions, and the driver's be written for the next.
+fn keep<C: Crew>(
+    history: History,
+    control: control::Server,
+    driver: &mut Driver<C>,
+    started: SystemTime,
+) -> anyhow::Result<(control::Server, Option<control::Writing>)> {
+    let former = control::Former::read(&history).unwrap_or_else(|error| {
+        warn!(%error, "cannot read the history; sessions of former herds are not known");
+        control::Former::default()
+    });
+    let (burials, buried) = Burials::channel();
+    let lost = burials.lost();
+    driver.keep_history(burials, former.last_generation());
+    let writing = control::Writing::spawn(history, buried, started)
+        .context("cannot start the thread that writes the history")?;
+    Ok((control.remembering(former.counting(lost)), Some(writing)))
 }
 
 /// Says which limits are asked for and not enforced.

@@ -72,6 +72,9 @@ mod tests {
             memory_bytes: 312_000_000,
             took_ms: 2.3,
             exit: "killed by signal 9".to_owned(),
+            status: None,
+            signal: Some(9),
+            limit: None,
         };
         let report = StopReport {
             id: "user-42".into(),

@@ -15,6 +15,7 @@ impl Config {
             control_keys,
             control_hosts,
             auth: _,
+            history,
             state_dir,
             lifetime,
             session: _,
@@ -37,7 +38,7 @@ impl Config {
         } = network;
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
-        let compared: [(&[&'static str], bool); 9] = [
+        let compared: [(&[&'static str], bool); 10] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
@@ -45,6 +46,7 @@ impl Config {
             (&["control", "keys"], *control_keys == next.control_keys),
             (&["control", "hosts"], *control_hosts == next.control_hosts),
             (&["auth"], self.has_the_access_of(next)),
+            (&["history"], *history == next.history),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
         ];

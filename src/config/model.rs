@@ -31,6 +31,7 @@ pub struct Config {
     pub control_hosts: Vec<String>,
     /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
     pub state_dir: Option<PathBuf>,
+    pub history: History,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
@@ -130,6 +131,15 @@ pub struct Tokens {
 pub enum TokenSecret {
     Env(String),
     File(PathBuf),
+}
+
+/// What is kept on disk of sessions that have ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// `history.dir`; `None`: see `docs/configuration.md`.
+    pub dir: Option<PathBuf>,
+    /// Bytes; `None`: none is kept.
+    pub size: Option<u64>,
 }
 
 /// Who may use the control API over TCP.

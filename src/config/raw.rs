@@ -30,6 +30,8 @@ pub(super) struct File {
     /// Directory for workers' own directories and sockets. Default: `/run/herd` for root, else
     /// `$XDG_RUNTIME_DIR/herd`, else `/tmp/herd-<uid>`.
     pub(super) state_dir: Option<Directory>,
+    /// What is kept on disk of sessions that have ended.
+    pub(super) history: Option<History>,
     /// `strict` refuses to start where the kernel cannot guarantee that nothing survives herd;
     /// `best-effort` (default) warns and uses the weaker guard.
     pub(super) lifetime: Option<Lifetime>,
@@ -132,6 +134,19 @@ pub(super) struct Control {
     pub(super) keys: Option<InOrder<ControlKey>>,
     /// Names under which a proxy serves it to browsers, beside addresses and `localhost`. Default: none.
     pub(super) hosts: Option<Vec<Host>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {dir: /var/lib/herd, size: 8M}"
+)]
+pub(super) struct History {
+    /// Directory of its files. Default: `state_dir`, if that is set; else what systemd gives as `StateDirectory=`, else
+    /// `/var/lib/herd` for root, and `$XDG_STATE_HOME/herd` or `~/.local/state/herd` for others.
+    pub(super) dir: Option<Directory>,
+    /// Most that they may take together; 0 keeps none. Default: 8M.
+    pub(super) size: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

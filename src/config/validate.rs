@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::model::{
-    Config, ControlKey, KeySource, Kind, Lifetime, May, Network, ProxyProtocol, Queue, Reuse, Route,
+    Config, ControlKey, History, KeySource, Kind, Lifetime, May, Network, ProxyProtocol, Queue, Reuse, Route,
     SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
@@ -32,6 +32,7 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     let control = file.control.unwrap_or_default();
     let control_tcp = judge.control_tcp(&control);
     let control_keys = judge.control_keys(control.keys);
+    let history = judge.history(file.history.unwrap_or_default());
     let defaults = file.defaults.unwrap_or_default();
     if defaults.cmd.is_some() {
         judge.at_key(
@@ -58,6 +59,7 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
             .hosts
             .map_or_else(Vec::new, |hosts| hosts.into_iter().map(|host| host.0).collect()),
         state_dir: file.state_dir.map(|path| path.0),
+        history,
         lifetime: match file.lifetime {
             Some(raw::Lifetime::Strict) => Lifetime::Strict,
             Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,
@@ -147,6 +149,20 @@ impl Judge<'_> {
             );
         }
         Some(tcp)
+    }
+
+    fn history(&mut self, raw: raw::History) -> History {
+        let size = raw.size.map_or(8 << 20, |size| size.0);
+        if size != 0 && !((64 << 10)..=(1 << 30)).contains(&size) {
+            self.at_value(
+                &["history", "size"],
+                "is out of range; write 64K to 1G, e.g. 8M, or 0 to keep none",
+            );
+        }
+        History {
+            dir: raw.dir.map(|path| path.0),
+            size: (size > 0).then_some(size as u64),
+        }
     }
 
     fn control_keys(&mut self, keys: Option<InOrder<raw::ControlKey>>) -> Vec<ControlKey> {

@@ -10,6 +10,7 @@ use futures_util::{Stream, stream};
 use hyper::body::Frame;
 use tokio::sync::watch;
 
+use super::answer::{self, Answer};
 use super::time::rfc3339;
 use super::told;
 use crate::worker::{Line, Logs, escape};
@@ -28,6 +29,16 @@ pub(super) struct Reading {
     pub(super) follow: bool,
     /// Each line begins with its moment.
     pub(super) timestamps: bool,
+}
+
+/// What is left of a session of a herd before this one.
+pub(super) fn kept(lines: &[String]) -> Answer {
+    let mut text = "[herd: of a herd before this one; its last lines are kept]\n".to_owned();
+    for line in lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    answer::text_of("text/plain; charset=utf-8", text)
 }
 
 struct Reader {

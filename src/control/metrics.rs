@@ -43,11 +43,18 @@ pub(super) fn expose(
     forest: &Forest,
     access: Option<&Access>,
     started: std::time::SystemTime,
+    not_kept: u64,
 ) -> String {
     let mut text = String::new();
     // Only a writer can fail, and a String does not.
     let _ = encode_registry(&mut text, metrics.registry());
-    let _ = encode_registry(&mut text, &of_herd(pools, sessions, forest, access));
+    let mut herd = of_herd(pools, sessions, forest, access);
+    herd.register(
+        "history_dropped",
+        "Ended sessions that are not in the history on disk because it was too slow",
+        ConstCounter::new(not_kept),
+    );
+    let _ = encode_registry(&mut text, &herd);
     let _ = encode_registry(&mut text, &of_process(started));
     let _ = encode_eof(&mut text);
     text

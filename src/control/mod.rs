@@ -14,6 +14,7 @@ mod creating;
 mod dashboard;
 mod events;
 mod exec;
+mod former;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod hold;
@@ -52,6 +53,7 @@ use tokio::task::JoinSet;
 
 pub use access::KeyError;
 pub(crate) use answer::{Answer, Problem};
+pub use former::{Former, Writing};
 pub use site::{Names, Way};
 pub use socket::BindError;
 
@@ -82,6 +84,7 @@ pub struct Server {
     socket: Socket,
     port: Option<(std::net::TcpListener, Keys)>,
     names: Names,
+    former: Former,
 }
 
 /// What clients of the control API have to know of the data port.
@@ -126,6 +129,7 @@ impl Server {
             socket,
             port: None,
             names: Names::default(),
+            former: Former::default(),
         })
     }
 
@@ -140,6 +144,12 @@ impl Server {
             self.port = Some((listener, keys));
         }
         Ok(self)
+    }
+
+    /// Tells of former herds' sessions as well.
+    pub fn remembering(mut self, former: Former) -> Self {
+        self.former = former;
+        self
     }
 
     /// Where it listens beside the socket.
@@ -196,6 +206,7 @@ impl Server {
             creating: Arc::default(),
             looking: Arc::default(),
             names: Arc::new(self.names),
+            former: Arc::new(self.former),
         };
         // Apart, so that connections without a key cannot keep the socket's away.
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());

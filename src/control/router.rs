@@ -13,6 +13,7 @@ use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
 use super::creating::Creating;
 use super::exec::Afterwards;
+use super::former::Former;
 use super::logs::{self, Reading};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
@@ -33,6 +34,7 @@ pub(super) struct Router {
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,
     pub(super) names: Arc<Names>,
+    pub(super) former: Arc<Former>,
 }
 
 /// What an operation sees of a request.
@@ -196,6 +198,7 @@ impl Router {
             &forest,
             self.data.access.as_deref(),
             self.driver.journal().started(),
+            self.former.lost(),
         );
         Ok(answer::text_of(super::metrics::CONTENT_TYPE, text))
     }
@@ -228,7 +231,8 @@ impl Router {
         let id = asked.id()?;
         let Some(output) = self.driver.logs(id.clone()).await? else {
             if self.driver.show(id.clone()).await?.is_empty() {
-                return Err(Problem::unknown_session(&id));
+                let kept = self.former.log(id.as_str());
+                return kept.map(logs::kept).ok_or_else(|| Problem::unknown_session(&id));
             }
             return Err(Problem::new(
                 StatusCode::CONFLICT,

@@ -101,16 +101,17 @@ impl Router {
         let mut views = self.driver.list(query.flag("all")).await?;
         views.sort_by_key(|view| view.session.generation);
         let now = SystemTime::now();
-        let mut sessions = views
-            .into_iter()
-            .filter(|view| after.is_none_or(|after| view.session.generation.0 > after))
-            .filter(|view| {
+        let former = self.former.sessions().filter(|_| query.flag("all")).cloned();
+        // Those of former herds have lower generations.
+        let mut sessions = former
+            .chain(views.into_iter().map(|view| Session::new(view, now)))
+            .filter(|session| after.is_none_or(|after| session.generation > after))
+            .filter(|session| {
                 ids.as_ref()
-                    .is_none_or(|ids| ids.contains(view.session.id.as_str()))
+                    .is_none_or(|ids| ids.contains(session.name().as_str()))
             })
-            .filter(|view| kinds.as_ref().is_none_or(|kinds| kinds.contains(&*view.kind)))
-            .filter(|view| principal.is_none_or(|name| view.session.id.principal() == Some(name)))
-            .map(|view| Session::new(view, now))
+            .filter(|session| kinds.as_ref().is_none_or(|kinds| kinds.contains(&*session.kind)))
+            .filter(|session| principal.is_none_or(|name| session.principal.as_deref() == Some(name)))
             .filter(|session| {
                 states
                     .as_ref()
@@ -143,7 +144,8 @@ impl Router {
         if let Some(newest) = sessions.first_mut() {
             self.looking.tell_usage(std::slice::from_mut(newest)).await;
         }
-        let mut sessions = sessions.into_iter();
+        let former = self.former.of(id.as_str()).cloned();
+        let mut sessions = sessions.into_iter().chain(former);
         let session = sessions.next().ok_or_else(|| Problem::unknown_session(&id))?;
         let history = SessionHistory {
             session,

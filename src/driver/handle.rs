@@ -98,6 +98,8 @@ pub struct SessionView {
     pub ended: Option<SystemTime>,
     /// What its end took with it; known once the tree is reaped.
     pub death: Option<Death>,
+    /// From its client's leaving until the tree was reaped, if that ended it.
+    pub since_left: Option<Duration>,
 }
 
 /// All pools.

@@ -6,6 +6,7 @@
 //! deadline is armed at a time.
 
 mod attention;
+mod burial;
 mod clock;
 mod crew;
 mod departures;
@@ -24,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+pub use burial::{Burial, Burials, Lost};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
@@ -188,6 +190,17 @@ impl<C: Crew> Driver<C> {
         self.wishes.take()
     }
 
+    /// Hands every session that ends over, too; generations go on after `last`. To be called before it runs.
+    pub fn keep_history(&mut self, burials: Burials, last: Generation) {
+        self.records.keep_history(burials);
+        self.core.count_from(last);
+    }
+
+    /// Nothing more is handed over.
+    pub fn end_history(&mut self) {
+        self.records.end_history();
+    }
+
     /// Runs until a shutdown has ended every worker.
     pub async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut shutdown: mpsc::Receiver<Shutdown>) {
         // Without a reader nobody waits for one.
@@ -279,8 +292,9 @@ impl<C: Crew> Driver<C> {
         let kind = self.kind_name(worker).to_owned();
         self.metrics.survived(&kind, death.survivors);
         let staff = self.staff.remove(&worker);
-        if let Some(left) = staff.as_ref().and_then(|staff| staff.left) {
-            let took = self.clock.now().since(left);
+        let left = staff.as_ref().and_then(|staff| staff.left);
+        let since_left = left.map(|left| self.clock.now().since(left));
+        if let Some(took) = since_left {
             self.metrics.disconnected_and_dead(&kind, took);
         }
         let session = staff.and_then(|staff| staff.session);
@@ -304,7 +318,7 @@ impl<C: Crew> Driver<C> {
         let logs = self.crew.logs(worker);
         self.crew.forget(worker);
         if let Some(session) = session {
-            self.records.buried(&session, death.clone(), logs);
+            self.records.buried(&session, death.clone(), since_left, logs);
         }
         for stop in self.stops.remove(&worker).into_iter().flatten() {
             // With all there is to tell: after a drain's last session nothing more can be asked.

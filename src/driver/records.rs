@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::burial::{Burial, Burials};
 use super::handle::{SessionState, SessionView};
 use crate::core::{ConfigGeneration, EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
-use crate::worker::{Death, Logs, Sandboxing};
+use crate::worker::{self, Death, Logs, Sandboxing};
 
 /// Ended sessions that are remembered.
 const HISTORY: usize = 1000;
@@ -27,6 +28,8 @@ pub(super) struct Records {
     live: HashMap<SessionRef, Record>,
     /// Oldest first.
     ended: VecDeque<Record>,
+    /// Where sessions go that shall be known to the next herd.
+    history: Option<Burials>,
 }
 
 /// What is known of a session once it has its worker.
@@ -48,7 +51,16 @@ impl Records {
             started,
             live: HashMap::new(),
             ended: VecDeque::new(),
+            history: None,
         }
+    }
+
+    pub(super) fn keep_history(&mut self, burials: Burials) {
+        self.history = Some(burials);
+    }
+
+    pub(super) fn end_history(&mut self) {
+        self.history = None;
     }
 
     pub(super) fn bound(
@@ -80,6 +92,7 @@ impl Records {
             ends: None,
             ended: None,
             death: None,
+            since_left: None,
         };
         self.live.insert(session.clone(), Record { view, logs: None });
     }
@@ -101,11 +114,18 @@ impl Records {
     }
 
     /// The session's tree is gone.
-    pub(super) fn buried(&mut self, session: &SessionRef, death: Death, logs: Option<Arc<Logs>>) {
+    pub(super) fn buried(
+        &mut self,
+        session: &SessionRef,
+        death: Death,
+        since_left: Option<Duration>,
+        logs: Option<Arc<Logs>>,
+    ) {
         let Some(record) = self.live.get_mut(session) else {
             return;
         };
         record.view.death = Some(death);
+        record.view.since_left = since_left;
         record.logs = logs;
         if let SessionState::Ending(reason) = &record.view.state {
             record.view.state = SessionState::Ended(reason.clone());
@@ -115,6 +135,11 @@ impl Records {
 
     fn bury(&mut self, session: &SessionRef) {
         if let Some(record) = self.live.remove(session) {
+            if let Some(history) = &self.history {
+                let log = record.logs.as_deref().map(worker::tail).unwrap_or_default();
+                let view = record.view.clone();
+                history.push(Burial { view, log });
+            }
             self.ended.push_back(record);
         }
         if self.ended.len() > HISTORY {
@@ -202,6 +227,7 @@ impl Records {
             ends: overview.ends.map(|(at, fate)| (at.since(now), fate)),
             ended: None,
             death: None,
+            since_left: None,
         }
     }
 }

@@ -23,6 +23,7 @@ pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
 pub use escape::escape;
 pub use kill::KillSwitch;
 pub use logs::{Line, Logs, Stream};
+pub use output::tail;
 pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
 pub use workers::Workers;

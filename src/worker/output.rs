@@ -111,7 +111,7 @@ impl Lines {
 }
 
 /// The last lines, escaped, at most 20 and at most 4 KiB; the oldest is cut where needed.
-pub(super) fn tail(logs: &Logs) -> Vec<String> {
+pub fn tail(logs: &Logs) -> Vec<String> {
     let mut shown: Vec<String> = Vec::new();
     let mut room = TAIL_BYTES;
     for line in logs.tail(TAIL_LINES).into_iter().rev() {

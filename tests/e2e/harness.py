@@ -87,6 +87,7 @@ class Herd:
                     "HOME": str(self.home),
                     "LANG": "C.UTF-8",
                     "XDG_RUNTIME_DIR": str(self.home / "run"),
+                    "STATE_DIRECTORY": str(self.home / "run" / "kept"),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,

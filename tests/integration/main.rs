@@ -27,6 +27,7 @@ mod bundle;
 mod control;
 mod exec;
 mod front;
+mod history;
 mod log;
 mod process;
 mod proxy;

@@ -258,7 +258,8 @@ fn state_files(dir: &Path) -> BTreeSet<String> {
     entries
         .flatten()
         .map(|e| e.file_name().to_string_lossy().into_owned())
-        .filter(|n| n != "lock")
+        // What is meant to outlive it.
+        .filter(|n| n != "lock" && !n.starts_with("history."))
         .collect()
 }
 

@@ -53,6 +53,11 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.session.lost_status, http::StatusCode::GONE);
     assert_eq!(config.session.lost_for, Duration::from_secs(600));
     assert_eq!((&config.control_socket, &config.state_dir), (&None, &None));
+    let history = crate::config::History {
+        dir: None,
+        size: Some(8 << 20),
+    };
+    assert_eq!(config.history, history);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     let kind = &config.kinds[0];
@@ -122,6 +127,7 @@ control:
   keys: {a: {env: A_KEY}, b: {file: /b, may: metrics}, c: {sha256: c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0, may: control}}
   hosts: [Herd.Example.com]
 state_dir: /run/s
+history: {dir: /var/h, size: 1M}
 lifetime: strict
 drain_timeout: 7s
 workers:
@@ -232,6 +238,10 @@ workers:
         ]
     );
     assert_eq!(config.control_hosts, ["herd.example.com"]);
+    assert_eq!(
+        (config.history.dir.as_deref(), config.history.size),
+        (Some("/var/h".as_ref()), Some(1 << 20))
+    );
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),

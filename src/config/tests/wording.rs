@@ -256,6 +256,10 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:11: control.keys: are of no use without control.tcp; the socket needs none",
         ),
         (
+            "history: {size: 1K}",
+            "1:17: history.size: is out of range; write 64K to 1G, e.g. 8M, or 0 to keep none",
+        ),
+        (
             "control: {hosts: [\"https://herd.example.com/\"]}",
             "1:19: control.hosts[0]: \"https://herd.example.com/\" is a URL; write the host alone: herd.example.com",
         ),

@@ -43,7 +43,7 @@ const lists = {
       { name: "at", label: "Ended", text: (row) => moment(row.endedAt), wide: true },
       { name: "id", label: "Session", text: (row) => row.id, by: (row) => row.id, wide: true },
       { name: "worker-kind", label: "Kind", text: (row) => row.kind, by: (row) => row.kind, wide: true },
-      { name: "reason", label: "Reason", text: (row) => row.reason ?? "", tone: (row) => row.reason, by: (row) => row.reason ?? "" },
+      { name: "reason", label: "Reason", text: (row) => (row.run ? `${row.reason} (former herd)` : (row.reason ?? "")), tone: (row) => row.reason, wide: true, by: (row) => row.reason ?? "" },
       { name: "died", label: "Died", text: died, by: (row) => row.death?.processes ?? -1 },
       { name: "exit", label: "Exit", text: (row) => row.death?.exit ?? "worker is warm again", wide: true },
       { name: "lived", label: "Lived", text: (row) => age(row.lived), numeric: true, by: (row) => row.lived },

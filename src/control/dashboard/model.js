@@ -131,6 +131,7 @@ function row(session, received, known) {
     endedAt: session.ended,
     death: session.death,
     usage,
+    run: session.run ?? null,
     touched: known?.touched ?? 0,
   };
 }
@@ -140,6 +141,6 @@ function blank(event, born) {
   return {
     id: event.session, generation: event.generation, kind: event.kind, state: "bound", reason: null, detail: null,
     worker: null, pid: null, born, holders: 0, requests: 0, streams: 0, holds: 0, endsAt: null, endsFor: null,
-    endedAt: null, death: null, usage: null, touched: 0,
+    endedAt: null, death: null, usage: null, run: null, touched: 0,
   };
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::core::{Exit, Limit, Status};
 use crate::driver::{self, Fate, Origin, PoolView, SessionState, SessionView, Standing};
 use crate::sys::usage::Usage;
 use crate::worker::{Death, Sandboxing};
@@ -80,8 +81,14 @@ pub struct Session {
     pub ended: Option<String>,
     /// Known once the tree is reaped.
     pub death: Option<Dead>,
+    /// From its client's leaving until its whole tree was reaped, if that ended it.
+    #[serde(default)]
+    pub disconnect_to_dead_ms: Option<f64>,
     /// What its processes use now, where it was asked for and they could be looked at.
     pub usage: Option<Used>,
+    /// Of a herd before this one: when that started (RFC 3339, UTC).
+    #[serde(default)]
+    pub run: Option<String>,
 }
 
 /// What ends a session if nothing changes.
@@ -197,6 +204,14 @@ pub struct Dead {
     /// From the decision to kill until the whole tree was reaped; 0 if the worker ended by itself.
     pub took_ms: f64,
     pub exit: String,
+    /// The exit status of its main process, or the signal that killed it; neither if its keeper could not tell.
+    #[serde(default)]
+    pub status: Option<i32>,
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// A limit of its sandbox that had to do with it: `memory`, `processes`, `processor`.
+    #[serde(default)]
+    pub limit: Option<String>,
 }
 
 /// `DELETE /v1/sessions/{id}`
@@ -454,7 +469,9 @@ impl Session {
             ends_for: view.ends.map(|(_, fate)| fate.into()),
             ended: view.ended.map(rfc3339),
             death: view.death.map(Dead::from),
+            disconnect_to_dead_ms: view.since_left.map(|took| took.as_secs_f64() * 1e3),
             usage: None,
+            run: None,
         }
     }
 }
@@ -492,12 +509,32 @@ impl From<Sandboxing> for Sandbox {
 
 impl From<Death> for Dead {
     fn from(death: Death) -> Self {
+        let (ended, limit) = match death.exit {
+            Exit::Code(code) => (Some(Status::Code(code)), None),
+            Exit::Signal(signal) => (Some(Status::Signal(signal)), None),
+            Exit::Limited { status, limit } => (Some(status), Some(limit)),
+            Exit::KeeperLost => (None, None),
+        };
+        let limit = limit.map(|limit| match limit {
+            Limit::Memory => "memory",
+            Limit::Processes { .. } => "processes",
+            Limit::Processor { .. } => "processor",
+        });
         Self {
             processes: death.processes,
             pids: death.pids,
             memory_bytes: death.memory,
             took_ms: death.took.as_secs_f64() * 1e3,
             exit: death.exit.to_string(),
+            status: match ended {
+                Some(Status::Code(code)) => Some(code),
+                Some(Status::Signal(_)) | None => None,
+            },
+            signal: match ended {
+                Some(Status::Signal(signal)) => Some(signal),
+                Some(Status::Code(_)) | None => None,
+            },
+            limit: limit.map(str::to_owned),
         }
     }
 }

@@ -323,6 +323,11 @@ impl Core {
         self
     }
 
+    /// Generations go on after `last`, which is of a herd before this one. To be called before any session exists.
+    pub fn count_from(&mut self, last: Generation) {
+        self.last_generation = self.last_generation.max(last.0);
+    }
+
     /// Fills the warm pools.
     pub fn start(&mut self, now: Moment) {
         for kind in 0..self.pools.len() {
