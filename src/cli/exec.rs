@@ -163,7 +163,10 @@ impl Exec {
         if stdin == Stdin::Passed {
             query.append_pair("stdin", "true");
         }
-        format!("/v1/sessions/{}/exec?{}", self.id, query.finish())
+        if let Some(principal) = self.id.principal() {
+            query.append_pair("principal", principal);
+        }
+        format!("/v1/sessions/{}/exec?{}", self.id.id(), query.finish())
     }
 }
 

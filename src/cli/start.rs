@@ -215,7 +215,7 @@ async fn supervise(
     };
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
-    tell_access(address, access.as_deref());
+    tell_access(&config, address, access.as_deref());
     let scheme = match config.network.tls {
         Some(_) => "https",
         None => "http",
@@ -376,7 +376,7 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
 }
 
 /// Says what of `auth` has to be known.
-fn tell_access(address: SocketAddr, access: Option<&Access>) {
+fn tell_access(config: &Config, address: SocketAddr, access: Option<&Access>) {
     let Some(access) = access else {
         return;
     };
@@ -385,10 +385,11 @@ fn tell_access(address: SocketAddr, access: Option<&Access>) {
             "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
         );
     }
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && config.network.tls.is_none() {
         warn!(
             %address,
-            "keys and tokens cross the network in the clear unless something with TLS stands before the data port"
+            "keys and tokens cross the network in the clear unless something with TLS stands before the data port; network.tls \
+             gives it a certificate"
         );
     }
 }

@@ -523,6 +523,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 `{\"cols\": 80, \"rows\": 24}`), 255 and a 0 the end of stdin. When the WebSocket closes, the command is \
                 killed; it does not hold the session.",
         query: &[
+            PRINCIPAL,
             Parameter {
                 name: "command",
                 takes: Takes::Texts,

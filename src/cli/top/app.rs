@@ -190,7 +190,7 @@ impl App {
                 let (text, bad) = match result {
                     Ok(report) => {
                         // No need to wait for the next look.
-                        self.rows.retain(|row| row.session.id != id);
+                        self.rows.retain(|row| row.session.name() != id);
                         (stop::sentence(&report).trim_end().to_owned(), false)
                     }
                     Err(why) => (format!("{id} was not stopped: {why}"), true),
@@ -261,7 +261,7 @@ impl App {
             None => Some(0),
             Some((id, generation)) => rows
                 .iter()
-                .position(|row| row.session.id == *id && row.session.generation == *generation)
+                .position(|row| row.session.name() == *id && row.session.generation == *generation)
                 // Gone: what stands in its place now.
                 .or(Some(self.place.min(rows.len() - 1))),
         };
@@ -371,7 +371,7 @@ impl App {
     fn named(&self) -> Option<Name> {
         let (rows, at) = self.listed();
         let session = &rows.get(at?)?.session;
-        Some((session.id.clone(), session.generation))
+        Some((session.name(), session.generation))
     }
 
     fn go(&mut self, by: isize) {
@@ -381,7 +381,7 @@ impl App {
         };
         let place = at.saturating_add_signed(by).min(rows.len() - 1);
         let session = &rows[place].session;
-        self.chosen = Some((session.id.clone(), session.generation));
+        self.chosen = Some((session.name(), session.generation));
         self.place = place;
     }
 
@@ -425,17 +425,14 @@ impl App {
 
 impl Row {
     fn has(&self, terms: &[String]) -> bool {
+        let name = self.session.name();
         let Session {
-            id,
-            kind,
-            worker,
-            pid,
-            ..
+            kind, worker, pid, ..
         } = &self.session;
         let worker = worker.as_deref().unwrap_or_default();
         let state = self.session.state.word();
         let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        let text = format!("{id} {kind} {state} {worker} {pid}").to_lowercase();
+        let text = format!("{name} {kind} {state} {worker} {pid}").to_lowercase();
         terms.iter().all(|term| text.contains(term.as_str()))
     }
 

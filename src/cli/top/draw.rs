@@ -216,7 +216,7 @@ struct Column {
 
 const COLUMNS: &[Column] = &[
     column("SESSION", 0, Constraint::Fill(3), |row, _| {
-        Span::raw(row.session.id.clone())
+        Span::raw(row.session.name())
     }),
     column("KIND", 70, Constraint::Fill(1), |row, _| {
         Span::raw(row.session.kind.clone())

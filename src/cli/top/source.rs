@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::app::{Deed, Look, News};
-use crate::cli::client::{Client, ClientError, with_query};
+use crate::cli::client::{Client, ClientError, session_path, with_query};
 use crate::control::views::{Pressure, SessionList, StopReport, Version, WorkerList};
+use crate::core::{InvalidSessionId, SessionId};
 use crate::worker::escape;
 
 /// herd is asked so often whether it is back.
@@ -130,14 +131,34 @@ async fn look(
     })
 }
 
+/// A session of herd's own list was not named as sessions are.
+fn no_name(error: InvalidSessionId) -> ClientError {
+    ClientError::Answer {
+        status: StatusCode::OK,
+        reason: error.to_string(),
+    }
+}
+
 async fn stop(client: &Client, id: &str, generation: u64) -> Result<StopReport, ClientError> {
-    let path = format!("/v1/sessions/{id}?generation={generation}");
+    let path = session_path(
+        &SessionId::parse(id.as_bytes()).map_err(no_name)?,
+        "",
+        &[("generation", Some(generation.to_string()))],
+    );
     client.another().await?.ask(Method::DELETE, &path).await
 }
 
 /// Tells lines as they come, all of a frame at once.
 async fn follow(client: &Client, tell: &mpsc::Sender<News>, id: &str, of: u64) -> Result<(), ClientError> {
-    let path = format!("/v1/sessions/{id}/logs?follow=true&tail={TAIL}");
+    let parameters = [
+        ("follow", Some("true".to_owned())),
+        ("tail", Some(TAIL.to_string())),
+    ];
+    let path = session_path(
+        &SessionId::parse(id.as_bytes()).map_err(no_name)?,
+        "/logs",
+        &parameters,
+    );
     let mut connected = client.another().await?;
     let mut body = connected.stream(Method::GET, &path).await?;
     let mut text = Vec::new();

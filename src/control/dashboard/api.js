@@ -27,6 +27,13 @@ export const key = {
   },
 };
 
+/** The path of a session by the name that commands use: `id`, or `principal/id`. */
+export function sessionPath(name, rest = "", parameters = []) {
+  const [id, principal] = name.split("/").reverse();
+  const query = principal ? [`principal=${encodeURIComponent(principal)}`, ...parameters] : parameters;
+  return `/v1/sessions/${encodeURIComponent(id)}${rest}${query.length > 0 ? "?" : ""}${query.join("&")}`;
+}
+
 async function request(method, path, signal, headers = {}) {
   const presented = key.get();
   if (presented) headers.authorization = `Bearer ${presented}`;

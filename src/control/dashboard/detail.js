@@ -1,6 +1,6 @@
 // One session beside the list: what is known of it, and its worker's output as it comes.
 
-import { Refused, ask, stream } from "./api.js";
+import { Refused, ask, sessionPath, stream } from "./api.js";
 import { element } from "./grid.js";
 import { count, duration, ends, moment, processes, size, whole } from "./words.js";
 
@@ -136,7 +136,7 @@ class Log {
 
   async follow(row, signal) {
     this.#clear();
-    const path = `/v1/sessions/${encodeURIComponent(row.id)}/logs?follow&tail=${TAIL}`;
+    const path = sessionPath(row.id, "/logs", ["follow", `tail=${TAIL}`]);
     while (!signal.aborted) {
       try {
         this.#tell("…");

@@ -1,6 +1,6 @@
 // The dashboard: what is shown where, and what keys and buttons do.
 
-import { Refused, ask, key } from "./api.js";
+import { Refused, ask, key, sessionPath } from "./api.js";
 import { Detail } from "./detail.js";
 import { Grid, element } from "./grid.js";
 import { Kinds } from "./kinds.js";
@@ -255,7 +255,7 @@ function confirmStop(row) {
     yes: "Stop session",
     // Somebody who has asked for it by key goes on by key.
     focus: "confirm-yes",
-    then: () => deed("DELETE", `/v1/sessions/${encodeURIComponent(row.id)}?generation=${row.generation}`, stopped),
+    then: () => deed("DELETE", sessionPath(row.id, "", [`generation=${row.generation}`]), stopped),
   });
 }
 

@@ -113,7 +113,8 @@ function row(session, received, known) {
   // A list without usage does not take away what one with it has told.
   const usage = session.usage ?? (session.pid === known?.pid ? known?.usage : null) ?? null;
   return {
-    id: session.id,
+    // As commands name it: with `auth`, ids belong to principals.
+    id: session.principal ? `${session.principal}/${session.id}` : session.id,
     generation: session.generation,
     kind: session.kind,
     state: session.state,
