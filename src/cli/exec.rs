@@ -383,7 +383,8 @@ mod tests {
             &["-e", "A", "a"][..],
             &["-e", "=b", "a"],
             &["-t", "-T", "a"],
-            &["a/b"],
+            &["A/b"],
+            &["a/b/c"],
             &[],
         ] {
             let cli = Cli::try_parse_from(["herd", "exec"].iter().chain(words));

@@ -17,7 +17,7 @@ struct Shown {
 
 fn session(id: &str, generation: u64, memory: u64, cpu: f64, age_ms: u64) -> serde_json::Value {
     json!({
-        "id": id, "generation": generation, "kind": "browser", "sandbox": "on", "state": "bound", "reason": null,
+        "id": id, "generation": generation, "kind": "browser", "sandbox": "on", "outdated": false, "state": "bound", "reason": null,
         "detail": null, "worker": format!("w{generation}"), "pid": 4000 + generation, "endpoint": null,
         "created": "2026-01-31T12:00:00.000Z", "age_ms": age_ms, "holders": 1, "requests": 0, "streams": 1, "holds": 0,
         "ends_in_ms": null, "ends_for": null, "ended": null, "death": null,
@@ -31,7 +31,7 @@ fn look(sessions: &[serde_json::Value]) -> News {
         sessions: serde_json::from_value(json!(sessions)).unwrap(),
         pools: serde_json::from_value(json!([{
             "kind": "browser", "min": 1, "max": 10, "starting": 1, "warm": 2, "bound": 3, "dying": 0, "queued": 4,
-            "queue_max": 100, "longest_wait_ms": 3200, "backoff_ms": null, "sandbox": "on", "outdated": 0,
+            "queue_max": 100, "longest_wait_ms": 3200, "backoff_ms": null, "sandbox": "on", "outdated": 0, "removed": false,
         }]))
         .unwrap(),
         host: serde_json::from_value(json!({
