@@ -131,7 +131,7 @@ fn row_with_usage(session: &Session) -> [String; 12] {
 fn row(session: &Session) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
-        session.id.clone(),
+        session.name(),
         session.kind.clone(),
         match session.sandbox {
             Sandbox::Off => "off",

@@ -40,10 +40,11 @@ pub(super) struct Source {
 }
 
 /// Whether somebody looks after the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Watch {
     Nothing,
-    File,
+    /// For another text than this, which it had when herd began to read it.
+    File(Option<Vec<u8>>),
 }
 
 /// What a herd has to know from its start to reload later.
@@ -282,15 +283,26 @@ fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
     found
 }
 
-/// Wishes for a reload whenever the file's text has changed. Resolves only if it cannot be watched.
-pub(super) async fn watch(file: PathBuf, reloads: Reloads) -> std::io::Error {
-    let read = || std::fs::read(&file).ok();
+/// Wishes for a reload whenever the file's text is another than the last one; at first, than the one that was `read` at the
+/// start. Resolves only if the file cannot be watched.
+pub(super) async fn watch(file: PathBuf, read: Option<Vec<u8>>, reloads: Reloads) -> std::io::Error {
     let watch = match FileWatch::on(&file) {
         Ok(watch) => watch,
         Err(error) => return error,
     };
-    let mut known = read();
+    let mut known = read;
     loop {
+        // Away for a moment, or the same as before: nothing to do.
+        let text = std::fs::read(&file)
+            .ok()
+            .filter(|text| known.as_ref() != Some(text));
+        if text.is_some() {
+            known = text;
+            if reloads.ask(Cause::File).await == Err(NotReloaded::Draining) {
+                warn!("herd.yaml has changed, and is not read again: herd is shutting down");
+                return std::future::pending().await;
+            }
+        }
         if let Err(error) = watch.stirred().await {
             return error;
         }
@@ -302,15 +314,6 @@ pub(super) async fn watch(file: PathBuf, reloads: Reloads) -> std::io::Error {
             if Instant::now() >= impatient {
                 break;
             }
-        }
-        // Away for a moment, or the same as before: nothing to do.
-        let Some(text) = read().filter(|text| known.as_ref() != Some(text)) else {
-            continue;
-        };
-        known = Some(text);
-        if reloads.ask(Cause::File).await == Err(NotReloaded::Draining) {
-            warn!("herd.yaml has changed, and is not read again: herd is shutting down");
-            return std::future::pending().await;
         }
     }
 }

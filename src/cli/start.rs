@@ -67,6 +67,11 @@ pub struct Start {
 impl Start {
     pub fn run(self, log: &LogArgs) -> anyhow::Result<ExitCode> {
         kernel::require_5_11()?;
+        // Before it is understood: what is saved meanwhile is a change.
+        let watch = match self.watch {
+            true => Watch::File(std::fs::read(&self.config.path).ok()),
+            false => Watch::Nothing,
+        };
         let mut config = config::load(&self.config.path)?;
         self.overrides.clone().apply(&mut config);
         telemetry::init(log)?;
@@ -89,10 +94,7 @@ impl Start {
                 file: self.config.path,
                 overrides: self.overrides,
             },
-            watch: match self.watch {
-                true => Watch::File,
-                false => Watch::Nothing,
-            },
+            watch,
         };
         let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
         let launcher = Arc::clone(&forked.pidfd);
@@ -244,7 +246,7 @@ async fn supervise(
     let watching = async {
         match watch {
             Watch::Nothing => std::future::pending().await,
-            Watch::File => reloader::watch(source.file, handle.reloads().clone()).await,
+            Watch::File(read) => reloader::watch(source.file, read, handle.reloads().clone()).await,
         }
     };
     let draining = handle.draining();

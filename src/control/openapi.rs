@@ -202,7 +202,10 @@ fn query(parameter: &Parameter) -> Value {
         "description": parameter.about,
         "schema": schema,
     });
-    if matches!(parameter.takes, Takes::Words(_) | Takes::Kinds) {
+    if matches!(
+        parameter.takes,
+        Takes::Words(_) | Takes::Kinds | Takes::SessionIds
+    ) {
         // `a,b`, not `name=a&name=b`.
         described["style"] = "form".into();
         described["explode"] = false.into();
