@@ -98,17 +98,18 @@ fn out_of_descriptors(case: Case, random: Random) -> Observed {
         ..Settings::default()
     };
     let mut scene = Scene::set(case, &settings, random);
+    let spare = spare(scene.herd.pid());
     let mut seen = BTreeSet::new();
     let few: Vec<u64> = (0..ROUNDS).map(|_| 1 + scene.random.below(ENOUGH)).collect();
     let turned_away = poll("a client comes while none is free", || {
-        let (view, free) = ask_with(&mut scene, 0);
+        let (view, free) = ask_with(&mut scene, 0, spare);
         // Something that herd was about to close left room.
         (free == 0).then_some(view).ok_or(format!("{free} were free"))
     });
     assert!(TURNED_AWAY.contains(&turned_away.as_str()), "{turned_away}");
     seen.insert(turned_away);
     for free in few {
-        seen.insert(ask_with(&mut scene, free as usize).0);
+        seen.insert(ask_with(&mut scene, free as usize, spare).0);
     }
     assert_eq!(scene.next(), "200", "there are descriptors again");
     let observed = Observed::of_all(case, &seen, &SHORT, HERD_LIVES);
@@ -117,10 +118,16 @@ fn out_of_descriptors(case: Case, random: Random) -> Observed {
 }
 
 /// What a client sees while only so many are free, and how many were afterwards.
-fn ask_with(scene: &mut Scene, free: usize) -> (String, usize) {
+fn ask_with(scene: &mut Scene, free: usize, spare: usize) -> (String, usize) {
     // With a connection to its worker, if that is not closed in between.
     scene.neighbour.assert_lives();
     scene.until_nothing_is_open();
+    // What it gave up in the last shortage it takes back a moment later. Without, it could turn nobody away.
+    let herd = scene.herd.pid();
+    poll("herd has its spare descriptors", || {
+        let now = self::spare(herd);
+        (now >= spare).then_some(()).ok_or(format!("{now} of {spare}"))
+    });
     let limit = Limit::leave(&scene.herd, scene.case.mode, free);
     let view = view::of(&scene.client, VICTIM);
     scene.neighbour.assert_lives_in_need();
@@ -189,6 +196,13 @@ impl Drop for Limit<'_> {
     fn drop(&mut self) {
         self.set(&self.before);
     }
+}
+
+/// How many of its descriptors lead nowhere: those that it can give up, and its standard input.
+fn spare(pid: i32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.filter(|target| target == Path::new("/dev/null")).count()
 }
 
 /// The numbers of its descriptors.

@@ -39,6 +39,8 @@ pub(super) struct Pool {
     pub(super) waiting: VecDeque<SessionId>,
     /// Starts that failed, and warm workers that died, since a worker was last bound.
     failures: u32,
+    /// Starts that herd had not the means for, since then.
+    shortages: u32,
     /// No start for the warm stock before this.
     pub(super) refill_at: Moment,
     /// No start at all before this.
@@ -66,6 +68,7 @@ impl Pool {
     /// way: a start is the work of several processes.
     pub(super) fn succeeded(&mut self, now: Moment) {
         self.failures = 0;
+        self.shortages = 0;
         self.backoff_until = Moment::default();
         let soon = now + BREATH;
         // Others who come before that do not put it off.
@@ -76,17 +79,24 @@ impl Pool {
 
     pub(super) fn failed(&mut self, now: Moment) {
         self.failures = self.failures.saturating_add(1);
-        let doublings = self.failures.saturating_sub(1).min(16);
-        let delay = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
+        let delay = delay(self.failures);
         self.refill_at = now + delay;
         if self.failures >= CRASH_LOOP {
             self.backoff_until = now + delay;
         }
     }
 
+    /// herd could not start a worker. Whoever asks is told why, each time: the next start does not hang on the program, and
+    /// what is short now may not be then. Only the warm stock waits longer and longer.
+    pub(super) fn fell_short(&mut self, now: Moment) {
+        self.shortages = self.shortages.saturating_add(1);
+        self.refill_at = now + delay(self.shortages);
+    }
+
     /// Its workers are to be others, and may start at once.
     pub(super) fn begin_anew(&mut self) {
         self.failures = 0;
+        self.shortages = 0;
         self.refill_at = Moment::default();
         self.backoff_until = Moment::default();
     }
@@ -94,6 +104,12 @@ impl Pool {
     pub(super) fn leave_queue(&mut self, id: &SessionId) {
         self.waiting.retain(|waiting| waiting != id);
     }
+}
+
+/// After so many in a row.
+fn delay(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY)
 }
 
 impl Core {

@@ -100,7 +100,10 @@ impl Bench {
     }
 
     fn fail(&mut self, worker: u64) {
-        let kind = StartFailureKind::Exited(Exit::Code(3));
+        self.fail_for(worker, StartFailureKind::Exited(Exit::Code(3)));
+    }
+
+    fn fail_for(&mut self, worker: u64, kind: StartFailureKind) {
         self.core.worker_failed(
             WorkerId(worker),
             StartFailure {
@@ -372,6 +375,46 @@ fn a_failed_start_is_told_to_the_one_it_was_for_with_its_last_lines() {
     };
     assert_eq!(failure.log_tail, ["boom"]);
     assert_eq!(killed(&outputs), [1]);
+}
+
+#[test]
+fn a_herd_that_is_short_of_something_is_not_taken_for_a_crash_loop() {
+    let mut bench = Bench::new(Rules { max: 1, ..rules() });
+    let short = StartFailureKind::Resource {
+        message: "too many open files".to_owned(),
+    };
+    for worker in 1..=20 {
+        let ticket = bench.ask("a", HolderKind::Request);
+        bench.fail_for(worker, short.clone());
+        bench.gone(worker);
+        let told = answer(&bench.take(), ticket);
+        assert!(
+            matches!(&told, Some(Err(Refusal::StartFailed(failure))) if failure.kind == short),
+            "{told:?}"
+        );
+    }
+    let ticket = bench.ask("a", HolderKind::Request);
+    bench.ready(21);
+    assert!(matches!(answer(&bench.take(), ticket), Some(Ok(_))));
+}
+
+#[test]
+fn the_warm_stock_waits_longer_and_longer_while_herd_is_short_of_something() {
+    let mut bench = Bench::new(Rules { min: 1, ..rules() });
+    bench.take();
+    let short = || StartFailureKind::Resource {
+        message: String::new(),
+    };
+    bench.fail_for(1, short());
+    bench.gone(1);
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(starts(&bench.take()), 1);
+    bench.fail_for(2, short());
+    bench.gone(2);
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(starts(&bench.take()), 0);
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(starts(&bench.take()), 1);
 }
 
 #[test]

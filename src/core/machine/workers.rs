@@ -89,7 +89,10 @@ impl Core {
         now: Moment,
     ) {
         let pool = &mut self.pools[kind.0];
-        pool.failed(now);
+        match failure.kind {
+            StartFailureKind::Resource { .. } => pool.fell_short(now),
+            _ => pool.failed(now),
+        }
         let looping = pool.backoff(now);
         let victim = match self.rules[kind.0].started_for {
             StartedFor::OneSession => own.filter(|id| self.is_waiting_for(id, worker)),
