@@ -1,5 +1,6 @@
 //! Workers that misbehave.
 
+use std::net::TcpStream;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -128,9 +129,15 @@ fn closes_listener(mut scene: Scene) -> Observed {
     let case = scene.case;
     let session = scene.bring();
     assert_eq!(scene.ask("/do/close-listener"), "closed");
-    // Enough at a time that at least one needs a new connection to the worker.
+    // Enough at a time that at least one needs a new connection to the worker; which, is for the threads to settle.
     let mut waiting: Vec<_> = (0..8).map(|_| scene.request_of(VICTIM, "/silent")).collect();
-    let seen = view::to_the_end(waiting.last_mut().unwrap(), Phase::Head);
+    let refused = poll("one is answered", || {
+        waiting
+            .iter()
+            .position(is_answered)
+            .ok_or_else(|| "none is".to_owned())
+    });
+    let seen = view::to_the_end(&mut waiting[refused], Phase::Head);
     session.tree.assert_all_live();
     let observed = Observed::new(
         case,
@@ -141,6 +148,13 @@ fn closes_listener(mut scene: Scene) -> Observed {
     drop((waiting, session));
     scene.assert_as_before();
     observed
+}
+
+fn is_answered(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let answered = stream.peek(&mut [0]).is_ok();
+    stream.set_nonblocking(false).unwrap();
+    answered
 }
 
 fn never_healthy(mut scene: Scene) -> Observed {
