@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::running::{HERD, Running, poll};
+use crate::skip::skipped;
 use crate::supervised::Mode;
 
 /// A directory with a certificate for 127.0.0.1 that vouches for itself.
@@ -47,6 +48,17 @@ fn herd(dir: tempfile::TempDir, network: &str) -> Running {
 }
 
 const TLS: &str = "tls: { cert: DIR/herd.crt, key: DIR/herd.key }";
+
+/// Whether these can be run; says so loudly if not.
+fn installed(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
+    match programs.iter().find(|program| !found(program)) {
+        Some(missing) => skipped(&format!("{missing} is not installed")),
+        None => return true,
+    }
+    false
+}
 
 /// A proxy in front, ended by being dropped.
 struct Front {
@@ -206,6 +218,9 @@ fn a_websocket_ends_its_session(herd: &Running, address: &str) {
 
 #[test]
 fn curl_and_a_websocket_use_sessions_over_tls() {
+    if !installed(&["curl"]) {
+        return;
+    }
     let herd = herd(directory(), TLS);
     let address = herd.data_address().unwrap();
     let over_h2 = same_session_twice(&herd, &address, &["--http2"]);
@@ -220,6 +235,9 @@ fn curl_and_a_websocket_use_sessions_over_tls() {
 
 #[test]
 fn nginx_passes_sessions_on() {
+    if !installed(&["curl", "nginx"]) {
+        return;
+    }
     let herd = herd(directory(), "trusted_proxies: [127.0.0.1]");
     let front = nginx(&herd);
     let address = front.address.to_string();
@@ -237,6 +255,9 @@ fn nginx_passes_sessions_on() {
 
 #[test]
 fn haproxy_passes_connections_on_and_says_whose_they_are() {
+    if !installed(&["curl", "haproxy"]) {
+        return;
+    }
     let network = format!("{TLS}, proxy_protocol: required, trusted_proxies: [127.0.0.1]");
     let herd = herd(directory(), &network);
     let front = front(&herd, "haproxy.cfg", &["haproxy", "-db", "-q", "-f"], &[]);
@@ -273,6 +294,9 @@ fn a_certificate_that_cannot_be_used_stops_the_start_and_the_check_with_its_plac
 
 #[test]
 fn a_reload_takes_up_a_renewed_certificate_and_refuses_a_broken_one() {
+    if !installed(&["curl"]) {
+        return;
+    }
     let herd = herd(directory(), TLS);
     let address = herd.data_address().unwrap();
     let dir = herd.dir.path();

@@ -102,17 +102,23 @@ fn a_command_has_the_confinement_of_the_program() {
 
 /// Three, each a pipe, or all of them a terminal that the host's devpts does not have.
 fn descriptors(scene: &Scene, command: i32, terminal: bool) {
-    let mut found: Vec<(i32, String)> = fs::read_dir(format!("/proc/{command}/fd"))
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let target = fs::read_link(entry.path()).unwrap().display().to_string();
-            (entry.file_name().to_str().unwrap().parse().unwrap(), target)
-        })
-        .collect();
-    found.sort();
-    let numbers: Vec<i32> = found.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, [0, 1, 2], "{}: {found:?}", scene.what);
+    // What the program opens for itself while it begins, it closes again.
+    let found = poll("the command has no more than three", || {
+        let mut found: Vec<(i32, String)> = fs::read_dir(format!("/proc/{command}/fd"))
+            .unwrap()
+            .filter_map(|entry| {
+                let entry = entry.unwrap();
+                let target = fs::read_link(entry.path()).ok()?.display().to_string();
+                Some((entry.file_name().to_str().unwrap().parse().unwrap(), target))
+            })
+            .collect();
+        found.sort();
+        let numbers: Vec<i32> = found.iter().map(|(number, _)| *number).collect();
+        match numbers == [0, 1, 2] {
+            true => Ok(found),
+            false => Err(format!("{}: {found:?}", scene.what)),
+        }
+    });
     let right = |target: &String| match terminal {
         true => target.starts_with("/dev/pts/"),
         false => target.starts_with("pipe:["),
