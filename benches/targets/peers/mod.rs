@@ -76,12 +76,12 @@ impl Peers {
     }
 
     /// # Errors
-    /// It has more threads than herd's four, of which three are idle meanwhile: the owner of the sessions, the control
-    /// API's, the log's.
+    /// It has more threads than herd's five, of which four are idle meanwhile: the owner of the sessions, the control
+    /// API's, the log's, the history's.
     fn add(&mut self, (process, fronts): (Process, Vec<Front>)) -> anyhow::Result<()> {
         let threads = threads(process.pid())?;
         anyhow::ensure!(
-            threads <= 4,
+            threads <= 5,
             "{} has {threads} threads, more than one for its data",
             fronts[0].name
         );
