@@ -21,6 +21,8 @@ pub enum InvalidSessionId {
         at: usize,
         byte: u8,
     },
+    /// `.` or `..`, which lead elsewhere where an id is part of a path.
+    Dots,
     /// What stands before the slash is no name of a principal.
     BadPrincipal,
 }
@@ -48,6 +50,9 @@ impl SessionId {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-');
         if let Some(at) = id.iter().position(|b| !allowed(b)) {
             return Err(InvalidSessionId::BadByte { at, byte: id[at] });
+        }
+        if matches!(id, b"." | b"..") {
+            return Err(InvalidSessionId::Dots);
         }
         // Every allowed byte is ASCII, so this cannot fail; no unchecked conversion is needed for that.
         std::str::from_utf8(id).map_err(|_| InvalidSessionId::Empty)
@@ -122,6 +127,7 @@ impl fmt::Display for InvalidSessionId {
                 "byte {at} of the session id is {:?}; allowed are A-Z a-z 0-9 . _ ~ -",
                 char::from(*byte)
             ),
+            Self::Dots => f.write_str("the session id is . or .., which as parts of a path are no names"),
             Self::BadPrincipal => f.write_str(
                 "what stands before the slash is no name of a principal: 1 to 63 of a-z 0-9 _ -, a letter or digit first",
             ),
@@ -208,6 +214,12 @@ mod tests {
         assert_eq!(SessionId::check(b"user-42._~Z"), Ok("user-42._~Z"));
         assert_eq!(SessionId::check(&[b'a'; 128]).map(str::len), Ok(128));
         assert_eq!(SessionId::check(b""), Err(InvalidSessionId::Empty));
+        // `cwd: /data/{{.Principal}}/{{.SessionID}}` must not lead to another's.
+        for dots in [&b"."[..], b".."] {
+            assert_eq!(SessionId::check(dots), Err(InvalidSessionId::Dots));
+        }
+        assert_eq!(SessionId::parse(b"alice/.."), Err(InvalidSessionId::Dots));
+        assert_eq!(SessionId::check(b"..."), Ok("..."));
         assert_eq!(
             SessionId::check(&[b'a'; 129]),
             Err(InvalidSessionId::TooLong { len: 129 })
