@@ -36,7 +36,6 @@ use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, WorkerIo};
 use super::{identity, origin};
-use crate::access::Principal;
 use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, Refusal, SessionId};
 use crate::driver::{Hold, KindChoice, Remains, Wait};
@@ -215,8 +214,7 @@ struct Asked {
     config: Rc<Config>,
     fields: Present,
     /// `None`: nobody was asked who it is.
-    principal: Option<Arc<Principal>>,
-    authorization: Authorization,
+    entry: Option<Box<Entry>>,
     kind: KindChoice,
     manner: (Wait, Remains),
     mode: Mode,
@@ -231,7 +229,7 @@ impl Asked {
         let (headers, uri) = (request.headers(), request.uri());
         // Before anything is told, be it what there is not.
         let entry = match &thread.access {
-            Some(access) => Some(Entry::of(access, headers, uri)?),
+            Some(access) => Some(Box::new(Entry::of(access, headers, uri)?)),
             None => None,
         };
         story.session = match &entry {
@@ -251,22 +249,17 @@ impl Asked {
         };
         let mode = Mode::of(&request, fields)?;
         if !matches!(mode, Mode::Plain) {
-            let carrier = Carrier::of(&config.session, headers, entry.as_ref());
+            let carrier = Carrier::of(&config.session, headers, entry.as_deref());
             let allowed = config.network.websocket_origins.as_deref();
             origin::check(allowed, headers, uri, carrier)?;
         }
-        let (principal, authorization) = match entry {
-            Some(entry) => (Some(entry.principal), entry.authorization),
-            None => (None, Authorization::Workers),
-        };
         let upload = Rc::clone(&story.upload);
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
         Ok(Self {
             request,
             config,
             fields,
-            principal,
-            authorization,
+            entry,
             kind,
             manner,
             mode,
@@ -294,12 +287,12 @@ impl Asked {
                     if !Rc::ptr_eq(&self.config, &thread.config()) =>
                 {
                     self.config = thread.config();
-                    self.kind = identity::kind(
-                        &self.config,
-                        self.fields,
-                        self.request.headers(),
-                        self.request.uri(),
-                    )?;
+                    let (headers, uri) = (self.request.headers(), self.request.uri());
+                    let kind = identity::kind(&self.config, self.fields, headers, uri)?;
+                    self.kind = match &self.entry {
+                        Some(entry) => entry.kind(&self.config, kind)?,
+                        None => kind,
+                    };
                 }
                 claimed => return claimed,
             }
@@ -314,8 +307,8 @@ impl Asked {
         claim: Claim,
         served: Served,
     ) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
-        if let Some(principal) = &self.principal
-            && let Err(problem) = entry::admit(principal, &self.config, claim.bound.session.kind_id)
+        if let Some(entry) = &self.entry
+            && let Err(problem) = entry::admit(&entry.principal, &self.config, claim.bound.session.kind_id)
         {
             return Begun::Refused(Failure { problem, served });
         }
@@ -327,7 +320,10 @@ impl Asked {
             client: Rc::clone(client),
             host: fields::client_host(self.request.headers(), self.request.uri()),
             fields: self.fields,
-            authorization: self.authorization,
+            authorization: match &self.entry {
+                Some(entry) => entry.authorization,
+                None => Authorization::Workers,
+            },
             label: Label::of(&claim),
             config: self.config,
         };
