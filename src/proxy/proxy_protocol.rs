@@ -23,11 +23,13 @@ pub(super) enum HeadError {
     Absent,
     #[error("a head of the PROXY protocol with {0} bytes; {LONGEST} are allowed")]
     TooLong(usize),
+    #[error("a head of the PROXY protocol that names no client by an IP address")]
+    Unnamed,
     #[error("a head of the PROXY protocol that makes no sense: {0}")]
     Invalid(#[from] ParseError),
 }
 
-/// Whose connection it is; `None`: the balancer's own, or it does not say.
+/// Whose connection it is; `None`: the balancer's own, as for its health checks.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, HeadError> {
     let mut head = vec![0; FIXED];
     let (signature, rest) = head.split_at_mut(PROTOCOL_PREFIX.len());
@@ -50,7 +52,9 @@ fn said(head: &[u8]) -> Result<Option<SocketAddr>, HeadError> {
     Ok(match (head.command, head.addresses) {
         (Command::Proxy, Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
         (Command::Proxy, Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
-        _ => None,
+        (Command::Local, _) => None,
+        // Some client of the balancer's, who must not be taken for the balancer: that one is trusted.
+        (Command::Proxy, _) => return Err(HeadError::Unnamed),
     })
 }
 
@@ -110,6 +114,9 @@ mod tests {
             let (read, _) = read_all(&whole[..cut]).await;
             assert!(matches!(read, Err(HeadError::Broken(_))), "{cut}: {read:?}");
         }
+        let unnamed = head(Command::Proxy, Addresses::Unspecified);
+        let (read, _) = read_all(&unnamed).await;
+        assert!(matches!(read, Err(HeadError::Unnamed)), "{read:?}");
         let mut version = whole.clone();
         version[12] = 0x31;
         let (read, _) = read_all(&version).await;
