@@ -208,7 +208,8 @@ async fn supervise(
 ) -> anyhow::Result<ExitCode> {
     let (events, reports) = mpsc::channel(EVENTS);
     let plans = forked.sandboxes.plans.clone();
-    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, events);
+    let secret = config.secret_variables();
+    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, &secret, events);
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let (control, writing) = match history {

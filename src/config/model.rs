@@ -1,6 +1,6 @@
 //! The validated configuration. Nothing downstream checks any of it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +49,27 @@ pub struct FormerKind {
 }
 
 impl Config {
+    /// The variables of herd's own environment that hold keys and secrets. They are nobody else's, whatever
+    /// `env_passthrough` says.
+    pub fn secret_variables(&self) -> BTreeSet<&str> {
+        let data = self
+            .auth
+            .iter()
+            .flat_map(|auth| &auth.keys)
+            .map(|key| &key.source);
+        let keys = self.control_keys.iter().map(|key| &key.source).chain(data);
+        let of_keys = keys.filter_map(|source| match source {
+            KeySource::Env(name) => Some(name.as_str()),
+            KeySource::Sha256(_) | KeySource::File(_) => None,
+        });
+        let secrets = self.auth.iter().flat_map(|auth| &auth.tokens.secrets);
+        let of_tokens = secrets.filter_map(|secret| match secret {
+            TokenSecret::Env(name) => Some(name.as_str()),
+            TokenSecret::File(_) => None,
+        });
+        of_keys.chain(of_tokens).collect()
+    }
+
     /// The kind for requests that name none.
     pub fn first_kind(&self) -> KindId {
         self.kinds.first().map(|kind| kind.id).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! A worker's command line and environment: what its kind names, and nothing else of herd's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Kind, Root, Values};
@@ -14,10 +14,11 @@ const ALWAYS: [&str; 3] = ["PATH", "HOME", "LANG"];
 /// Where even herd has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// herd's own environment, read once. Variables that are not UTF-8 cannot be passed on.
-pub(super) fn own() -> Vec<(String, String)> {
+/// herd's own environment, read once, without what is `secret`. Variables that are not UTF-8 cannot be passed on.
+pub(super) fn own(secret: &BTreeSet<&str>) -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .filter(|(name, _)| !secret.contains(name.as_str()))
         .collect()
 }
 

@@ -84,11 +84,12 @@ pub(super) struct Kill {
 }
 
 impl Workers {
-    /// `events` hears of every worker. Has to be called inside a `LocalSet`.
+    /// `events` hears of every worker; `secret` are the variables of herd's environment that none sees. Has to be called inside a `LocalSet`.
     pub fn new(
         client: Client,
         state: StateDir,
         ports: RangeInclusive<u16>,
+        secret: &BTreeSet<&str>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let sandbox_dir = state.path().to_str().unwrap_or_default().to_owned();
@@ -100,7 +101,7 @@ impl Workers {
             client,
             state,
             ports: RefCell::new(Ports::new(ports)),
-            own_env: environment::own(),
+            own_env: environment::own(secret),
             events,
             slots: RefCell::default(),
         });

@@ -13,6 +13,7 @@ use crate::running::{CAP, HERD, Running, stderr, stdout};
 use crate::supervised::Mode;
 
 const ALICE: &str = "herd_alice_0123456789abcdef";
+const CAROL: &str = "herd_carol-0123456789abcdefghijklmnop";
 const BOB: &str = "herd_bob_0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -30,16 +31,36 @@ fn launch(mode: u32) -> Running {
     secret(&dir.path().join("secret"), SECRET, 0o600);
     let yaml = format!(
         "network: {{ data_bind: 127.0.0.1:0 }}\n\
-         auth:\n  keys:\n    alice: {{ file: {:?}, sessions: 5 }}\n    bob: {{ file: {:?} }}\n  \
+         auth:\n  keys:\n    alice: {{ file: {:?}, sessions: 5 }}\n    bob: {{ file: {:?} }}\n    \
+         carol: {{ env: CAROL_KEY }}\n  \
          tokens: {{ secrets: [{{ file: {:?} }}] }}\n\
          workers:\n  runner:\n    cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    \
-         health_path: /healthz\n    env: {{ HERD_TEST_TAG: {:?} }}\n    max: 8\n",
+         health_path: /healthz\n    env: {{ HERD_TEST_TAG: {:?} }}\n    max: 8\n    env_passthrough: [\"*\"]\n",
         at("alice.key"),
         at("bob.key"),
         at("secret"),
         dir.path().display().to_string(),
     );
-    Running::launch_through(&["env", "HERD_LOG=debug"], dir, Mode::Own, &yaml)
+    Running::launch_through(
+        &["env", "HERD_LOG=debug", &format!("CAROL_KEY={CAROL}")],
+        dir,
+        Mode::Own,
+        &yaml,
+    )
+}
+
+#[test]
+fn no_worker_sees_a_key_in_its_environment_whatever_is_passed_on() {
+    let herd = launch(0o600).ready();
+    let made = ask(
+        &herd,
+        "GET /v1/value",
+        &format!("x-session-id: s\r\n{}", bearer(CAROL)),
+    );
+    assert!(!made.contains("unauthorized"), "{made}");
+    let told = stdout(&herd.herd(&["exec", "-T", "carol/s", "--", "env"]));
+    assert!(told.contains("HERD_LOG=debug"), "{told}");
+    assert!(!told.contains(CAROL), "{told}");
 }
 
 fn send(herd: &Running, line: &str, fields: &str) -> TcpStream {

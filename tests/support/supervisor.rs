@@ -90,7 +90,13 @@ async fn run(settings: Settings, forked: launcher::Forked) {
     };
     let client = Client::new(forked).expect("client");
     let (tell, mut events) = mpsc::channel(64);
-    let mut workers = Workers::new(client, state, settings.ports.0..=settings.ports.1, tell);
+    let mut workers = Workers::new(
+        client,
+        state,
+        settings.ports.0..=settings.ports.1,
+        &Default::default(),
+        tell,
+    );
     let (send, mut commands) = mpsc::channel::<Command>(64);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {

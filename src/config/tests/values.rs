@@ -182,6 +182,7 @@ workers:
     let origins = network.websocket_origins.as_ref().unwrap();
     let fits = |index: usize, origin| origins[index].matches(&Origin::parse(origin).unwrap());
     assert!(fits(0, "https://any") && fits(1, "http://a.example.com:7") && !fits(1, "https://a.example.com"));
+    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "S1"].into());
     let auth = config.auth.as_ref().unwrap();
     let minute = Duration::from_secs(60);
     let data_key = |name: &str, source, rate| DataKey {
