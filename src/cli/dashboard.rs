@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -150,7 +150,8 @@ impl Door {
 
     async fn pass(&self, request: Request<Incoming>) -> Result<Passed, Problem> {
         self.names.check(&request, Way::Port)?;
-        if !is_page(&request) && !self.knows(&request) {
+        let page = is_page(&request);
+        if !page && !self.knows(&request) {
             return Err(Problem::unauthorized(
                 "open the address that `herd dashboard` has printed; its token is that of another run, or missing",
             ));
@@ -159,15 +160,24 @@ impl Door {
         for name in [AUTHORIZATION, CONNECTION, UPGRADE] {
             head.headers.remove(name);
         }
-        let body = Limited::new(body, BODY)
-            .collect()
-            .await
-            .map_err(|error| Problem::bad_request(format!("the body did not come whole: {error}")))?;
+        // Of strangers, who may have the page, no body is waited for.
+        let body = match page {
+            true => {
+                head.headers.remove(CONTENT_LENGTH);
+                head.headers.remove(TRANSFER_ENCODING);
+                Bytes::new()
+            }
+            false => Limited::new(body, BODY)
+                .collect()
+                .await
+                .map_err(|error| Problem::bad_request(format!("the body did not come whole: {error}")))?
+                .to_bytes(),
+        };
         let unreachable = |error: super::client::ClientError| {
             Problem::new(StatusCode::BAD_GATEWAY, "herd_unreachable", error.to_string())
         };
         let mut client = self.client.another().await.map_err(unreachable)?;
-        let request = Request::from_parts(head, Full::new(body.to_bytes()));
+        let request = Request::from_parts(head, Full::new(body));
         let answer = client.pass(request).await.map_err(unreachable)?;
         let (mut head, body) = answer.into_parts();
         head.headers.remove(CONNECTION);

@@ -133,7 +133,11 @@ impl History {
 
     fn rotate(&mut self) -> io::Result<()> {
         let current = self.dir.join(CURRENT);
-        fs::rename(&current, self.dir.join(OLDER))?;
+        match fs::rename(&current, self.dir.join(OLDER)) {
+            // Moved by an attempt that got no further, or by somebody else.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
         (self.file, self.len, self.end) = append_to(&current)?;
         Ok(())
     }
@@ -203,6 +207,18 @@ mod tests {
         let mut history = History::open(dir.path(), 1 << 20).unwrap();
         history.append(b"next").unwrap();
         assert_eq!(lines(&history), ["whole", "{\"to", "next"]);
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_moved_does_not_end_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), 200).unwrap();
+        history.append(&[b'a'; 90]).unwrap();
+        fs::remove_file(dir.path().join(CURRENT)).unwrap();
+        for line in [b'b', b'c', b'd'] {
+            history.append(&[line; 90]).unwrap();
+        }
+        assert!(lines(&history).last().is_some_and(|line| line.starts_with('d')));
     }
 
     #[test]

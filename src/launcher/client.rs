@@ -319,10 +319,11 @@ impl Client {
                 });
             }
         };
-        self.wire
-            .send(&request, &[text.as_fd()])
-            .await
-            .map_err(|_| SpawnError::Lost)
+        self.wire.send(&request, &[text.as_fd()]).await.map_err(|_| {
+            // The next start tells of it again.
+            self.told.borrow_mut().remove(&plan.id());
+            SpawnError::Lost
+        })
     }
 
     async fn request(

@@ -310,7 +310,14 @@ impl Launcher<'_> {
                     parked,
                 };
                 self.keepers.insert(pid, kept);
-                self.say(&Reply::Spawned { keeper }, &[child.as_fd()])
+                match self.say(&Reply::Spawned { keeper }, &[child.as_fd()]) {
+                    // The kernel counts descriptors under way by user, and a worker of herd's own user can use that up. herd
+                    // gives up a keeper that it cannot hold; everybody else lives on.
+                    Err(e) if e.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                        self.say(&Reply::Spawned { keeper }, &[])
+                    }
+                    said => said,
+                }
             }
             Err(e) => {
                 let message = format!("the kernel refuses another process: {e}");

@@ -55,7 +55,7 @@ export class Detail {
     const { id, generation } = this.#shown;
     while (!signal.aborted) {
       try {
-        const history = await ask("GET", `/v1/sessions/${encodeURIComponent(id)}`, signal);
+        const history = await ask("GET", sessionPath(id), signal);
         const session = [history, ...history.earlier].find((one) => one.generation === generation);
         if (session) {
           this.#tell(session, history.earlier.length);

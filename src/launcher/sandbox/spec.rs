@@ -105,9 +105,10 @@ fn mounts(identity: &Identity) -> Result<Vec<Mount>, OciSpecError> {
         .gids
         .iter()
         .any(|line| line.inside == 0 && line.count > 5);
+    // The kernel has a number for the whole host.
     let pts = match tty {
-        true => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
-        false => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620",
+        true => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5,max=256",
+        false => "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,max=256",
     };
     let rows = [
         ("proc", "/proc", "proc", "nosuid,noexec,nodev"),
