@@ -25,8 +25,9 @@ Examples:
   herd run runner -- sh -c 'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
   herd run runner                    # a shell
 
-Exit status: the command's; 128 and the signal's number if one killed it; 1 if herd has no session for it,
-2 for wrong usage, 126 or 127 if the command cannot be run or found.")]
+Exit status: the command's; 128 and the signal's number if one killed it;
+1 if herd has no session for it, 2 for wrong usage, 126 or 127 if the command
+cannot be run or found.")]
 pub struct Run {
     /// The kind of worker
     #[arg(value_parser = kind_name)]

@@ -10,6 +10,7 @@ mod access;
 mod answer;
 pub mod build;
 pub mod channels;
+mod connection;
 mod creating;
 mod dashboard;
 mod events;
@@ -48,7 +49,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use access::KeyError;
@@ -63,12 +64,16 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
-use exec::Afterwards;
+use connection::Connection;
 use router::Router;
 use socket::Socket;
 
-/// Connections beyond this wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
+/// Connections of the socket beyond this wait in the kernel's queue. Every session may have a hold.
+const MAX_LOCAL: usize = 16_384;
+/// The same of the port.
+const MAX_REMOTE: usize = 4096;
+/// So many of them stay free of streams, which last as long as their clients like: an operator always gets in.
+const FREE_OF_STREAMS: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Out of descriptors, accepting is tried again after this.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -207,6 +212,11 @@ impl Server {
             looking: Arc::default(),
             names: Arc::new(self.names),
             former: Arc::new(self.former),
+            streams: Arc::new(Semaphore::new(MAX_LOCAL - FREE_OF_STREAMS)),
+        };
+        let distant = Router {
+            streams: Arc::new(Semaphore::new(MAX_REMOTE - FREE_OF_STREAMS)),
+            ..router.clone()
         };
         // Apart, so that connections without a key cannot keep the socket's away.
         let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
@@ -216,17 +226,17 @@ impl Server {
                 () = &mut shutdown => break,
                 Some(_) = local.join_next() => {}
                 Some(_) = remote.join_next() => {}
-                accepted = listener.accept(), if local.len() < MAX_CONNECTIONS => match accepted {
+                accepted = listener.accept(), if local.len() < MAX_LOCAL => match accepted {
                     Ok((stream, _)) => {
                         let caller = caller(&stream);
                         local.spawn(serve_connection(stream, router.clone(), caller));
                     }
                     Err(error) => cannot_accept(error).await,
                 },
-                accepted = accept(port.as_ref()), if remote.len() < MAX_CONNECTIONS => match accepted {
+                accepted = accept(port.as_ref()), if remote.len() < MAX_REMOTE => match accepted {
                     Ok(stream) => {
                         let caller = Caller::Unknown(Arc::clone(&keys));
-                        remote.spawn(serve_connection(stream, router.clone(), caller));
+                        remote.spawn(serve_connection(stream, distant.clone(), caller));
                     }
                     Err(error) => cannot_accept(error).await,
                 },
@@ -277,10 +287,10 @@ async fn serve_connection(
     caller: Caller,
 ) {
     let mut stopping = router.stopping.clone();
-    let afterwards = Afterwards::default();
+    let state = Connection::default();
     let service = service_fn(|request| {
-        let (router, caller, afterwards) = (&router, &caller, &afterwards);
-        async move { Ok::<Answer, Infallible>(router.answer(request, caller, afterwards).await) }
+        let (router, caller, state) = (&router, &caller, &state);
+        async move { Ok::<Answer, Infallible>(router.answer(request, caller, state).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -302,7 +312,7 @@ async fn serve_connection(
         // Mostly a client that left in the middle, which is how a hold ends.
         tracing::debug!(%error, "a control connection ended early");
     }
-    if let Some(rest) = afterwards.take() {
+    if let Some(rest) = state.rest() {
         rest.await;
     }
 }

@@ -4,7 +4,7 @@
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::query::{Parameter, Takes};
+use super::query::{Parameter, Query, Takes};
 use super::views;
 use crate::config::May;
 
@@ -129,6 +129,15 @@ impl Operation {
         matches!(self.verb, Verb::Dashboard | Verb::DashboardFile)
     }
 
+    /// Whether its answer goes on for as long as its client likes.
+    pub(super) fn is_stream(&self, query: &Query<'_>) -> bool {
+        match self.verb {
+            Verb::Hold | Verb::Exec | Verb::Events => true,
+            Verb::Logs => query.flag("follow"),
+            _ => false,
+        }
+    }
+
     /// Whether HEAD is answered too. Not where a GET has consequences or never ends.
     pub(super) fn has_head(&self) -> bool {
         self.method == Method::GET
@@ -182,6 +191,8 @@ const PREFER: Header = Header {
 };
 
 const DRAINING: Problems = problems(503, "draining");
+/// What streams add to that.
+const NO_STREAM: Problems = problems(503, "too_many_streams, draining");
 const UNKNOWN_SESSION: Problems = problems(404, "unknown_session");
 const BAD_BODY: [Problems; 2] = [
     problems(413, "payload_too_large"),
@@ -477,7 +488,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             about: "The lines.",
             content: Content::Text,
         }],
-        problems: &[UNKNOWN_SESSION, problems(409, "no_worker_yet"), DRAINING],
+        problems: &[UNKNOWN_SESSION, problems(409, "no_worker_yet"), NO_STREAM],
     },
     Operation {
         verb: Verb::Hold,
@@ -509,7 +520,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[4],
             NOT_CREATED[5],
             NOT_CREATED[6],
-            FULL,
+            problems(
+                503,
+                "at_capacity, queue_timeout, worker_backoff, session_ended, too_many_streams, draining",
+            ),
         ],
     },
     Operation {
@@ -567,7 +581,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             problems(409, "no_worker_yet"),
             problems(426, "upgrade_required"),
             problems(429, "too_many_commands"),
-            problems(503, "exec_failed, draining"),
+            problems(503, "exec_failed, too_many_streams, draining"),
         ],
     },
     Operation {
@@ -660,7 +674,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             about: "Events.",
             content: Content::Events(of::<views::Event>),
         }],
-        problems: &[],
+        problems: &[problems(503, "too_many_streams")],
     },
     Operation {
         verb: Verb::Pressure,

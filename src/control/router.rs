@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::DataPort;
 use super::access::Caller;
 use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
+use super::connection::Connection;
 use super::creating::Creating;
-use super::exec::Afterwards;
 use super::former::Former;
 use super::logs::{self, Reading};
 use super::looking::Looking;
@@ -35,6 +35,8 @@ pub(super) struct Router {
     pub(super) looking: Arc<Looking>,
     pub(super) names: Arc<Names>,
     pub(super) former: Arc<Former>,
+    /// As many as there may be.
+    pub(super) streams: Arc<Semaphore>,
 }
 
 /// What an operation sees of a request.
@@ -52,11 +54,11 @@ impl Router {
         &self,
         mut request: Request<Incoming>,
         caller: &Caller,
-        afterwards: &Afterwards,
+        connection: &Connection,
     ) -> Answer {
         let head = request.method() == Method::HEAD;
         let answer = self
-            .route(&mut request, caller, afterwards)
+            .route(&mut request, caller, connection)
             .await
             .unwrap_or_else(Answer::from);
         match head {
@@ -69,7 +71,7 @@ impl Router {
         &self,
         request: &mut Request<Incoming>,
         caller: &Caller,
-        afterwards: &Afterwards,
+        connection: &Connection,
     ) -> Result<Answer, Problem> {
         let way = match caller {
             Caller::Unknown(_) => Way::Port,
@@ -102,6 +104,9 @@ impl Router {
             request,
             by,
         };
+        if operation.is_stream(&asked.query) {
+            connection.occupy(&self.streams)?;
+        }
         match operation.verb {
             Verb::Dashboard => Ok(dashboard::page()),
             Verb::DashboardFile => dashboard::file(asked.placed.unwrap_or_default()),
@@ -118,7 +123,7 @@ impl Router {
             Verb::MintToken => self.token(&asked, token).await,
             Verb::Logs => self.logs(&asked).await,
             Verb::Hold => self.hold(&asked).await,
-            Verb::Exec => self.exec(&asked, upgrade, afterwards).await,
+            Verb::Exec => self.exec(&asked, upgrade, connection).await,
             Verb::ListWorkers => {
                 let pools = self.driver.pools().await?;
                 let list = WorkerList {

@@ -136,6 +136,10 @@ pub(super) fn launcher(
 fn set_up(go: OwnedFd, parent: &Lifeline, guard: &Guard) -> Result<(Mapped, SignalFd), String> {
     let step = |what: &'static str| move |e: Errno| format!("the launcher cannot {what}: {e}");
     let _ = prctl::set_name(c"herd-launcher");
+    // Keepers and inits have it from here, and in a sandbox everybody can read its init's.
+    // SAFETY: this process has one thread, and its arguments were read before it was forked.
+    unsafe { process::set_command_line("herd") }
+        .map_err(|e| format!("the launcher cannot change its command line: {e}"))?;
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step("arm its parent-death signal"))?;
     // After arming, not before: a parent that died in between is seen here, a later death is signalled.
     if parent.is_cut() {

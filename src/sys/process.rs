@@ -41,6 +41,31 @@ impl Census {
     }
 }
 
+/// Makes `/proc/self/cmdline` say this, and so that of every process forked from now on; as much of it as there is room
+/// for.
+///
+/// # Safety
+///
+/// No other thread may run, and nobody may read the arguments afterwards.
+pub unsafe fn set_command_line(text: &str) -> io::Result<()> {
+    let stat = procfs::process::Process::myself()
+        .and_then(|me| me.stat())
+        .map_err(io::Error::other)?;
+    let room = match (stat.arg_start, stat.arg_end) {
+        (Some(start), Some(end)) if start != 0 && start < end => start as usize..end as usize,
+        _ => return Err(io::Error::other("the kernel does not tell where it is")),
+    };
+    // SAFETY: the kernel put the arguments there, on this process's stack, which is writable and stays. It made no Rust
+    // object of them, and by this function's contract nobody else reads them.
+    let arguments = unsafe { std::slice::from_raw_parts_mut(room.start as *mut u8, room.len()) };
+    arguments.fill(0);
+    // The last byte stays 0: without it the kernel takes what comes after for more of it.
+    for (byte, new) in arguments[..room.len() - 1].iter_mut().zip(text.bytes()) {
+        *byte = new;
+    }
+    Ok(())
+}
+
 /// How many of these processes, which a kill at `since` was meant for, are alive still. A later process that was given
 /// the number of one of them is younger than that.
 pub fn survivors(pids: &[i32], since: Instant) -> usize {

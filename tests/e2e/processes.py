@@ -51,6 +51,13 @@ class Process:
             return ""
 
     @property
+    def name(self):
+        try:
+            return _read(self.pid, "comm").decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    @property
     def command(self):
         try:
             return [part.decode(errors="replace") for part in _read(self.pid, "cmdline").split(b"\0")]

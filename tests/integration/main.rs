@@ -26,6 +26,7 @@ mod access;
 mod bundle;
 mod control;
 mod exec;
+mod flood;
 mod front;
 mod history;
 mod log;

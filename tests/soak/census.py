@@ -43,6 +43,9 @@ def own_group(everything):
     return None
 
 
+OWN = ("herd-launcher", "herd-keeper", "herd-init")
+
+
 def _kilobytes(pid, *names):
     wanted = dict.fromkeys(names, 0)
     try:
@@ -57,10 +60,10 @@ def _kilobytes(pid, *names):
 
 def look(herd):
     pid = herd.child.pid
-    # Its own processes: the launcher and keepers keep herd's command line; workers and browsers do not count as memory.
+    # Its own processes, which have names of their own; workers and browsers do not count as memory.
     everything = herd.everything()
     herd.group = own_group(everything) or getattr(herd, "group", None)
-    own = [p for p in everything if p.pid != pid and p.command[1:2] == ["start"]]
+    own = [p for p in everything if p.name in OWN]
     rss, pss = _kilobytes(pid, "Rss", "Pss")
     private = sum(sum(_kilobytes(p.pid, "Private_Clean", "Private_Dirty")) for p in own)
     return {

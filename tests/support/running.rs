@@ -308,6 +308,8 @@ pub(crate) fn start_command_as(mode: Mode, dir: &Path, state: &str) -> Command {
     command.arg("--control-socket").arg(dir.join("run/control.sock"));
     command.arg("--state-dir").arg(dir.join(state));
     command.args(["--log-format", "text"]).stdin(Stdio::null());
+    // Keepers and inits have it, too.
+    command.env("HERD_TEST_TAG", dir);
     command.envs(mode.environment());
     command
 }

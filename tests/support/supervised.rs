@@ -159,6 +159,7 @@ impl Supervised {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("SECRET_OF_HERD", "x")
+            .env("HERD_TEST_TAG", &scope.tag)
             .envs(mode.environment());
         #[expect(clippy::disallowed_methods, reason = "the test is not herd")]
         let mut child = command.spawn().expect("the supervisor starts");

@@ -3,8 +3,7 @@
 
 mod relay;
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -16,6 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::answer::{Answer, Problem};
 use super::channels::PROTOCOL;
+use super::connection::Connection;
 use super::query::Query;
 use super::router::{Asked, Router};
 use crate::core::SessionId;
@@ -34,28 +34,12 @@ const SIZE: Size = Size { cols: 80, rows: 24 };
 /// Of a command's arguments, so many bytes are remembered for events.
 const REMEMBERED: usize = 1024;
 
-/// What goes on over a connection after its last answer, in the same task.
-#[derive(Default)]
-pub(super) struct Afterwards(Mutex<Option<Future>>);
-
-type Future = Pin<Box<dyn std::future::Future<Output = ()> + Send>>;
-
-impl Afterwards {
-    fn set(&self, future: impl std::future::Future<Output = ()> + Send + 'static) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(future));
-    }
-
-    pub(super) fn take(&self) -> Option<Future> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 impl Router {
     pub(super) async fn exec(
         &self,
         asked: &Asked<'_>,
         upgrade: OnUpgrade,
-        afterwards: &Afterwards,
+        connection: &Connection,
     ) -> Result<Answer, Problem> {
         let id = asked.id()?;
         let command = command(&asked.query)?;
@@ -81,7 +65,7 @@ impl Router {
         let (by, journal) = (asked.by.clone(), Arc::clone(self.driver.journal()));
         let stopping = self.stopping.clone();
         let began = Instant::now();
-        afterwards.set(async move {
+        connection.go_on(async move {
             let end = match upgrade.await {
                 Ok(upgraded) => relay(upgraded, running, stdin, &session, stopping).await,
                 Err(_) => CommandEnd::ClientLeft,

@@ -28,6 +28,9 @@ fn a_worker_sees_no_process_but_its_own_and_its_init() {
             .collect();
         assert!(pids.contains(&1) && pids.len() <= 3, "{pids:?}");
         assert_eq!(probed.text("a", "/proc/1/comm"), "herd-init\n");
+        // Where herd's files are is nobody's business in here.
+        let line = probed.text("a", "/proc/1/cmdline");
+        assert_eq!(line.trim_end_matches('\0'), "herd");
         for pid in pids.iter().filter(|pid| **pid != 1) {
             // The one that looked before has ended.
             if let Outcome::Done(comm) = probed.ask("a", &read(&format!("/proc/{pid}/comm"))) {
