@@ -131,6 +131,23 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<(Sandboxes, Vec<Una
     }
 }
 
+/// What a kind asks for and this host cannot give is told now, not by the failures of its sessions.
+async fn try_sandboxes(config: &Config, workers: &Workers, file: &Path) -> Result<(), Problems> {
+    let failed = workers.make_ahead().await;
+    let finding = |(kind, why): (usize, String)| Finding {
+        kind: config.kinds.get(kind).map(|kind| kind.name.clone()),
+        setting: vec!["sandbox"],
+        message: format!(
+            "no such sandbox can be made here: {why}; `herd doctor` says what this host can give, and how to make it \
+             give more"
+        ),
+    };
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(config::point_out(file, failed.into_iter().map(finding).collect())),
+    }
+}
+
 /// The mistakes where they stand in the file.
 pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
     let finding = |e: PlanError| Finding {
@@ -210,6 +227,7 @@ async fn supervise(
     let plans = forked.sandboxes.plans.clone();
     let secret = config.secret_variables();
     let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, &secret, events);
+    try_sandboxes(&config, &workers, &reloading.source.file).await?;
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
     let (control, writing) = match history {

@@ -171,32 +171,49 @@ impl Shared {
         })
     }
 
-    /// Makes one ahead by this plan, unless there is one. A failure is told by the next start, which meets it, too.
+    /// As [`Self::stock`]. A failure is told by the next start, which meets it, too.
     pub(super) async fn stock_up(&self, plan: &Arc<Plan>) {
+        if let Err(e) = self.stock(plan).await {
+            tracing::debug!("cannot make a sandbox ahead: {e}");
+        }
+    }
+
+    /// Makes one ahead by this plan, unless there is one.
+    pub(super) async fn stock(&self, plan: &Arc<Plan>) -> Result<(), String> {
         let id = plan.id();
         // A worker that was started by a former plan asks for another of its sort.
         if !self.stock.wants(id) {
-            return;
+            return Ok(());
         }
         // Sessions that start together each ask for one.
         if self.stock.created.borrow().contains_key(&id) || !self.stock.making.borrow_mut().insert(id) {
-            return;
+            return Ok(());
         }
-        match self.create_sandbox(plan).await {
-            Ok(mut created) => match created.report.created().await {
-                Ok(()) if self.stock.wants(id) => {
-                    self.stock.created.borrow_mut().entry(id).or_insert(created);
-                }
-                Ok(()) => created.let_go().await,
-                Err(e) => {
-                    tracing::debug!("cannot make a sandbox ahead: {e}");
-                    // Its ids are free when it is gone.
-                    let _ = created.reaped.await;
-                }
-            },
-            Err(e) => tracing::debug!("cannot make a sandbox ahead: {e}"),
-        }
+        let made = match self.create_sandbox(plan).await {
+            Ok(created) => self.keep(id, created).await,
+            Err(e) => Err(e),
+        };
         self.stock.making.borrow_mut().remove(&id);
+        made
+    }
+
+    /// Waits until it is created.
+    async fn keep(&self, plan: PlanId, mut created: Created) -> Result<(), String> {
+        match created.report.created().await {
+            Ok(()) if self.stock.wants(plan) => {
+                self.stock.created.borrow_mut().entry(plan).or_insert(created);
+                Ok(())
+            }
+            Ok(()) => {
+                created.let_go().await;
+                Ok(())
+            }
+            Err(e) => {
+                // Its ids are free when it is gone.
+                let _ = created.reaped.await;
+                Err(e)
+            }
+        }
     }
 }
 

@@ -112,11 +112,19 @@ impl Workers {
             let lost = listening.client.listen().await;
             tell.send_replace(Some(lost));
         });
-        for plan in plans {
-            let shared = Rc::clone(&shared);
-            tasks.spawn_local(async move { shared.stock_up(&plan).await });
-        }
         Self { shared, lost, tasks }
+    }
+
+    /// Makes the first sandbox of each kind that has any; the kinds, by their place, for which none can be made, and why.
+    pub async fn make_ahead(&self) -> Vec<(usize, String)> {
+        let mut failed = Vec::new();
+        for (kind, plan) in self.plans().iter().enumerate() {
+            let Some(plan) = plan else { continue };
+            if let Err(why) = self.shared.stock(plan).await {
+                failed.push((kind, why));
+            }
+        }
+        failed
     }
 
     /// Starts a worker. What comes of it is told by events only. `session` is known for kinds that name it.

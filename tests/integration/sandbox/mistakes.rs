@@ -228,3 +228,49 @@ fn a_limit_that_cannot_be_kept_is_named() {
         cpus.is_refused(mode, |_| {});
     }
 }
+
+#[test]
+fn a_host_that_cannot_make_sandboxes_is_told_at_the_start() {
+    let filtered = Path::new(crate::running::HERD)
+        .parent()
+        .unwrap()
+        .join("examples/filtered");
+    assert!(filtered.exists(), "first run `cargo build --example filtered`");
+    let dir = tempfile::tempdir().unwrap();
+    let profile = dir.path().join("p.json");
+    let rule = r#"{"names": ["pivot_root"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}"#;
+    fs::write(
+        &profile,
+        format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#),
+    )
+    .unwrap();
+    let kind = "workers:\n  bad:\n    cmd: [cat, \"{{.Port}}\"]\n    sandbox: host\n";
+    fs::write(
+        dir.path().join("herd.yaml"),
+        format!("network: {{ data_bind: 127.0.0.1:0 }}\n{kind}"),
+    )
+    .unwrap();
+    let command = start_command_as(Mode::Own, dir.path(), "state");
+    let mut through = std::process::Command::new(filtered);
+    through
+        .arg(&profile)
+        .arg("exec")
+        .arg(command.get_program())
+        .args(command.get_args());
+    #[expect(clippy::reversed_empty_ranges, reason = "none is meant")]
+    let scope = Scope {
+        tag: dir.path().display().to_string(),
+        state_dir: dir.path().join("state"),
+        ports: 1..=0,
+    };
+    let before = Snapshot::take(&scope);
+    let output = through.env("HERD_TEST_TAG", dir.path()).output().unwrap();
+    let said = stderr(&output);
+    assert!(
+        said.contains("herd.yaml:5:14: workers.bad.sandbox: no such sandbox can be made here: ")
+            && said.contains("`herd doctor`"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    Snapshot::assert_nothing_added(&before, &scope);
+}

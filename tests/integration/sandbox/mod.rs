@@ -91,11 +91,30 @@ impl Probed {
 
     /// By a command that becomes the one that follows it.
     fn start_through(through: &[&str], dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Self {
+        match Self::try_start(through, dir, mode, settings) {
+            Ok(started) => started,
+            Err(herd) => panic!("herd did not start:\n{}", herd.said()),
+        }
+    }
+
+    /// The herd that refused to start, if it did.
+    fn try_start_in(dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Result<Self, Running> {
+        Self::try_start(&[], dir, mode, settings)
+    }
+
+    fn try_start(
+        through: &[&str],
+        dir: tempfile::TempDir,
+        mode: Mode,
+        settings: &Settings,
+    ) -> Result<Self, Running> {
         let yaml = settings.yaml(dir.path());
         give(mode, &dir.path().join("bundle"));
-        let herd = Running::launch_through(through, dir, mode, &yaml).ready();
-        let client = Client::of(&herd).unwrap();
-        Self { mode, herd, client }
+        let herd = Running::launch_through(through, dir, mode, &yaml);
+        match Client::of(&herd) {
+            Some(client) => Ok(Self { mode, herd, client }),
+            None => Err(herd),
+        }
     }
 
     fn ask(&self, session: &str, probe: &Value) -> Outcome {
