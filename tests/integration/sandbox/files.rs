@@ -288,7 +288,7 @@ fn links_in_a_bundle_lead_neither_mounts_nor_files_outside() {
                         "{mode:?}: {link} -> {to}: {said}"
                     );
                     refused.wait();
-                    refused
+                    *refused
                 }
             };
             let case = format!("{mode:?}: {link} -> {to}");

@@ -98,7 +98,7 @@ impl Probed {
     }
 
     /// The herd that refused to start, if it did.
-    fn try_start_in(dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Result<Self, Running> {
+    fn try_start_in(dir: tempfile::TempDir, mode: Mode, settings: &Settings) -> Result<Self, Box<Running>> {
         Self::try_start(&[], dir, mode, settings)
     }
 
@@ -107,13 +107,13 @@ impl Probed {
         dir: tempfile::TempDir,
         mode: Mode,
         settings: &Settings,
-    ) -> Result<Self, Running> {
+    ) -> Result<Self, Box<Running>> {
         let yaml = settings.yaml(dir.path());
         give(mode, &dir.path().join("bundle"));
         let herd = Running::launch_through(through, dir, mode, &yaml);
         match Client::of(&herd) {
             Some(client) => Ok(Self { mode, herd, client }),
-            None => Err(herd),
+            None => Err(Box::new(herd)),
         }
     }
 
