@@ -1,7 +1,7 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -243,7 +243,7 @@ async fn supervise(
     };
     let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
-        url: data_url.clone(),
+        url: format!("{scheme}://{}", from_here(address)),
         access: access.clone(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -323,6 +323,15 @@ async fn supervise(
     control.finish().await.context("the control API failed")?;
     info!("herd has ended; nothing is left");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where this host's clients reach what listens there.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        named => named,
+    }
 }
 
 /// Where ended sessions are kept over a restart, unless none shall be, or nowhere is a place for them.

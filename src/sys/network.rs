@@ -22,6 +22,12 @@ pub fn bring_loopback_up() -> io::Result<()> {
     // SAFETY: netdevice(7): SIOCSIFFLAGS reads one `ifreq`, which outlives the call.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::PermissionDenied => io::Error::new(
+                e.kind(),
+                "it takes CAP_NET_ADMIN, which a container has with --cap-add NET_ADMIN",
+            ),
+            e => e,
+        }),
     }
 }

@@ -8,17 +8,15 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
+use caps::{CapSet, Capability};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
-};
 use nix::unistd::{getegid, geteuid, getpid};
 
 use crate::sandbox::seccomp::Profile;
+use crate::sys::network::bring_loopback_up;
 
 /// One attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,10 +157,16 @@ fn proc_inside() -> Outcome {
     }
 }
 
+/// Whether herd would make namespaces without a user namespace around them: it is root, and not one whom a container has
+/// left without that right.
+fn is_privileged() -> bool {
+    geteuid().is_root() && caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
 /// Mounts a tmpfs where only this process sees it; root as herd does it, without a user namespace.
 fn private_tmpfs() -> Result<&'static Path, String> {
     let namespaces = CloneFlags::CLONE_NEWNS;
-    match geteuid().is_root() {
+    match is_privileged() {
         true => unshare(namespaces).map_err(|e| format!("the kernel refuses a new mount namespace: {e}"))?,
         false => enter(namespaces)?,
     }
@@ -193,7 +197,7 @@ fn overlay() -> Outcome {
     // (Linux 5.11). The file is out of sight once something is mounted.
     let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let initial = ids.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    let attributes = if geteuid().is_root() && initial {
+    let attributes = if is_privileged() && initial {
         ""
     } else {
         ",userxattr"
@@ -233,13 +237,14 @@ fn overlay() -> Outcome {
 }
 
 fn network() -> Outcome {
-    match geteuid().is_root() {
+    match is_privileged() {
         true => unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|e| format!("the kernel refuses a new network namespace: {e}"))?,
         false => enter(CloneFlags::CLONE_NEWNET)?,
     }
-    raise_loopback()
-        .map_err(|e| format!("the loopback interface of a new network namespace cannot be raised: {e}"))?;
+    bring_loopback_up().map_err(|e| {
+        format!("the loopback interface of a new network namespace cannot be brought up: {e}")
+    })?;
     let unreachable = |e| format!("nobody answers on the loopback interface of a new network namespace: {e}");
     let server = TcpListener::bind(("127.0.0.1", 0)).map_err(unreachable)?;
     let mut client = server
@@ -248,33 +253,4 @@ fn network() -> Outcome {
         .map_err(unreachable)?;
     client.write_all(b"x").map_err(unreachable)?;
     Ok("made one, with loopback".to_owned())
-}
-
-/// Sets IFF_UP by a route message (rtnetlink(7)). The loopback interface is number 1 in every network namespace.
-fn raise_loopback() -> nix::Result<()> {
-    const UP: u32 = libc::IFF_UP as u32;
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    let mut message = Vec::new();
-    // nlmsghdr: length, type, flags, sequence, port.
-    message.extend(32_u32.to_ne_bytes());
-    message.extend(libc::RTM_NEWLINK.to_ne_bytes());
-    message.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    message.extend([0; 8]);
-    // ifinfomsg: family and type, index, flags, and which flags are meant.
-    message.extend([0; 4]);
-    message.extend(1_u32.to_ne_bytes());
-    message.extend(UP.to_ne_bytes());
-    message.extend(UP.to_ne_bytes());
-    sendto(
-        netlink.as_raw_fd(),
-        &message,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )
-    .map(drop)
 }
