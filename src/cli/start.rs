@@ -342,7 +342,7 @@ fn keep<C: Crew>(
     let (burials, buried) = Burials::channel();
     let lost = burials.lost();
     driver.keep_history(burials, former.last_generation());
-    let writing = control::Writing::spawn(history, buried, started)
+    let writing = control::Writing::spawn(history, buried, started, Arc::clone(&lost))
         .context("cannot start the thread that writes the history")?;
     Ok((control.remembering(former.counting(lost)), Some(writing)))
 }

@@ -95,10 +95,12 @@ impl Former {
             .rev()
     }
 
-    /// The last lines of the newest of a name.
-    pub(super) fn log(&self, name: &str) -> Option<&[String]> {
-        let newest = self.kept.iter().rev().find(|one| one.session.name() == name);
-        newest.map(|one| &*one.log)
+    /// The last lines of the newest of a name, or of the one of the generation `only`.
+    pub(super) fn log(&self, name: &str, only: Option<u64>) -> Option<&[String]> {
+        let asked = |one: &&Kept| {
+            only.is_none_or(|only| one.session.generation == only) && one.session.name() == name
+        };
+        self.kept.iter().rev().find(asked).map(|one| &*one.log)
     }
 }
 
@@ -108,13 +110,21 @@ pub struct Writing(Receiver<()>);
 
 impl Writing {
     /// `started`: when this herd did, by which the next knows its sessions.
-    pub fn spawn(mut history: History, burials: Receiver<Burial>, started: SystemTime) -> io::Result<Self> {
+    pub fn spawn(
+        mut history: History,
+        burials: Receiver<Burial>,
+        started: SystemTime,
+        lost: Arc<Lost>,
+    ) -> io::Result<Self> {
         let (end, ended) = mpsc::channel();
         let run = rfc3339(started);
         thread::Builder::new().name("herd-history".to_owned()).spawn(move || {
             let mut failing = false;
             for burial in burials {
                 let failed = write(&mut history, burial, &run);
+                if failed.is_err() {
+                    lost.add();
+                }
                 // Once for each time that it begins to fail.
                 if let Err(error) = &failed
                     && !failing
@@ -201,7 +211,7 @@ mod tests {
     fn kept(dir: &std::path::Path, burials: Vec<Burial>) -> Former {
         let history = History::open(dir, 1 << 20).unwrap();
         let (sender, receiver) = mpsc::channel();
-        let writing = Writing::spawn(history, receiver, SystemTime::UNIX_EPOCH).unwrap();
+        let writing = Writing::spawn(history, receiver, SystemTime::UNIX_EPOCH, Arc::default()).unwrap();
         for burial in burials {
             sender.send(burial).unwrap();
         }
@@ -223,9 +233,28 @@ mod tests {
         assert_eq!(session.disconnect_to_dead_ms, Some(3.0));
         let death = session.death.as_ref().unwrap();
         assert_eq!((death.processes, death.signal, death.status), (2, Some(9), None));
-        let log = former.log("b").unwrap();
+        let log = former.log("b", None).unwrap();
         assert_eq!(log, ["\\x1b[2Jfarewell"], "escaped, as everywhere");
-        assert!(former.log("c").is_none());
+        assert!(former.log("b", Some(2)).is_some() && former.log("b", Some(1)).is_none());
+        assert!(former.log("c", None).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        let history = History::open(&gone, 1000).unwrap();
+        std::fs::remove_dir_all(&gone).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let lost = Arc::<Lost>::default();
+        let writing = Writing::spawn(history, receiver, SystemTime::UNIX_EPOCH, Arc::clone(&lost)).unwrap();
+        // The first still finds the file that was there; the others would need another.
+        for generation in 1..=3 {
+            sender.send(burial("a", generation)).unwrap();
+        }
+        drop(sender);
+        writing.finish();
+        assert_eq!(lost.count(), 2);
     }
 
     #[test]

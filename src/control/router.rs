@@ -14,15 +14,15 @@ use super::build::{Build, VERSION};
 use super::creating::Creating;
 use super::exec::Afterwards;
 use super::former::Former;
-use super::logs::{self, Reading};
+use super::logs::{self, Reading, Whose};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
 use super::query::Query;
 use super::site::{Names, Way};
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
-use crate::core::{Origin, SessionId};
-use crate::driver::{By, Cause, Deed, Handle, JournalEvent};
+use crate::core::{Generation, Origin, SessionId};
+use crate::driver::{By, Cause, Deed, Handle, JournalEvent, SessionOutput};
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
@@ -229,22 +229,38 @@ impl Router {
 
     async fn logs(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let id = asked.id()?;
-        let Some(output) = self.driver.logs(id.clone()).await? else {
-            if self.driver.show(id.clone()).await?.is_empty() {
-                let kept = self.former.log(id.as_str());
-                return kept.map(logs::kept).ok_or_else(|| Problem::unknown_session(&id));
-            }
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                "no_worker_yet",
-                format!("session {id} has no worker yet, so there is no output; try again"),
-            ));
-        };
         let query = &asked.query;
+        let only = query.number("generation");
+        let tail = query.number("tail");
+        let tail = tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+        let output = match self.driver.logs(id.clone(), only.map(Generation)).await? {
+            SessionOutput::Ring(output) => output,
+            SessionOutput::LastLines(lines) => return Ok(logs::kept(Whose::This, &lines, tail)),
+            SessionOutput::Unknown => {
+                let kept = self.former.log(id.as_str(), only);
+                return kept
+                    .map(|lines| logs::kept(Whose::Former, lines, tail))
+                    .ok_or_else(|| Problem::unknown_session(&id));
+            }
+            SessionOutput::NotYet => {
+                return Err(Problem::new(
+                    StatusCode::CONFLICT,
+                    "no_worker_yet",
+                    format!("session {id} has no worker yet, so there is no output; try again"),
+                ));
+            }
+            SessionOutput::Gone => {
+                return Err(Problem::new(
+                    StatusCode::GONE,
+                    "output_gone",
+                    format!(
+                        "session {id} has ended, and its worker's output is not kept: the worker lives on (`reuse: true`)"
+                    ),
+                ));
+            }
+        };
         let reading = Reading {
-            tail: query
-                .number("tail")
-                .map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            tail,
             since: query.moment("since"),
             follow: query.flag("follow"),
             timestamps: query.flag("timestamps"),

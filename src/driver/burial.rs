@@ -17,13 +17,17 @@ pub struct Burial {
     pub log: Vec<String>,
 }
 
-/// How many endings found no room.
+/// How many endings are not kept: they found no room, or could not be written.
 #[derive(Debug, Default)]
 pub struct Lost(AtomicU64);
 
 impl Lost {
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -48,7 +52,7 @@ impl Burials {
     /// Never waits.
     pub(crate) fn push(&self, burial: Burial) {
         if self.sender.try_send(burial).is_err() {
-            self.lost.0.fetch_add(1, Ordering::Relaxed);
+            self.lost.add();
         }
     }
 }

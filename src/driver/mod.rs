@@ -29,12 +29,12 @@ pub use burial::{Burial, Burials, Lost};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
-    SessionState, SessionView, Standing, Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, Output as SessionOutput, PoolView,
+    PoolsView, Remains, SessionState, SessionView, Standing, Stopped, Wait,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
-pub use session::{Hold, Session};
+pub use session::{Guest, Hold, Session};
 
 use self::attention::{Attention, Listed};
 use self::departures::Departures;
@@ -43,8 +43,8 @@ use self::records::Records;
 use crate::config::{Config, Current, Kind};
 use crate::core::{
     Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
-    Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
-    TicketId, WorkerId,
+    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
+    WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
@@ -392,13 +392,8 @@ impl<C: Crew> Driver<C> {
                 let session = live.and_then(|overview| self.live.get(&overview.session));
                 let _ = reply.send(session.cloned());
             }
-            Command::Logs { id, reply } => {
-                let worker = self.core.session(&id).and_then(|overview| match overview.stage {
-                    Stage::Bound { worker } => Some(worker),
-                    _ => None,
-                });
-                let logs = worker.and_then(|w| self.crew.logs(w));
-                let _ = reply.send(logs.or_else(|| self.records.logs(&id, |worker| self.crew.logs(worker))));
+            Command::Logs { id, only, reply } => {
+                let _ = reply.send(self.output(&id, only));
             }
         }
     }

@@ -63,15 +63,16 @@ export class Detail {
         }
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Refused && error.status === 404) return this.#untold();
+        // It is not going to be answered in another way: asking on would only be noise.
+        if (error instanceof Refused && error.status < 500) return this.#untold(error);
       }
       await new Promise((resolve) => setTimeout(resolve, REFRESH));
     }
   }
 
-  #untold() {
+  #untold({ status, message }) {
     this.#stop.hidden = true;
-    if (!this.#facts.childElementCount) this.#fact("state", "herd does not remember it any more");
+    if (!this.#facts.childElementCount) this.#fact("state", status === 404 ? "herd does not remember it any more" : message);
   }
 
   #tell(session, earlier) {
@@ -136,7 +137,7 @@ class Log {
 
   async follow(row, signal) {
     this.#clear();
-    const path = sessionPath(row.id, "/logs", ["follow", `tail=${TAIL}`]);
+    const path = sessionPath(row.id, "/logs", ["follow", `tail=${TAIL}`, `generation=${row.generation}`]);
     while (!signal.aborted) {
       try {
         this.#tell("…");
