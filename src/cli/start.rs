@@ -330,12 +330,12 @@ fn history(config: &Config, user: &User) -> anyhow::Result<Option<History>> {
 
 /// Has the control API tell of former herds' sessions, and the driver's be written for the next.
 fn keep<C: Crew>(
-    history: History,
+    mut history: History,
     control: control::Server,
     driver: &mut Driver<C>,
     started: SystemTime,
 ) -> anyhow::Result<(control::Server, Option<control::Writing>)> {
-    let former = control::Former::read(&history).unwrap_or_else(|error| {
+    let former = control::Former::read(&mut history, started).unwrap_or_else(|error| {
         warn!(%error, "cannot read the history; sessions of former herds are not known");
         control::Former::default()
     });

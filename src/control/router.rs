@@ -13,7 +13,7 @@ use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
 use super::creating::Creating;
 use super::exec::Afterwards;
-use super::former::Former;
+use super::former::{Former, HERD_DIED};
 use super::logs::{self, Reading, Whose};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
@@ -237,10 +237,14 @@ impl Router {
             SessionOutput::Ring(output) => output,
             SessionOutput::LastLines(lines) => return Ok(logs::kept(Whose::This, &lines, tail)),
             SessionOutput::Unknown => {
-                let kept = self.former.log(id.as_str(), only);
-                return kept
-                    .map(|lines| logs::kept(Whose::Former, lines, tail))
-                    .ok_or_else(|| Problem::unknown_session(&id));
+                let (session, lines) = self
+                    .former
+                    .log(id.as_str(), only)
+                    .ok_or_else(|| Problem::unknown_session(&id))?;
+                if session.reason.as_deref() == Some(HERD_DIED) {
+                    return Err(Problem::output_gone(&id, "it died with herd"));
+                }
+                return Ok(logs::kept(Whose::Former, lines, tail));
             }
             SessionOutput::NotYet => {
                 return Err(Problem::new(
@@ -250,13 +254,7 @@ impl Router {
                 ));
             }
             SessionOutput::Gone => {
-                return Err(Problem::new(
-                    StatusCode::GONE,
-                    "output_gone",
-                    format!(
-                        "session {id} has ended, and its worker's output is not kept: the worker lives on (`reuse: true`)"
-                    ),
-                ));
+                return Err(Problem::output_gone(&id, "the worker lives on (`reuse: true`)"));
             }
         };
         let reading = Reading {

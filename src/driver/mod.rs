@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-pub use burial::{Burial, Burials, Lost};
+pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
@@ -190,7 +190,7 @@ impl<C: Crew> Driver<C> {
         self.wishes.take()
     }
 
-    /// Hands every session that ends over, too; generations go on after `last`. To be called before it runs.
+    /// Hands every session that begins or ends over, too; generations go on after `last`. To be called before it runs.
     pub fn keep_history(&mut self, burials: Burials, last: Generation) {
         self.records.keep_history(burials);
         self.core.count_from(last);
@@ -537,6 +537,10 @@ impl<C: Crew> Driver<C> {
             sandboxing,
             pid,
             endpoint: endpoint.to_string(),
+            since: self
+                .core
+                .session(&name.id)
+                .map_or(self.clock.now(), |live| live.since),
         });
         self.journal.push(JournalEvent::SessionCreated {
             session: name.clone(),

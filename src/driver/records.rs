@@ -44,6 +44,8 @@ pub(super) struct Bound<'a> {
     pub(super) sandboxing: Sandboxing,
     pub(super) pid: Option<i32>,
     pub(super) endpoint: String,
+    /// When it was first asked for.
+    pub(super) since: Moment,
 }
 
 impl Records {
@@ -75,6 +77,7 @@ impl Records {
             sandboxing,
             pid,
             endpoint,
+            since,
         }: Bound<'_>,
     ) {
         let view = SessionView {
@@ -87,7 +90,7 @@ impl Records {
             worker: Some(worker),
             pid,
             endpoint: Some(endpoint),
-            created: SystemTime::now(),
+            created: self.started + since.0,
             holders: 0,
             streams: 0,
             holds: 0,
@@ -96,6 +99,9 @@ impl Records {
             death: None,
             since_left: None,
         };
+        if let Some(history) = &self.history {
+            history.began(view.clone());
+        }
         let output = Output::Gone;
         self.live.insert(session.clone(), Record { view, output });
     }
@@ -141,7 +147,7 @@ impl Records {
             if let Some(history) = &self.history {
                 let log = last_lines(&record.output).to_vec();
                 let view = record.view.clone();
-                history.push(Burial { view, log });
+                history.ended(Burial { view, log });
             }
             self.ended.push_back(record);
         }
