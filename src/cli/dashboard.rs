@@ -82,7 +82,7 @@ impl Dashboard {
                 .with_context(|| format!("cannot listen on 127.0.0.1:{}", self.port))?;
             let url = format!("http://{}/#key={token}", listener.local_addr()?);
             match self.output {
-                Output::Json => show::print_json(&At { url })?,
+                Output::Data(format) => format.print(&At { url })?,
                 Output::Table => {
                     show::print(format!("{url}\n"))?;
                     eprintln!(

@@ -41,7 +41,7 @@ impl Inspect {
             .control
             .run(|mut client| async move { Ok(client.ask(Method::GET, &path).await?) })?;
         match self.output {
-            Output::Json => show::print_json(&history)?,
+            Output::Data(format) => format.print(&history)?,
             Output::Table => show::print(text(&history))?,
         }
         Ok(ExitCode::SUCCESS)

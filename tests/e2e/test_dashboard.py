@@ -279,6 +279,8 @@ def test_sessions_of_one_name_are_told_apart_by_whose_they_are_and_when_they_wer
         shows_output("output of bob", "output of another", "output of alice")
         looked.until("() => document.getElementById('log-state').textContent.startsWith('ended')")
         looked.screenshot("principals")
+        # Before what it talks to goes.
+        looked.page.close()
 
 
 def test_a_drain_is_asked_for_and_herd_goes(cast, look):
