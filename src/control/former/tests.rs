@@ -222,6 +222,21 @@ fn of_a_session_whose_end_was_lost_nothing_is_concluded() {
 }
 
 #[test]
+fn an_end_that_was_lost_last_of_all_is_settled_when_herd_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = History::open(dir.path(), 1 << 20).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let lost = Arc::<Lost>::default();
+    let writing = Writing::spawn(history, receiver, SystemTime::UNIX_EPOCH, Arc::clone(&lost)).unwrap();
+    sender.send(Milestone::Began(view("a", 1))).unwrap();
+    lost.add(Generation(1));
+    drop(sender);
+    writing.finish();
+    let former = read(dir.path(), 1 << 20);
+    assert_eq!((former.sessions().count(), former.last_generation()), (0, Generation(1)));
+}
+
+#[test]
 fn no_more_is_concluded_than_is_remembered_and_the_rest_never() {
     let dir = tempfile::tempdir().unwrap();
     let mut written = writer(dir.path(), 8 << 20, "now", &Arc::default());

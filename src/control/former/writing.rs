@@ -42,6 +42,8 @@ impl Writing {
                 }
                 failing = failed.is_err();
             }
+            // Without it, what ended last and was lost would look alive. An error was told when it was lost.
+            let _ = writer.settle();
             // Whoever is told may open it.
             drop(writer);
             // Nobody waits if herd ends for another reason.
