@@ -11,6 +11,8 @@
 //!
 //! Generations go on where those of the former herd ended, so that one stands for one session over all of them.
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzz;
 mod line;
 #[cfg(test)]
 mod tests;

@@ -233,7 +233,10 @@ fn an_end_that_was_lost_last_of_all_is_settled_when_herd_ends() {
     drop(sender);
     writing.finish();
     let former = read(dir.path(), 1 << 20);
-    assert_eq!((former.sessions().count(), former.last_generation()), (0, Generation(1)));
+    assert_eq!(
+        (former.sessions().count(), former.last_generation()),
+        (0, Generation(1))
+    );
 }
 
 #[test]
