@@ -22,7 +22,7 @@ use super::site::{Names, Way};
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
 use crate::core::{Generation, Origin, SessionId};
-use crate::driver::{By, Cause, Deed, Handle, JournalEvent, SessionOutput};
+use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
@@ -234,9 +234,9 @@ impl Router {
         let tail = query.number("tail");
         let tail = tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
         let output = match self.driver.logs(id.clone(), only.map(Generation)).await? {
-            SessionOutput::Ring(output) => output,
-            SessionOutput::LastLines(lines) => return Ok(logs::kept(Whose::This, &lines, tail)),
-            SessionOutput::Unknown => {
+            Ok(SessionOutput::Ring(output)) => output,
+            Ok(SessionOutput::LastLines(lines)) => return Ok(logs::kept(Whose::This, &lines, tail)),
+            Err(NoOutput::Unknown) => {
                 let (session, lines) = self
                     .former
                     .log(id.as_str(), only)
@@ -246,14 +246,14 @@ impl Router {
                 }
                 return Ok(logs::kept(Whose::Former, lines, tail));
             }
-            SessionOutput::NotYet => {
+            Err(NoOutput::Waits) => {
                 return Err(Problem::new(
                     StatusCode::CONFLICT,
                     "no_worker_yet",
                     format!("session {id} has no worker yet, so there is no output; try again"),
                 ));
             }
-            SessionOutput::Gone => {
+            Ok(SessionOutput::Gone) => {
                 return Err(Problem::output_gone(&id, "the worker lives on (`reuse: true`)"));
             }
         };

@@ -169,15 +169,20 @@ pub enum Stopped {
 
 /// What there is of a session's output.
 #[derive(Debug, Clone)]
-pub enum Output {
+pub enum SessionOutput {
     /// All that its worker's ring has; more may come.
     Ring(Arc<Logs>),
     /// Of one that ended some time ago: its worker's last lines, escaped.
     LastLines(Arc<[String]>),
     /// Its worker has gone on to serve others, and what it writes is theirs.
     Gone,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoOutput {
     /// It has no worker yet.
-    NotYet,
+    Waits,
     /// No such session is known.
     Unknown,
 }
@@ -225,7 +230,7 @@ pub(super) enum Command {
     Logs {
         id: SessionId,
         only: Option<Generation>,
-        reply: oneshot::Sender<Output>,
+        reply: oneshot::Sender<Result<SessionOutput, NoOutput>>,
     },
 }
 
@@ -291,7 +296,11 @@ impl Handle {
     }
 
     /// The output of the newest incarnation that has some, live or ended, or of the one of the generation `only`.
-    pub async fn logs(&self, id: SessionId, only: Option<Generation>) -> Result<Output, DriverGone> {
+    pub async fn logs(
+        &self,
+        id: SessionId,
+        only: Option<Generation>,
+    ) -> Result<Result<SessionOutput, NoOutput>, DriverGone> {
         self.ask(|reply| Command::Logs { id, only, reply }).await
     }
 

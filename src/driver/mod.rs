@@ -29,8 +29,8 @@ pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, Output as SessionOutput, PoolView,
-    PoolsView, Remains, SessionState, SessionView, Standing, Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, Origin, PoolView, PoolsView, Remains,
+    SessionOutput, SessionState, SessionView, Standing, Stopped, Wait,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::burial::{Burial, Burials};
-use super::handle::{Output, SessionState, SessionView};
+use super::handle::{SessionOutput, SessionState, SessionView};
 use crate::core::{
     ConfigGeneration, EndReason, Generation, Moment, Overview, SessionId, SessionRef, Stage, WorkerId,
 };
@@ -20,7 +20,7 @@ const HISTORY_LOGS: usize = 64;
 #[derive(Debug)]
 struct Record {
     view: SessionView,
-    output: Output,
+    output: SessionOutput,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Records {
         if let Some(history) = &self.history {
             history.began(view.clone());
         }
-        let output = Output::Gone;
+        let output = SessionOutput::Gone;
         self.live.insert(session.clone(), Record { view, output });
     }
 
@@ -135,7 +135,7 @@ impl Records {
         };
         record.view.death = Some(death);
         record.view.since_left = since_left;
-        record.output = logs.map_or(Output::Gone, Output::Ring);
+        record.output = logs.map_or(SessionOutput::Gone, SessionOutput::Ring);
         if let SessionState::Ending(reason) = &record.view.state {
             record.view.state = SessionState::Ended(reason.clone());
         }
@@ -158,8 +158,8 @@ impl Records {
             && let Some(old) = self.ended.get_mut(index)
         {
             old.output = match &old.output {
-                Output::Gone => Output::Gone,
-                kept => Output::LastLines(last_lines(kept)),
+                SessionOutput::Gone => SessionOutput::Gone,
+                kept => SessionOutput::LastLines(last_lines(kept)),
             };
         }
     }
@@ -196,12 +196,12 @@ impl Records {
         id: &SessionId,
         only: Option<Generation>,
         of_worker: impl Fn(WorkerId) -> Option<Arc<Logs>>,
-    ) -> Option<Output> {
+    ) -> Option<SessionOutput> {
         let asked =
             |session: &SessionRef| session.id == *id && only.is_none_or(|only| session.generation == only);
         let dying = self.ending().find(|view| asked(&view.session));
         if let Some(logs) = dying.and_then(|view| view.worker).and_then(of_worker) {
-            return Some(Output::Ring(logs));
+            return Some(SessionOutput::Ring(logs));
         }
         let buried = self.ended.iter().rev();
         let mut buried = buried.filter(|record| asked(&record.view.session));
@@ -245,10 +245,10 @@ impl Records {
     }
 }
 
-fn last_lines(output: &Output) -> Arc<[String]> {
+fn last_lines(output: &SessionOutput) -> Arc<[String]> {
     match output {
-        Output::Ring(logs) => worker::tail(logs).into(),
-        Output::LastLines(lines) => Arc::clone(lines),
-        Output::Gone | Output::NotYet | Output::Unknown => Arc::new([]),
+        SessionOutput::Ring(logs) => worker::tail(logs).into(),
+        SessionOutput::LastLines(lines) => Arc::clone(lines),
+        SessionOutput::Gone => Arc::new([]),
     }
 }

@@ -324,7 +324,7 @@ fn output_of_the_ended_is_asked_for_by_generation_and_at_last_only_its_last_line
                 .logs(SessionId::parse(b"a").unwrap(), None)
                 .await
                 .unwrap();
-            let SessionOutput::Ring(output) = output else {
+            let Ok(SessionOutput::Ring(output)) = output else {
                 panic!("{output:?}");
             };
             let line = Bytes::from(format!("number {number}"));
@@ -379,7 +379,7 @@ fn followed_logs_end_with_the_worker() {
             .logs(SessionId::parse(b"a").unwrap(), None)
             .await
             .unwrap();
-        let SessionOutput::Ring(output) = output else {
+        let Ok(SessionOutput::Ring(output)) = output else {
             panic!("{output:?}");
         };
         output.push(Stream::Stderr, Bytes::from_static(b"more"), SystemTime::now());
