@@ -6,7 +6,7 @@
 pub use crate::access::fuzz::token;
 pub use crate::bundle::fuzz::{archive, compressed, document, layer, packages, program, recipe, reference};
 pub use crate::config::fuzz::config;
-pub use crate::control::fuzz::{control, exec};
+pub use crate::control::fuzz::{control, exec, history};
 pub use crate::launcher::fuzz::wire;
 pub use crate::proxy::fuzz::{answer, entry, gate, http1, session, websocket};
 pub use crate::sandbox::seccomp::fuzz::seccomp;
@@ -31,6 +31,7 @@ mod replay {
         ("entry", super::entry),
         ("exec", super::exec),
         ("gate", super::gate),
+        ("history", super::history),
         ("http1", super::http1),
         ("layer", super::layer),
         ("packages", super::packages),

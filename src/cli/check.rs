@@ -1,12 +1,12 @@
 //! `herd check`: what is wrong with a configuration file, without starting anything.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::show::{self, Format};
 use crate::config::{self, Config, ConfigFile, LoadError, Problems};
 use crate::launcher::sandbox;
 use crate::sandbox::cgroup::{self, Controllers, Host};
@@ -25,6 +25,7 @@ pub struct Check {
 enum Output {
     Text,
     Json,
+    Yaml,
 }
 
 impl Check {
@@ -42,11 +43,11 @@ impl Check {
         } else {
             ExitCode::FAILURE
         };
-        let text = match self.output {
-            Output::Text => as_text(&file, result),
-            Output::Json => as_json(&file, result),
-        };
-        writeln!(std::io::stdout().lock(), "{text}")?;
+        match self.output {
+            Output::Text => show::print(as_text(&file, result) + "\n")?,
+            Output::Json => Format::Json.print(&as_data(&file, result))?,
+            Output::Yaml => Format::Yaml.print(&as_data(&file, result))?,
+        }
         Ok(code)
     }
 }
@@ -93,8 +94,8 @@ pub(super) fn complaint(file: &str, error: &LoadError) -> String {
     }
 }
 
-fn as_json(file: &str, result: Result<config::Config, LoadError>) -> String {
-    let value = match result {
+fn as_data(file: &str, result: Result<config::Config, LoadError>) -> serde_json::Value {
+    match result {
         Ok(config) => {
             let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
             json!({ "file": file, "ok": true, "workers": kinds, "problems": [] })
@@ -103,6 +104,5 @@ fn as_json(file: &str, result: Result<config::Config, LoadError>) -> String {
             json!({ "file": file, "ok": false, "problems": problems.list })
         }
         Err(error) => json!({ "file": file, "ok": false, "error": error.to_string(), "problems": [] }),
-    };
-    format!("{value:#}")
+    }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -48,6 +49,8 @@ pub(super) enum ClientError {
     NotAllowed(PathBuf),
     #[error("cannot talk to herd at {}: {source}", .path.display())]
     Connect { path: PathBuf, source: io::Error },
+    #[error("herd has not answered for {} s: it may hang, or be overloaded", .0.as_secs())]
+    Silent(Duration),
     #[error("herd went away: {0}")]
     Lost(#[source] hyper::Error),
     /// herd's own words, with the worker's last lines where a start failed.
@@ -83,7 +86,7 @@ impl Control {
 }
 
 impl Client {
-    async fn connect(path: PathBuf) -> Result<Self, ClientError> {
+    pub(super) async fn connect(path: PathBuf) -> Result<Self, ClientError> {
         let stream = match UnixStream::connect(&path).await {
             Ok(stream) => stream,
             Err(source) => {

@@ -7,9 +7,9 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::{Client, Control};
 use super::show::{self, Output};
@@ -37,6 +38,8 @@ use crate::control::{Answer, Names, Problem, Way};
 /// A browser opens six.
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever has not shown the token by then has to connect anew: strangers do not keep a place for longer.
+const STRANGE: Duration = Duration::from_secs(30);
 /// As large as herd takes one, bytes.
 const BODY: usize = 64 << 10;
 
@@ -79,7 +82,7 @@ impl Dashboard {
                 .with_context(|| format!("cannot listen on 127.0.0.1:{}", self.port))?;
             let url = format!("http://{}/#key={token}", listener.local_addr()?);
             match self.output {
-                Output::Json => show::print_json(&At { url })?,
+                Output::Data(format) => format.print(&At { url })?,
                 Output::Table => {
                     show::print(format!("{url}\n"))?;
                     eprintln!(
@@ -118,16 +121,27 @@ fn token() -> anyhow::Result<String> {
 }
 
 async fn serve(stream: TcpStream, door: Arc<Door>) {
+    let known = OnceLock::new();
     let service = service_fn(|request| {
-        let door = &door;
-        async move { Ok::<_, Infallible>(door.answer(request).await) }
+        let (door, known) = (&door, &known);
+        async move {
+            if door.knows(&request) {
+                // Not the first time: it is known already.
+                let _ = known.set(());
+            }
+            Ok::<_, Infallible>(door.answer(request).await)
+        }
     });
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
     // An error is a browser that has left.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    if timeout(STRANGE, &mut connection).await.is_err() && known.get().is_some() {
+        let _ = connection.await;
+    }
 }
 
 /// What stands between the port and herd's socket.
@@ -237,6 +251,8 @@ impl Body for Passing {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -248,5 +264,38 @@ mod tests {
             one.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         );
+    }
+    /// With a herd behind it that never answers.
+    async fn door(dir: &std::path::Path) -> (Arc<Door>, tokio::net::UnixListener) {
+        let path = dir.join("control.sock");
+        let herd = tokio::net::UnixListener::bind(&path).unwrap();
+        let door = Door {
+            token: Sha256::digest("token").into(),
+            names: Names::default(),
+            client: Client::connect(path).await.unwrap(),
+        };
+        (Arc::new(door), herd)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_do_not_keep_their_places_and_who_knows_the_token_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let (door, _herd) = door(dir.path()).await;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        for (asked, ends) in [
+            ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), true),
+            (
+                "GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n\r\n"
+                    .to_owned(),
+                false,
+            ),
+        ] {
+            let mut client = TcpStream::connect(at).await.unwrap();
+            client.write_all(asked.as_bytes()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let served = timeout(STRANGE * 100, serve(stream, Arc::clone(&door))).await;
+            assert_eq!(served.is_ok(), ends, "{asked}");
+        }
     }
 }

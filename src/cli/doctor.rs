@@ -44,7 +44,7 @@ impl Doctor {
         let attempts = Attempts::make(&in_a_process_of_its_own);
         let checks = host::checks(&Facts::here(), &attempts);
         match self.output {
-            Output::Json => show::print_json(&checks)?,
+            Output::Data(format) => format.print(&checks)?,
             Output::Table => show::print(report(&checks))?,
         }
         Ok(match host::is_fit(&checks) {

@@ -43,7 +43,7 @@ impl Drain {
             };
             let draining: Draining = client.ask(Method::POST, "/v1/drain").await?;
             match self.output {
-                Output::Json => show::print_json(&draining)?,
+                Output::Data(format) => format.print(&draining)?,
                 Output::Table => show::print(sentence(&draining))?,
             }
             if let Some(mut events) = events {

@@ -83,7 +83,7 @@ impl Hold {
 fn tell(line: &[u8], number: usize, output: Output) -> anyhow::Result<()> {
     let unexpected = "herd's answer is not understood";
     match (output, number) {
-        (Output::Json, _) => show::print([line, b"\n"].concat())?,
+        (Output::Data(format), _) => format.print_line(line)?,
         (Output::Table, 1) => {
             let held: Held = serde_json::from_slice(line).context(unexpected)?;
             let origin = match held.origin {

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::client::{Control, session_id, session_path};
 use super::show::{self, Output};
-use crate::control::views::{EndsFor, Session, SessionHistory};
+use crate::control::views::{EndsFor, Session, SessionHistory, State};
 use crate::core::SessionId;
 use crate::worker::escape;
 
@@ -41,7 +41,7 @@ impl Inspect {
             .control
             .run(|mut client| async move { Ok(client.ask(Method::GET, &path).await?) })?;
         match self.output {
-            Output::Json => show::print_json(&history)?,
+            Output::Data(format) => format.print(&history)?,
             Output::Table => show::print(text(&history))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -87,7 +87,12 @@ fn text(history: &SessionHistory) -> String {
     if let Some(detail) = &session.detail {
         line(
             "ended",
-            format!("{detail} ({})", session.ended.as_deref().unwrap_or("now")),
+            match (&session.ended, session.state) {
+                (Some(at), _) => format!("{detail} ({at})"),
+                // It is told with the rest: between two moments.
+                (None, State::Ended) => detail.clone(),
+                (None, _) => format!("{detail} (now)"),
+            },
         );
     }
     if let Some(death) = &session.death {
@@ -137,7 +142,7 @@ fn state(session: &Session) -> String {
 
 fn alive(session: &Session) -> String {
     let mut text = show::duration(Duration::from_millis(session.age_ms));
-    if session.ended.is_some() {
+    if session.ended.is_some() || session.state == State::Ended {
         return text;
     }
     let held: Vec<String> = [

@@ -44,7 +44,7 @@ impl Key {
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&key));
         let made = Made { key, sha256 };
         match self.output {
-            Output::Json => show::print_json(&made)?,
+            Output::Data(format) => format.print(&made)?,
             Output::Table => show::print(format!("key:    {}\nsha256: {}\n", made.key, made.sha256))?,
         }
         Ok(ExitCode::SUCCESS)

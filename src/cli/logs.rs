@@ -32,6 +32,9 @@ pub struct Logs {
     /// Begin each line with the moment at which herd read it
     #[arg(short, long)]
     timestamps: bool,
+    /// Of this incarnation of the id, as `herd inspect` numbers them [default: the newest that has some output]
+    #[arg(long, value_name = "N")]
+    generation: Option<u64>,
     /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]
     id: SessionId,
@@ -48,6 +51,7 @@ impl Logs {
                 ("follow", Some(self.follow.to_string())),
                 ("tail", self.tail.map(|lines| lines.to_string())),
                 ("since", self.since),
+                ("generation", self.generation.map(|number| number.to_string())),
                 ("timestamps", self.timestamps.then(|| "true".to_owned())),
             ],
         );

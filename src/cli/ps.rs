@@ -85,7 +85,11 @@ impl Ps {
                 if clear {
                     show::print("\x1b[H\x1b[2J")?;
                 }
-                print(&list.sessions, output, usage)?;
+                match (output, watch) {
+                    (Output::Data(format), None) => format.print(&list.sessions)?,
+                    (Output::Data(format), Some(_)) => format.print_next(&list.sessions)?,
+                    (Output::Table, _) => print(&list.sessions, usage)?,
+                }
                 let Some(seconds) = watch else {
                     return Ok(ExitCode::SUCCESS);
                 };
@@ -95,10 +99,7 @@ impl Ps {
     }
 }
 
-fn print(sessions: &[Session], output: Output, usage: bool) -> anyhow::Result<()> {
-    if output == Output::Json {
-        return show::print_json(&sessions);
-    }
+fn print(sessions: &[Session], usage: bool) -> anyhow::Result<()> {
     let table = match usage {
         true => show::table(
             WITH_USAGE,

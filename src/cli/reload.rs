@@ -33,7 +33,7 @@ impl Reload {
             match client.ask::<Reloaded>(Method::POST, "/v1/reload").await {
                 Ok(reloaded) => {
                     match output {
-                        Output::Json => show::print_json(&reloaded)?,
+                        Output::Data(format) => format.print(&reloaded)?,
                         Output::Table => show::print(sentence(&reloaded))?,
                     }
                     Ok(ExitCode::SUCCESS)
@@ -41,7 +41,7 @@ impl Reload {
                 // The findings are the command's result, as those of `herd check` are.
                 Err(ClientError::Refused(problem)) if is_about_the_file(&problem) => {
                     match output {
-                        Output::Json => show::print_json(&problem)?,
+                        Output::Data(format) => format.print(&problem)?,
                         // herd has escaped what comes from the file.
                         Output::Table => show::print(format!("{}\n", problem.detail))?,
                     }

@@ -357,19 +357,19 @@ fn history(config: &Config, user: &User) -> anyhow::Result<Option<History>> {
 
 /// Has the control API tell of former herds' sessions, and the driver's be written for the next.
 fn keep<C: Crew>(
-    history: History,
+    mut history: History,
     control: control::Server,
     driver: &mut Driver<C>,
     started: SystemTime,
 ) -> anyhow::Result<(control::Server, Option<control::Writing>)> {
-    let former = control::Former::read(&history).unwrap_or_else(|error| {
+    let former = control::Former::read(&mut history, started).unwrap_or_else(|error| {
         warn!(%error, "cannot read the history; sessions of former herds are not known");
         control::Former::default()
     });
     let (burials, buried) = Burials::channel();
     let lost = burials.lost();
     driver.keep_history(burials, former.last_generation());
-    let writing = control::Writing::spawn(history, buried, started)
+    let writing = control::Writing::spawn(history, buried, started, Arc::clone(&lost))
         .context("cannot start the thread that writes the history")?;
     Ok((control.remembering(former.counting(lost)), Some(writing)))
 }

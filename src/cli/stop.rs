@@ -36,7 +36,7 @@ impl Stop {
             .control
             .run(|mut client| async move { Ok(client.ask(Method::DELETE, &path).await?) })?;
         match self.output {
-            Output::Json => show::print_json(&report)?,
+            Output::Data(format) => format.print(&report)?,
             Output::Table => show::print(sentence(&report))?,
         }
         Ok(ExitCode::SUCCESS)

@@ -57,7 +57,7 @@ impl Token {
             .control
             .run(|mut client| async move { Ok(client.ask_with(Method::POST, &path, body.into()).await?) })?;
         match (self.output, self.url) {
-            (Output::Json, _) => show::print_json(&signed)?,
+            (Output::Data(format), _) => format.print(&signed)?,
             (Output::Table, true) => show::print(format!("{}\n", signed.url))?,
             (Output::Table, false) => show::print(format!("{}\n", signed.token))?,
         }

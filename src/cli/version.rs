@@ -46,7 +46,7 @@ impl Version {
         };
         let (version, build) = (VERSION, Build::this());
         match self.output {
-            Output::Json => show::print_json(&Versions {
+            Output::Data(format) => format.print(&Versions {
                 version,
                 build,
                 running,

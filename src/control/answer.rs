@@ -112,6 +112,14 @@ impl Problem {
         )
     }
 
+    pub(super) fn output_gone(id: &SessionId, why: &str) -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "output_gone",
+            format!("session {id} has ended, and its worker's output is not kept: {why}"),
+        )
+    }
+
     pub(super) fn unknown_worker(name: &str, pools: &[PoolView]) -> Self {
         let present = pools.iter().filter(|pool| pool.standing == Standing::Present);
         let names: Vec<&str> = present.map(|pool| pool.kind.as_str()).collect();

@@ -12,6 +12,7 @@ use http::{Method, Uri};
 use super::answer::{Answer, Problem};
 use super::channels::{self, FromClient, FromHerd};
 use super::events::Position;
+pub use super::former::fuzz::history;
 use super::operations::OPERATIONS;
 use super::query::Query;
 use super::router::{find, session_id};

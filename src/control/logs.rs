@@ -31,10 +31,22 @@ pub(super) struct Reading {
     pub(super) timestamps: bool,
 }
 
-/// What is left of a session of a herd before this one.
-pub(super) fn kept(lines: &[String]) -> Answer {
-    let mut text = "[herd: of a herd before this one; its last lines are kept]\n".to_owned();
-    for line in lines {
+/// Of which herd a session was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    This,
+    Former,
+}
+
+/// The last lines of a session whose output is not kept whole.
+pub(super) fn kept(whose: Whose, lines: &[String], tail: Option<usize>) -> Answer {
+    let mut text = match whose {
+        Whose::This => "[herd: ended some time ago; its last lines are kept]\n",
+        Whose::Former => "[herd: of a herd before this one; its last lines are kept]\n",
+    }
+    .to_owned();
+    let skipped = tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+    for line in &lines[skipped..] {
         text.push_str(line);
         text.push('\n');
     }

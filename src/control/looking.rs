@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::views::{Session, Used};
+use super::views::{Session, State, Used};
 use crate::sys::usage::Forest;
 
 /// How old an answer may be.
@@ -40,7 +40,8 @@ impl Looking {
 
     /// For sessions whose worker lives.
     pub(super) async fn tell_usage(&self, sessions: &mut [Session]) {
-        let lives = |session: &Session| session.ended.is_none() && session.pid.is_some();
+        let ended = |session: &Session| session.state == State::Ended || session.ended.is_some();
+        let lives = |session: &Session| !ended(session) && session.pid.is_some();
         if !sessions.iter().any(lives) {
             return;
         }

@@ -465,7 +465,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: Method::GET,
         path: "/v1/sessions/{id}/logs",
         summary: "The output of a session's worker",
-        about: "As text, control bytes escaped. A reader that is too slow is told how many lines it missed.",
+        about: "As text, control bytes escaped. A reader that is too slow is told how many lines it missed. Of sessions that \
+                ended some time ago, or under a former herd, the last lines are kept, below a line of herd's own.",
         query: &[
             flag("follow", "Go on with what comes."),
             Parameter {
@@ -479,6 +480,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 about: "Only lines since then: RFC 3339, or a time ago like `10m`.",
             },
             flag("timestamps", "With the moment at which herd read each line."),
+            Parameter {
+                name: "generation",
+                takes: Takes::UpTo(LARGEST),
+                about: "Of this incarnation of the id; else of the newest that has some output.",
+            },
             PRINCIPAL,
         ],
         headers: &[],
@@ -488,7 +494,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
             about: "The lines.",
             content: Content::Text,
         }],
-        problems: &[UNKNOWN_SESSION, problems(409, "no_worker_yet"), NO_STREAM],
+        problems: &[
+            UNKNOWN_SESSION,
+            problems(409, "no_worker_yet"),
+            problems(410, "output_gone"),
+            NO_STREAM,
+        ],
     },
     Operation {
         verb: Verb::Hold,

@@ -13,16 +13,16 @@ use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
 use super::connection::Connection;
 use super::creating::Creating;
-use super::former::Former;
-use super::logs::{self, Reading};
+use super::former::{Former, HERD_DIED};
+use super::logs::{self, Reading, Whose};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
 use super::query::Query;
 use super::site::{Names, Way};
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
-use crate::core::{Origin, SessionId};
-use crate::driver::{By, Cause, Deed, Handle, JournalEvent};
+use crate::core::{Generation, Origin, SessionId};
+use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
@@ -234,22 +234,36 @@ impl Router {
 
     async fn logs(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let id = asked.id()?;
-        let Some(output) = self.driver.logs(id.clone()).await? else {
-            if self.driver.show(id.clone()).await?.is_empty() {
-                let kept = self.former.log(id.as_str());
-                return kept.map(logs::kept).ok_or_else(|| Problem::unknown_session(&id));
-            }
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                "no_worker_yet",
-                format!("session {id} has no worker yet, so there is no output; try again"),
-            ));
-        };
         let query = &asked.query;
+        let only = query.number("generation");
+        let tail = query.number("tail");
+        let tail = tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+        let output = match self.driver.logs(id.clone(), only.map(Generation)).await? {
+            Ok(SessionOutput::Ring(output)) => output,
+            Ok(SessionOutput::LastLines(lines)) => return Ok(logs::kept(Whose::This, &lines, tail)),
+            Err(NoOutput::Unknown) => {
+                let (session, lines) = self
+                    .former
+                    .log(id.as_str(), only)
+                    .ok_or_else(|| Problem::unknown_session(&id))?;
+                if session.reason.as_deref() == Some(HERD_DIED) {
+                    return Err(Problem::output_gone(&id, "it died with herd"));
+                }
+                return Ok(logs::kept(Whose::Former, lines, tail));
+            }
+            Err(NoOutput::Waits) => {
+                return Err(Problem::new(
+                    StatusCode::CONFLICT,
+                    "no_worker_yet",
+                    format!("session {id} has no worker yet, so there is no output; try again"),
+                ));
+            }
+            Ok(SessionOutput::Gone) => {
+                return Err(Problem::output_gone(&id, "the worker lives on (`reuse: true`)"));
+            }
+        };
         let reading = Reading {
-            tail: query
-                .number("tail")
-                .map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            tail,
             since: query.moment("since"),
             follow: query.flag("follow"),
             timestamps: query.flag("timestamps"),

@@ -5,7 +5,8 @@
 //! therefore end it" is a single atomic step that a new request either precedes or is refused by:
 //!
 //! ```text
-//! bit 63 closed | 62 notify | 61 ever a stream | 60 ever a hold | 59..44 holds | 43..28 sequence | 27 left | 26..0 all holders
+//! bit 63 closed | 62 notify | 61 ever a stream | 60 ever a hold | 59..44 holds | 43..28 sequence | 27 left
+//!     26..20 guests | 19..0 all holders
 //! ```
 //!
 //! The sequence counts acquisitions (it wraps): a deadline that was armed at sequence *n* can tell
@@ -14,6 +15,9 @@
 //! Where a disconnect ends a session at once, nobody has to be asked about it: whoever leaves last closes the
 //! word, in a step that a newcomer precedes or is refused by, and may kill the worker. The owner finds the session
 //! *left* and draws the conclusions.
+//!
+//! A guest holds nothing, the session may end under it: but what it does it does in the worker, which serves no other
+//! session before its guests have left.
 
 use std::time::Duration;
 
@@ -29,7 +33,9 @@ const HOLD_MASK: u64 = 0xffff << 44;
 const SEQUENCE_ONE: u64 = 1 << 28;
 const SEQUENCE_MASK: u64 = 0xffff << 28;
 const LEFT: u64 = 1 << 27;
-const COUNT_MASK: u64 = LEFT - 1;
+const GUEST_ONE: u64 = 1 << 20;
+const GUEST_MASK: u64 = 0x7f << 20;
+const COUNT_MASK: u64 = GUEST_ONE - 1;
 
 /// What holds a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +70,15 @@ pub enum Unheld {
     End,
 }
 
+/// Why there is no place for a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoGuest {
+    /// The session has ended.
+    Closed,
+    /// More cannot be counted.
+    Full,
+}
+
 /// What [`Holders::close_if_idle`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -86,6 +101,14 @@ pub struct Snapshot {
     pub closed: bool,
     /// Closed by its last holder.
     pub left: bool,
+    pub guests: u8,
+}
+
+impl Snapshot {
+    /// Neither a holder nor a guest is there.
+    pub fn is_empty(&self) -> bool {
+        self.holders == 0 && self.guests == 0
+    }
 }
 
 /// The holders of one incarnation of a session.
@@ -167,6 +190,32 @@ impl Holders {
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some(without(word)));
         let after = without(before);
         self.close_if_left(notice(kind, before, after), after)
+    }
+
+    /// Lets a guest in. One step, so that whoever closes the session finds it, or it finds the session closed.
+    pub fn enter(&self) -> Result<(), NoGuest> {
+        let entered = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let full = word & GUEST_MASK == GUEST_MASK;
+                (word & CLOSED == 0 && !full).then(|| word + GUEST_ONE)
+            });
+        match entered {
+            Ok(_) => Ok(()),
+            Err(word) if word & CLOSED != 0 => Err(NoGuest::Closed),
+            Err(_) => Err(NoGuest::Full),
+        }
+    }
+
+    /// Every guest that has entered leaves exactly once.
+    pub fn leave(&self) -> Release {
+        let before = self.word.fetch_sub(GUEST_ONE, Ordering::AcqRel);
+        debug_assert!(before & GUEST_MASK != 0, "left more often than entered");
+        let after = before.wrapping_sub(GUEST_ONE);
+        match after & CLOSED != 0 && after & (GUEST_MASK | COUNT_MASK) == 0 {
+            true => Release::Notify,
+            false => Release::Quiet,
+        }
     }
 
     /// Closes a session whose last holder has just left it for good.
@@ -274,6 +323,7 @@ fn decode(word: u64) -> Snapshot {
         ever_hold: word & EVER_HOLD != 0,
         closed: word & CLOSED != 0,
         left: word & LEFT != 0,
+        guests: ((word & GUEST_MASK) >> 20) as u8,
     }
 }
 
@@ -318,6 +368,45 @@ mod tests {
         assert_eq!(h.snapshot().holds, 1);
         assert_eq!(h.release(HolderKind::Hold, at(1)), Release::Notify);
         assert_eq!(h.snapshot().holders, 1);
+    }
+
+    #[test]
+    fn a_guest_keeps_nothing_alive_and_whoever_waits_for_it_hears_of_its_leaving() {
+        let h = Holders::new(at(0), Unheld::End);
+        assert_eq!(h.enter(), Ok(()));
+        assert_eq!(h.snapshot().holders, 0);
+        assert!(h.acquire(HolderKind::Stream));
+        assert_eq!(h.release(HolderKind::Stream, at(1)), Release::Left);
+        let seen = h.snapshot();
+        assert_eq!((seen.closed, seen.guests), (true, 1));
+        assert_eq!(h.enter(), Err(NoGuest::Closed));
+        assert_eq!(h.leave(), Release::Notify);
+        assert_eq!(h.snapshot().guests, 0);
+    }
+
+    #[test]
+    fn of_holders_and_guests_of_an_ended_session_the_last_to_leave_is_heard() {
+        let h = Holders::new(at(0), Unheld::Decide);
+        assert!(h.acquire(HolderKind::Request));
+        assert_eq!(h.enter(), Ok(()));
+        h.close();
+        assert_eq!(h.leave(), Release::Quiet, "the request still runs");
+        assert_eq!(h.release(HolderKind::Request, at(1)), Release::Notify);
+    }
+
+    #[test]
+    fn more_guests_than_can_be_counted_disturb_nobody() {
+        let h = Holders::new(at(0), Unheld::Decide);
+        assert!(h.acquire(HolderKind::Request));
+        for _ in 0..127 {
+            assert_eq!(h.enter(), Ok(()));
+        }
+        assert_eq!(h.enter(), Err(NoGuest::Full));
+        assert_eq!((h.snapshot().holders, h.snapshot().left), (1, false));
+        for _ in 0..127 {
+            assert_eq!(h.leave(), Release::Quiet);
+        }
+        assert_eq!((h.snapshot().holders, h.snapshot().guests), (1, 0));
     }
 
     #[test]

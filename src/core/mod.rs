@@ -46,7 +46,7 @@ mod rules;
 mod timers;
 
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
-pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
+pub use holders::{HolderKind, Holders, Idle, NoGuest, Release, Snapshot, Unheld};
 pub use ids::{
     ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId,
     WorkerId, is_principal,

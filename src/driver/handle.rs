@@ -167,6 +167,26 @@ pub enum Stopped {
     },
 }
 
+/// What there is of a session's output.
+#[derive(Debug, Clone)]
+pub enum SessionOutput {
+    /// All that its worker's ring has; more may come.
+    Ring(Arc<Logs>),
+    /// Of one that ended some time ago: its worker's last lines, escaped.
+    LastLines(Arc<[String]>),
+    /// Its worker has gone on to serve others, and what it writes is theirs.
+    Gone,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoOutput {
+    /// It has no worker yet.
+    Waits,
+    /// No such session is known.
+    Unknown,
+}
+
 /// The driver is gone: herd is exiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("herd is shutting down")]
@@ -209,7 +229,8 @@ pub(super) enum Command {
     },
     Logs {
         id: SessionId,
-        reply: oneshot::Sender<Option<Arc<Logs>>>,
+        only: Option<Generation>,
+        reply: oneshot::Sender<Result<SessionOutput, NoOutput>>,
     },
 }
 
@@ -274,9 +295,13 @@ impl Handle {
         self.ask(|reply| Command::Pools { reply }).await
     }
 
-    /// The output of the newest incarnation's worker, live or ended.
-    pub async fn logs(&self, id: SessionId) -> Result<Option<Arc<Logs>>, DriverGone> {
-        self.ask(|reply| Command::Logs { id, reply }).await
+    /// The output of the newest incarnation that has some, live or ended, or of the one of the generation `only`.
+    pub async fn logs(
+        &self,
+        id: SessionId,
+        only: Option<Generation>,
+    ) -> Result<Result<SessionOutput, NoOutput>, DriverGone> {
+        self.ask(|reply| Command::Logs { id, only, reply }).await
     }
 
     /// Admits no new session; herd ends when bound ones have, or after `drain_timeout`. Returns when it is asked.

@@ -25,16 +25,16 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-pub use burial::{Burial, Burials, Lost};
+pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, Origin, PoolView, PoolsView, Remains,
-    SessionState, SessionView, Standing, Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, Origin, PoolView, PoolsView, Remains,
+    SessionOutput, SessionState, SessionView, Standing, Stopped, Wait,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
-pub use session::{Hold, Session};
+pub use session::{Guest, Hold, Session};
 
 use self::attention::{Attention, Listed};
 use self::departures::Departures;
@@ -43,8 +43,8 @@ use self::records::Records;
 use crate::config::{Config, Current, Kind};
 use crate::core::{
     Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
-    Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
-    TicketId, WorkerId,
+    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
+    WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
@@ -190,7 +190,7 @@ impl<C: Crew> Driver<C> {
         self.wishes.take()
     }
 
-    /// Hands every session that ends over, too; generations go on after `last`. To be called before it runs.
+    /// Hands every session that begins or ends over, too; generations go on after `last`. To be called before it runs.
     pub fn keep_history(&mut self, burials: Burials, last: Generation) {
         self.records.keep_history(burials);
         self.core.count_from(last);
@@ -392,13 +392,8 @@ impl<C: Crew> Driver<C> {
                 let session = live.and_then(|overview| self.live.get(&overview.session));
                 let _ = reply.send(session.cloned());
             }
-            Command::Logs { id, reply } => {
-                let worker = self.core.session(&id).and_then(|overview| match overview.stage {
-                    Stage::Bound { worker } => Some(worker),
-                    _ => None,
-                });
-                let logs = worker.and_then(|w| self.crew.logs(w));
-                let _ = reply.send(logs.or_else(|| self.records.logs(&id, |worker| self.crew.logs(worker))));
+            Command::Logs { id, only, reply } => {
+                let _ = reply.send(self.output(&id, only));
             }
         }
     }
@@ -542,6 +537,10 @@ impl<C: Crew> Driver<C> {
             sandboxing,
             pid,
             endpoint: endpoint.to_string(),
+            since: self
+                .core
+                .session(&name.id)
+                .map_or(self.clock.now(), |live| live.since),
         });
         self.journal.push(JournalEvent::SessionCreated {
             session: name.clone(),

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::burial::{Burial, Burials};
-use super::handle::{SessionState, SessionView};
-use crate::core::{ConfigGeneration, EndReason, Moment, Overview, SessionId, SessionRef, Stage, WorkerId};
+use super::handle::{SessionOutput, SessionState, SessionView};
+use crate::core::{
+    ConfigGeneration, EndReason, Generation, Moment, Overview, SessionId, SessionRef, Stage, WorkerId,
+};
 use crate::worker::{self, Death, Logs, Sandboxing};
 
 /// Ended sessions that are remembered.
 const HISTORY: usize = 1000;
-/// Of those, the latest whose worker's output is kept: a ring is up to `log_buffer` bytes.
+/// Of those, the latest whose worker's whole output is kept: a ring is up to `log_buffer` bytes. Of others, its last lines are.
 const HISTORY_LOGS: usize = 64;
 
 #[derive(Debug)]
 struct Record {
     view: SessionView,
-    logs: Option<Arc<Logs>>,
+    output: SessionOutput,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct Bound<'a> {
     pub(super) sandboxing: Sandboxing,
     pub(super) pid: Option<i32>,
     pub(super) endpoint: String,
+    /// When it was first asked for.
+    pub(super) since: Moment,
 }
 
 impl Records {
@@ -73,6 +77,7 @@ impl Records {
             sandboxing,
             pid,
             endpoint,
+            since,
         }: Bound<'_>,
     ) {
         let view = SessionView {
@@ -85,7 +90,7 @@ impl Records {
             worker: Some(worker),
             pid,
             endpoint: Some(endpoint),
-            created: SystemTime::now(),
+            created: self.started + since.0,
             holders: 0,
             streams: 0,
             holds: 0,
@@ -94,7 +99,11 @@ impl Records {
             death: None,
             since_left: None,
         };
-        self.live.insert(session.clone(), Record { view, logs: None });
+        if let Some(history) = &self.history {
+            history.began(view.clone());
+        }
+        let output = SessionOutput::Gone;
+        self.live.insert(session.clone(), Record { view, output });
     }
 
     /// The session was decided to end. With `recycled` its worker lives on, so nothing more will come.
@@ -126,7 +135,7 @@ impl Records {
         };
         record.view.death = Some(death);
         record.view.since_left = since_left;
-        record.logs = logs;
+        record.output = logs.map_or(SessionOutput::Gone, SessionOutput::Ring);
         if let SessionState::Ending(reason) = &record.view.state {
             record.view.state = SessionState::Ended(reason.clone());
         }
@@ -136,9 +145,9 @@ impl Records {
     fn bury(&mut self, session: &SessionRef) {
         if let Some(record) = self.live.remove(session) {
             if let Some(history) = &self.history {
-                let log = record.logs.as_deref().map(worker::tail).unwrap_or_default();
+                let log = last_lines(&record.output).to_vec();
                 let view = record.view.clone();
-                history.push(Burial { view, log });
+                history.ended(Burial { view, log });
             }
             self.ended.push_back(record);
         }
@@ -148,7 +157,10 @@ impl Records {
         if let Some(index) = self.ended.len().checked_sub(HISTORY_LOGS + 1)
             && let Some(old) = self.ended.get_mut(index)
         {
-            old.logs = None;
+            old.output = match &old.output {
+                SessionOutput::Gone => SessionOutput::Gone,
+                kept => SessionOutput::LastLines(last_lines(kept)),
+            };
         }
     }
 
@@ -178,21 +190,22 @@ impl Records {
         self.ending().find(|view| view.session.id == *id)
     }
 
-    /// The output of the newest incarnation that has some.
-    pub(super) fn logs(
+    /// The output of the newest incarnation that ends or has ended, or of the one of the generation `only`.
+    pub(super) fn output(
         &self,
         id: &SessionId,
+        only: Option<Generation>,
         of_worker: impl Fn(WorkerId) -> Option<Arc<Logs>>,
-    ) -> Option<Arc<Logs>> {
-        let dying = self.dying(id).and_then(|view| view.worker).and_then(of_worker);
-        let buried = || {
-            self.ended
-                .iter()
-                .rev()
-                .find(|r| r.view.session.id == *id)
-                .and_then(|r| r.logs.clone())
-        };
-        dying.or_else(buried)
+    ) -> Option<SessionOutput> {
+        let asked =
+            |session: &SessionRef| session.id == *id && only.is_none_or(|only| session.generation == only);
+        let dying = self.ending().find(|view| asked(&view.session));
+        if let Some(logs) = dying.and_then(|view| view.worker).and_then(of_worker) {
+            return Some(SessionOutput::Ring(logs));
+        }
+        let buried = self.ended.iter().rev();
+        let mut buried = buried.filter(|record| asked(&record.view.session));
+        buried.next().map(|record| record.output.clone())
     }
 
     /// A live session as the core sees it, with what is known beside.
@@ -229,5 +242,13 @@ impl Records {
             death: None,
             since_left: None,
         }
+    }
+}
+
+fn last_lines(output: &SessionOutput) -> Arc<[String]> {
+    match output {
+        SessionOutput::Ring(logs) => worker::tail(logs).into(),
+        SessionOutput::LastLines(lines) => Arc::clone(lines),
+        SessionOutput::Gone => Arc::new([]),
     }
 }

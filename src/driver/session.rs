@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Kind;
-use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, Release, SessionRef, WorkerId};
-use crate::worker::{Command, Endpoint, ExecError, KillSwitch, Running};
+use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, NoGuest, Release, SessionRef, WorkerId};
+use crate::worker::{Command, Endpoint, ExecError, KillSwitch, MOST_COMMANDS, Running};
 
 use super::attention::{Attention, Listed};
 use super::clock::Clock;
@@ -72,16 +72,40 @@ impl Session {
     }
 
     /// Runs a command beside its worker's program, in the same tree. That holds nothing: the session may end under it,
-    /// and ends it.
-    pub async fn exec(&self, command: Command) -> Result<Running, ExecError> {
+    /// and ends it. But the worker serves no other session before the guest has left.
+    pub async fn exec(self: &Arc<Self>, command: Command) -> Result<(Running, Guest), ExecError> {
+        let guest = Guest::enter(self)?;
         match &self.kill_switch {
-            Some(switch) => switch.keeper().exec(command).await,
+            Some(switch) => Ok((switch.keeper().exec(command).await?, guest)),
             None => Err(ExecError::Gone(std::io::ErrorKind::NotConnected.into())),
         }
     }
 
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
+    }
+}
+
+/// Something that goes on in a session's worker without keeping the session alive; to be dropped when it is over.
+#[derive(Debug)]
+pub struct Guest(Arc<Session>);
+
+impl Guest {
+    fn enter(session: &Arc<Session>) -> Result<Self, ExecError> {
+        match session.holders.enter() {
+            Ok(()) => Ok(Self(Arc::clone(session))),
+            Err(NoGuest::Closed) => Err(ExecError::Ended),
+            Err(NoGuest::Full) => Err(ExecError::Busy { most: MOST_COMMANDS }),
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let Self(session) = self;
+        if session.holders.leave() != Release::Quiet {
+            session.attention.list(&session.listed, || Arc::clone(session));
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::handle::{PoolView, PoolsView, SessionView, Standing};
-use super::{Crew, Driver};
+use super::{Crew, Driver, NoOutput, SessionOutput};
 use crate::config::Kind;
-use crate::core::{KindId, Overview, SessionId, Stage};
+use crate::core::{Generation, KindId, Overview, SessionId, Stage};
 use crate::worker::Make;
 
 impl<C: Crew> Driver<C> {
@@ -88,6 +88,23 @@ impl<C: Crew> Driver<C> {
                     .is_some_and(|config| self.core.is_outdated(id, config));
             }
         }
+    }
+
+    /// Of the newest incarnation of an id that has some output, or of the one of the generation `only`.
+    pub(super) fn output(&self, id: &SessionId, only: Option<Generation>) -> Result<SessionOutput, NoOutput> {
+        let live = self.core.session(id);
+        let live = live.filter(|live| only.is_none_or(|only| live.session.generation == only));
+        let stage = live.map(|live| live.stage);
+        if let Some(Stage::Bound { worker }) = stage
+            && let Some(logs) = self.crew.logs(worker)
+        {
+            return Ok(SessionOutput::Ring(logs));
+        }
+        let ended = self.records.output(id, only, |worker| self.crew.logs(worker));
+        ended.ok_or(match stage {
+            Some(_) => NoOutput::Waits,
+            None => NoOutput::Unknown,
+        })
     }
 
     fn view(&self, overview: &Overview) -> SessionView {

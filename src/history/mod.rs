@@ -88,7 +88,7 @@ impl History {
         })
     }
 
-    /// The latest lines that are kept, oldest first; the very first may be the end of one.
+    /// The latest lines that are kept, oldest first and without a gap; the very first may be the end of one.
     pub fn read(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut lines = Vec::new();
         for name in [OLDER, CURRENT] {
@@ -96,6 +96,9 @@ impl History {
             match File::open(self.dir.join(name)) {
                 Ok(mut file) => {
                     let len = file.metadata()?.len();
+                    if len > READ {
+                        lines.clear();
+                    }
                     file.seek(SeekFrom::Start(len.saturating_sub(READ)))?;
                     file.take(READ).read_to_end(&mut text)?
                 }
@@ -116,7 +119,7 @@ impl History {
         }
         text.extend_from_slice(line);
         text.push(b'\n');
-        if self.len > 0 && self.len + text.len() as u64 > self.most {
+        if self.is_full_for(line) {
             self.rotate()?;
         }
         let written = self.file.write_all(&text);
@@ -131,7 +134,19 @@ impl History {
         written
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    /// Whether another file begins before this line.
+    pub fn is_full_for(&self, line: &[u8]) -> bool {
+        // With a line end before and after it.
+        self.len > 0 && self.len + line.len() as u64 + 2 > self.most
+    }
+
+    /// Of one file, bytes.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Begins another file: the older one goes, and this one becomes the older.
+    pub fn rotate(&mut self) -> io::Result<()> {
         let current = self.dir.join(CURRENT);
         match fs::rename(&current, self.dir.join(OLDER)) {
             // Moved by an attempt that got no further, or by somebody else.

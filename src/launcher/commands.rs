@@ -12,7 +12,8 @@
 //!
 //! The line is the command's life: herd, or whoever it does this for, goes away, the kernel closes the line, and the
 //! command ends. What has a terminal is hung up by the kernel, because herd's end of that is closed as well; anything
-//! else is killed with its process group. A command that has ended leaves its background processes to the worker's
+//! else is killed with its process group. Where herd only ceases to speak on the line (a shutdown of its sending side), any
+//! command is killed, and its death is told as every end is. A command that has ended leaves its background processes to the worker's
 //! tree, as a shell does.
 
 use std::io;
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
@@ -31,7 +33,7 @@ use super::keeper::Guarding;
 use super::wire::{self, Command, On, Program, Word};
 
 /// Most commands at a time, for one worker.
-const MOST: usize = 32;
+pub const MOST: usize = 32;
 
 /// Longest explanation of why something does not run, bytes.
 const MOST_SAID: usize = 4096;
@@ -45,19 +47,48 @@ struct Running {
     pid: Pid,
     line: OwnedFd,
     on: On,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    /// It was killed; its reaping is waited for at the other end.
+    Killed,
+}
+
+/// What has become of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nobody is there any more.
+    HungUp,
+    /// The command shall end, and somebody waits until it has.
+    Silent,
 }
 
 impl Commands {
-    /// All lines; the other end of one hanging up is to be told to [`Commands::left`].
-    pub(super) fn lines(&self) -> impl Iterator<Item = (Pid, BorrowedFd<'_>)> {
-        self.0.iter().map(|running| (running.pid, running.line.as_fd()))
+    /// All lines, and what to look out for on them: it is to be told to [`Commands::left`]. Nothing is ever said there but
+    /// that nothing more will be; a hang-up is always told.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Pid, BorrowedFd<'_>, PollFlags)> {
+        self.0.iter().map(|running| {
+            let events = match running.fate {
+                Fate::Open => PollFlags::POLLIN,
+                Fate::Killed => PollFlags::empty(),
+            };
+            (running.pid, running.line.as_fd(), events)
+        })
     }
 
     /// `program` is what the command runs beside, and has its environment from.
     pub(super) fn start(&mut self, command: Command, line: OwnedFd, program: &Program, guarding: Guarding) {
         let on = command.on;
         match self.try_start(command, &line, program, guarding) {
-            Ok(pid) => self.0.push(Running { pid, line, on }),
+            Ok(pid) => self.0.push(Running {
+                pid,
+                line,
+                on,
+                fate: Fate::Open,
+            }),
             Err(word) => say(&line, &word),
         }
     }
@@ -77,8 +108,9 @@ impl Commands {
         };
         let (standard, ours) = standard(command.on, guarding).map_err(|e| refused(making(command.on), e))?;
         let ends: Vec<_> = ours.iter().map(AsFd::as_fd).collect();
-        // Before the child can say anything. If nobody hears it, the line has hung up, and the command will be ended.
-        let _ = wire::send(line.as_fd(), &Word::Runs, &ends);
+        // Before the child can say anything. If nobody hears it, nobody waits for the command any more: the worker may
+        // even serve another session by now.
+        wire::send(line.as_fd(), &Word::Runs, &ends).map_err(|e| refused("tell of its beginning", e))?;
         // They are herd's alone from here on: their end is to be seen.
         drop(ours);
         let program = beside(program, command);
@@ -116,19 +148,23 @@ impl Commands {
         }
     }
 
-    /// Nobody waits for it any more.
-    pub(super) fn left(&mut self, pid: Pid) {
+    /// To be told before any child is reaped.
+    pub(super) fn left(&mut self, pid: Pid, left: Left) {
         let Some(at) = self.0.iter().position(|running| running.pid == pid) else {
             return;
         };
-        match self.0.swap_remove(at).on {
+        match (left, self.0[at].on) {
             // The kernel hangs it up (SIGHUP): what ignores that was meant to stay.
-            On::Terminal(_) => {}
-            On::Outputs | On::Pipes => {
+            (Left::HungUp, On::Terminal(_)) => {}
+            (Left::HungUp, On::Outputs | On::Pipes) | (Left::Silent, _) => {
                 // It may not have made its process group yet.
                 let _ = kill(pid, Signal::SIGKILL);
                 let _ = killpg(pid, Signal::SIGKILL);
             }
+        }
+        match left {
+            Left::HungUp => drop(self.0.swap_remove(at)),
+            Left::Silent => self.0[at].fate = Fate::Killed,
         }
     }
 }

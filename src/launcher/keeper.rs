@@ -21,7 +21,7 @@ use crate::sys::fork::exit_now;
 use crate::sys::lifeline::Lifeline;
 use crate::sys::process::{self, Ending};
 
-use super::commands::Commands;
+use super::commands::{Commands, Left};
 use super::exec::{self, Company, Standard};
 use super::parked::{self, Parking};
 use super::run::KILL_TREE;
@@ -40,8 +40,8 @@ pub(super) enum Guarding {
 struct Woken {
     signalled: bool,
     asked: bool,
-    /// Commands that nobody waits for any more.
-    left: Vec<Pid>,
+    /// Commands that shall be no more.
+    left: Vec<(Pid, Left)>,
 }
 
 /// What launcher and keepers block, and read from a signalfd when they want to know.
@@ -190,8 +190,8 @@ impl Keeper {
                 return;
             };
             // First: none of them has been reaped, so none of the numbers has been given to another.
-            for pid in left {
-                self.commands.left(pid);
+            for (pid, left) in left {
+                self.commands.left(pid, left);
             }
             if signalled {
                 match signals.read_signal() {
@@ -227,21 +227,25 @@ impl Keeper {
         let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(control.map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
         let before = fds.len();
-        // Nothing is said on a line from there: only its hanging up is told, always.
         fds.extend(
             self.commands
                 .lines()
-                .map(|(_, line)| PollFd::new(line, PollFlags::empty())),
+                .map(|(_, line, events)| PollFd::new(line, events)),
         );
         fd::retry(|| poll(&mut fds, PollTimeout::NONE))?;
         let any = |fd: &PollFd<'_>| fd.any() == Some(true);
-        let lines = self.commands.lines().map(|(pid, _)| pid);
+        let lines = self.commands.lines().map(|(pid, ..)| pid);
+        let left = |fd: &PollFd<'_>| match fd.revents()? {
+            told if told.is_empty() => None,
+            told if told == PollFlags::POLLIN => Some(Left::Silent),
+            _ => Some(Left::HungUp),
+        };
         Ok(Woken {
             signalled: any(&fds[0]),
             asked: control.is_some() && any(&fds[1]),
             left: lines
                 .zip(&fds[before..])
-                .filter_map(|(pid, fd)| any(fd).then_some(pid))
+                .filter_map(|(pid, fd)| Some((pid, left(fd)?)))
                 .collect(),
         })
     }

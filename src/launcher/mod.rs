@@ -32,6 +32,7 @@ mod subordinate;
 mod wire;
 
 pub use client::{Client, Keeper, Lost, NewSandbox, SpawnError, Spawned};
+pub use commands::MOST as MOST_COMMANDS;
 pub use fork::{ForkError, Forked, Guard, Options, fork};
 pub use run::Sandboxes;
 pub use running::{ExecError, Line, Running, Streams};

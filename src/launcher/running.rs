@@ -1,8 +1,9 @@
 //! herd's side of a command beside a worker's program.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -39,6 +40,8 @@ pub enum ExecError {
     Busy { most: usize },
     #[error("{message}")]
     Refused { message: String },
+    #[error("the session has ended")]
+    Ended,
     #[error("the worker cannot be asked: {0}")]
     Gone(#[source] io::Error),
 }
@@ -65,6 +68,15 @@ impl Line {
     pub async fn ended(&self) -> Option<Word> {
         // What cannot be understood is no better than nothing.
         next(&self.0).await.ok().flatten().map(|(word, _)| word)
+    }
+
+    /// Kills the command, and returns when it is dead.
+    pub async fn kill(self) {
+        // It fails where the other side has closed it: then all is dead there.
+        if shutdown(self.0.as_raw_fd(), Shutdown::Write).is_ok() {
+            // Its end may have come just before, and its last word be unread; either is the last.
+            let _ = self.ended().await;
+        }
     }
 }
 

@@ -29,7 +29,9 @@ pub use state_dir::{StateDir, StateDirError};
 pub use workers::Workers;
 
 /// Commands beside a worker's program.
-pub use crate::launcher::{Command, ExecError, Line as CommandLine, On, Running, Streams, Word};
+pub use crate::launcher::{
+    Command, ExecError, Line as CommandLine, MOST_COMMANDS, On, Running, Streams, Word,
+};
 
 use crate::config::Kind;
 use crate::core::{Exit, StartFailure, WorkerId};

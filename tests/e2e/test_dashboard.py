@@ -83,11 +83,12 @@ def pretend(herd):
         one.end()
 
 
-def say(herd, session, text):
+def say(herd, session, text, key=None):
     """Has the session's worker write this."""
+    headers = {"X-Session-ID": session} | ({"Authorization": f"Bearer {key}"} if key else {})
     connection = http.client.HTTPConnection(herd.host, herd.port, timeout=CAP)
     try:
-        connection.request("PUT", "/", body=text.encode(), headers={"X-Session-ID": session})
+        connection.request("PUT", "/", body=text.encode(), headers=headers)
         answer = connection.getresponse()
         assert answer.status == 204, answer.read()
     finally:
@@ -240,6 +241,46 @@ control:
     looked.page.click("#forget")
     looked.shows("This herd asks for a key.")
     assert looked.page.evaluate("sessionStorage.length") == 0
+
+
+def test_sessions_of_one_name_are_told_apart_by_whose_they_are_and_when_they_were(cast, look):
+    keys = {"alice": "herd_alice_0123456789", "bob": "herd_bob_0123456789"}
+    entries = ", ".join(f"{name}: {{ sha256: {sha256(key)} }}" for name, key in keys.items())
+    herd = cast.herd(config=f"{CONFIG}\nauth:\n  keys: {{ {entries} }}\n")
+    for name, key in keys.items():
+        say(herd, "same", f"output of {name}", key)
+    with herd_dashboard(herd) as url:
+        looked = look(url).live()
+        assert looked.ids() == ["bob/same", "alice/same"]
+        press = looked.page.keyboard.press
+
+        def shows_output(text, *not_of):
+            looked.until("text => document.getElementById('log').textContent.includes(text)", text)
+            shown = looked.page.locator("#log").text_content()
+            assert not [other for other in not_of if other in shown], shown
+
+        looked.page.locator("#panel-sessions .row:visible", has_text="alice/same").last.click()
+        assert looked.page.locator("#detail-id").text_content() == "alice/same"
+        shows_output("output of alice", "output of bob")
+        looked.page.locator("#panel-sessions .row:visible", has_text="bob/same").last.click()
+        shows_output("output of bob", "output of alice")
+        press("x")
+        looked.shows("Stop bob/same?")
+        press("Enter")
+        looked.shows("Stopped bob/same: ")
+        assert "alice/same" in herd.cli("ps") and "bob/same" not in herd.cli("ps")
+        # The same name anew: the row of before is about the one before.
+        say(herd, "same", "output of another", keys["bob"])
+        looked.until("() => [...document.querySelectorAll('#panel-sessions .row:not([hidden]) .id')].map(c => c.textContent).join() === 'bob/same,alice/same'")
+        press("Escape")
+        press("2")
+        looked.page.locator("#panel-ended .row:visible", has_text="bob/same").last.click()
+        looked.shows("stopped on request")
+        shows_output("output of bob", "output of another", "output of alice")
+        looked.until("() => document.getElementById('log-state').textContent.startsWith('ended')")
+        looked.screenshot("principals")
+        # Before what it talks to goes.
+        looked.page.close()
 
 
 def test_a_drain_is_asked_for_and_herd_goes(cast, look):

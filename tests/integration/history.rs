@@ -92,3 +92,58 @@ fn even_a_herd_that_was_killed_has_left_what_had_ended_before() {
     let herd = restart(herd, Signal::SIGKILL);
     assert_eq!(inspect(&herd, "before")["reason"], "disconnected");
 }
+
+#[test]
+fn a_session_that_was_alive_when_herd_was_killed_has_ended_with_it() {
+    let herd = Running::start();
+    run(&herd, "before", "true");
+    let (mut hold, _) = herd.hold("alive");
+    let before = herd.until("alive", "bound");
+    let file = herd.dir.path().join("state/history.jsonl");
+    crate::running::poll("its beginning is written", || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        match text
+            .lines()
+            .any(|line| line.starts_with("{\"began\"") && line.contains("\"alive\""))
+        {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+    let herd = restart(herd, Signal::SIGKILL);
+    hold.wait().unwrap();
+    let after = inspect(&herd, "alive");
+    for same in ["id", "generation", "kind", "worker", "pid", "created"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    assert_eq!(
+        (&after["state"], &after["reason"]),
+        (&"ended".into(), &"herd_died".into())
+    );
+    assert_eq!((&after["ended"], &after["death"]), (&Value::Null, &Value::Null));
+    let told = stdout(&herd.herd(&["inspect", "alive"]));
+    assert!(
+        told.contains("herd ended without an end of this session on record (it was killed, or crashed"),
+        "{told}"
+    );
+    assert_eq!(inspect(&herd, "before")["reason"], "disconnected");
+    let listed = stdout(&herd.herd(&["ps", "--all", "--usage"]));
+    assert!(listed.contains("herd_died (former herd)"), "{listed}");
+    let output = herd.herd(&["logs", "alive"]);
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (
+            Some(1),
+            "herd: session alive has ended, and its worker's output is not kept: it died with herd\n"
+                .to_owned()
+        )
+    );
+    // The same name anew is another session, and the next herd, which ends well, says nothing new of the former.
+    run(&herd, "alive", "true");
+    assert!(inspect(&herd, "alive")["generation"].as_u64() > before["generation"].as_u64());
+    let herd = restart(herd, Signal::SIGTERM);
+    let again = inspect(&herd, "alive");
+    assert_eq!(again["reason"], "disconnected");
+    assert_eq!(again["earlier"][0]["reason"], "herd_died");
+    assert_eq!(again["earlier"][0]["detail"], after["detail"]);
+}

@@ -161,6 +161,69 @@ fn events_are_watched_until_herd_has_drained() {
 }
 
 #[test]
+fn what_is_told_in_json_is_told_in_yaml_too() {
+    let herd = Running::start();
+    let (mut hold, _) = herd.hold("on");
+    let pid = herd.until("on", "bound")["pid"].clone();
+    let told = |arguments: &[&str]| stdout(&herd.herd(&[arguments, &["-o", "yaml"]].concat()));
+    // A name that YAML 1.1 takes for a truth value stays a text.
+    let listed = told(&["ps"]);
+    assert!(
+        listed.starts_with("- id: \"on\"\n  principal: null\n  generation: 1\n  kind: runner\n")
+            || listed.starts_with("- id: 'on'\n  principal: null\n  generation: 1\n  kind: runner\n"),
+        "{listed}"
+    );
+    assert!(listed.contains(&format!("\n  pid: {pid}\n")), "{listed}");
+    let shown = told(&["inspect", "on"]);
+    assert!(
+        shown.ends_with("earlier: []\n") && shown.contains("\nholds: 1\n"),
+        "{shown}"
+    );
+    let version = told(&["version"]);
+    assert!(
+        version.starts_with(concat!(
+            "version: \"",
+            env!("CARGO_PKG_VERSION"),
+            "\"\nbuild:\n  commit: "
+        )),
+        "{version}"
+    );
+    let config = herd.dir.path().join("herd.yaml");
+    let checked = told(&["check", "--config", config.to_str().unwrap()]);
+    assert!(
+        checked.contains("\nok: true\nworkers:\n- runner\nproblems: []\n"),
+        "{checked}"
+    );
+    assert!(told(&["doctor"]).starts_with("- "), "{}", told(&["doctor"]));
+    assert!(told(&["key"]).starts_with("key: herd_"));
+    // Whatever comes one after the other is a stream of documents.
+    let events = told(&["events", "--replay", "100", "--no-follow"]);
+    let documents: Vec<&str> = events.split("---\n").collect();
+    assert!(documents.len() > 2 && documents[0].is_empty(), "{events}");
+    assert!(
+        documents[1..]
+            .iter()
+            .all(|one| one.contains("\ntype: ") || one.starts_with("type: ")),
+        "{events}"
+    );
+    let mut watch = spawn(
+        herd.command(&["ps", "--watch", "1", "-o", "yaml"])
+            .stdout(Stdio::piped()),
+    );
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let begins = lines.map(Result::unwrap).filter(|line| line == "---");
+    assert_eq!(begins.take(2).count(), 2);
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let stopped = told(&["stop", "on"]);
+    assert!(
+        stopped.contains("outcome: ended\ndeath:\n  processes: "),
+        "{stopped}"
+    );
+    hold.wait().unwrap();
+}
+
+#[test]
 fn requests_are_counted_by_their_answers() {
     let herd = Running::start();
     let address = herd.data_address().unwrap();

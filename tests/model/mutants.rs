@@ -12,12 +12,24 @@ const FILES: [&str; 4] = [
 ];
 
 /// Name, file, text, and what stands there instead.
-const MUTATIONS: [(&str, &str, &str, &str); 13] = [
+const MUTATIONS: [(&str, &str, &str, &str); 15] = [
     (
         "acquire_after_close",
         "core/holders.rs",
         "if word & CLOSED != 0 || full {",
         "if full {",
+    ),
+    (
+        "enter_after_close",
+        "core/holders.rs",
+        "(word & CLOSED == 0 && !full).then(|| word + GUEST_ONE)",
+        "(!full).then(|| word + GUEST_ONE)",
+    ),
+    (
+        "guest_unheard",
+        "core/holders.rs",
+        "match after & CLOSED != 0 && after & (GUEST_MASK | COUNT_MASK) == 0 {",
+        "match after & CLOSED != 0 && before & (GUEST_MASK | COUNT_MASK) == 0 {",
     ),
     (
         "close_without_looking_again",

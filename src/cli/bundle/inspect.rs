@@ -87,7 +87,7 @@ impl Inspect {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let facts = Facts::of(&open(&self.bundle)?);
         match self.output {
-            Output::Json => show::print_json(&facts)?,
+            Output::Data(format) => format.print(&facts)?,
             Output::Table => {
                 let unknown = || "unknown: herd did not make this bundle".to_owned();
                 let list = |items: &[String]| serde_json::to_string(items).unwrap_or_default();

@@ -54,7 +54,7 @@ impl List {
             }
         }
         match self.output {
-            Output::Json => show::print_json(&facts)?,
+            Output::Data(format) => format.print(&facts)?,
             Output::Table => {
                 let rows: Vec<_> = facts.iter().map(row).collect();
                 show::print(show::table(["BUNDLE", "ARCH", "SIZE", "DIGEST", "SOURCE"], &rows))?;

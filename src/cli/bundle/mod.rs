@@ -123,7 +123,7 @@ impl Target {
         let finished = staging.finish(config)?;
         let output = finished.output.display().to_string();
         match self.o {
-            Output::Json => show::print_json(&json!({
+            Output::Data(format) => format.print(&json!({
                 "output": output,
                 "digest": finished.digest,
                 "entries": finished.entries,

@@ -36,9 +36,9 @@ impl Verify {
         let digest = manifest(&self.bundle)?.digest;
         let bundle = self.bundle.display();
         match self.output {
-            Output::Json => {
+            Output::Data(format) => {
                 let drifts: Vec<_> = drifts.iter().map(as_json).collect();
-                show::print_json(&json!({
+                format.print(&json!({
                     "path": bundle.to_string(),
                     "ok": drifts.is_empty(),
                     "digest": digest,

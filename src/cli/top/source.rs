@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::app::{Deed, Look, News};
 use crate::cli::client::{Client, ClientError, session_path, with_query};
@@ -16,6 +17,8 @@ use crate::worker::escape;
 
 /// herd is asked so often whether it is back.
 const AWAY: Duration = Duration::from_secs(1);
+/// A herd that takes longer for one look is told to be away.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of output from before it was asked for.
 const TAIL: &str = "500";
 
@@ -92,7 +95,8 @@ async fn watch(
 ) {
     let mut connected = None;
     loop {
-        let (news, pause) = match look(&client, &mut connected, &list, &kinds).await {
+        let looked = timeout(PATIENCE, look(&client, &mut connected, &list, &kinds)).await;
+        let (news, pause) = match looked.unwrap_or(Err(ClientError::Silent(PATIENCE))) {
             Ok(look) => (News::Looked(Box::new(look)), interval),
             Err(error) => {
                 connected = None;
@@ -180,4 +184,29 @@ async fn follow(client: &Client, tell: &mpsc::Sender<News>, id: &str, of: u64) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_herd_that_hangs_is_told_and_asked_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let hanging = tokio::net::UnixListener::bind(&path).unwrap();
+        let client = Client::connect(path).await.unwrap();
+        let (tell, mut news) = mpsc::channel(1);
+        let _source = Source::start(client, tell, Vec::new(), Duration::from_secs(2));
+        for _ in 0..2 {
+            let Some(News::Away { why }) = news.recv().await else {
+                panic!("something else was told");
+            };
+            assert_eq!(
+                why,
+                "herd has not answered for 5 s: it may hang, or be overloaded"
+            );
+        }
+        drop(hanging);
+    }
 }

@@ -63,27 +63,29 @@ export class Detail {
         }
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Refused && error.status === 404) return this.#untold();
+        // It is not going to be answered in another way: asking on would only be noise.
+        if (error instanceof Refused && error.status < 500) return this.#untold(error);
       }
       await new Promise((resolve) => setTimeout(resolve, REFRESH));
     }
   }
 
-  #untold() {
+  #untold({ status, message }) {
     this.#stop.hidden = true;
-    if (!this.#facts.childElementCount) this.#fact("state", "herd does not remember it any more");
+    if (!this.#facts.childElementCount) this.#fact("state", status === 404 ? "herd does not remember it any more" : message);
   }
 
   #tell(session, earlier) {
     const now = performance.now();
     const endsAt = session.ends_in_ms === null ? null : now + session.ends_in_ms;
+    const over = session.ended !== null || session.state === "ended";
     const facts = [
       ["state", session.detail ? `${session.state}: ${session.detail}` : session.state],
       ["kind", { on: `${session.kind}, in a sandbox`, weaker: `${session.kind}, in a weaker sandbox` }[session.sandbox] ?? `${session.kind}, no sandbox`],
       ["worker", session.worker && [session.worker, session.pid && `pid ${session.pid}`, session.endpoint].filter(Boolean).join(", ")],
-      ["created", `${moment(session.created)}, ${session.ended ? "lived" : "for"} ${duration(session.age_ms)}`],
+      ["created", `${moment(session.created)}, ${over ? "lived" : "for"} ${duration(session.age_ms)}`],
     ];
-    if (!session.ended) {
+    if (!over) {
       const held = [
         session.requests && count(session.requests, "request"),
         session.streams && count(session.streams, "stream"),
@@ -136,7 +138,7 @@ class Log {
 
   async follow(row, signal) {
     this.#clear();
-    const path = sessionPath(row.id, "/logs", ["follow", `tail=${TAIL}`]);
+    const path = sessionPath(row.id, "/logs", ["follow", `tail=${TAIL}`, `generation=${row.generation}`]);
     while (!signal.aborted) {
       try {
         this.#tell("…");
@@ -145,7 +147,10 @@ class Log {
           this.#tell("live");
           this.#add(text);
         }
-        if (!signal.aborted) this.#tell("ended");
+        if (signal.aborted) return;
+        // What came last tells that it is live, and is not drawn yet.
+        this.#draw();
+        this.#tell("ended");
         return;
       } catch (error) {
         if (signal.aborted) return;

@@ -40,7 +40,7 @@ const lists = {
   },
   ended: {
     columns: [
-      { name: "at", label: "Ended", text: (row) => moment(row.endedAt), wide: true },
+      { name: "at", label: "Ended", text: (row) => (row.endedAt ? moment(row.endedAt) : "with herd"), wide: true },
       { name: "id", label: "Session", text: (row) => row.id, by: (row) => row.id, wide: true },
       { name: "worker-kind", label: "Kind", text: (row) => row.kind, by: (row) => row.kind, wide: true },
       { name: "reason", label: "Reason", text: (row) => (row.run ? `${row.reason} (former herd)` : (row.reason ?? "")), tone: (row) => row.reason, wide: true, by: (row) => row.reason ?? "" },
@@ -259,7 +259,8 @@ function confirmStop(row) {
   });
 }
 
-function stopped({ id, outcome, death }) {
+function stopped({ id: own, principal, outcome, death }) {
+  const id = principal ? `${principal}/${own}` : own;
   if (outcome === "never_started") return `Stopped ${id}: its worker had not started yet`;
   if (outcome === "forgotten") return `Forgot ${id}: its worker had crashed; the id is free again`;
   if (!death) return `Stopped ${id}: its worker is warm again`;

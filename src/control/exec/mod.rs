@@ -22,7 +22,7 @@ use crate::core::SessionId;
 use crate::driver::{CommandEnd, Deed, JournalEvent, Session, SessionState};
 use crate::sys::terminal::Size;
 use crate::worker::{Command, ExecError, On};
-use relay::{Stdin, relay};
+use relay::{Stdin, kill, relay};
 
 /// Where a keeper does not answer in this time, something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,8 +50,9 @@ impl Router {
         let answer = handshake(asked.request)?;
         let session = self.bound(&id).await?;
         let argv = remembered(&command.argv);
-        let running = match tokio::time::timeout(PATIENCE, session.exec(command)).await {
+        let (running, guest) = match tokio::time::timeout(PATIENCE, session.exec(command)).await {
             Ok(Ok(running)) => running,
+            Ok(Err(ExecError::Ended)) => return Err(Problem::unknown_session(&id)),
             Ok(Err(error)) => return Err(refused(&id, &error)),
             Err(_) => return Err(Problem::unavailable("exec_failed", silent(&id))),
         };
@@ -67,8 +68,12 @@ impl Router {
         let began = Instant::now();
         connection.go_on(async move {
             let end = match upgrade.await {
-                Ok(upgraded) => relay(upgraded, running, stdin, &session, stopping).await,
-                Err(_) => CommandEnd::ClientLeft,
+                Ok(upgraded) => relay(upgraded, running, guest, stdin, &session, stopping).await,
+                Err(_) => {
+                    kill(running.line, &session).await;
+                    drop(guest);
+                    CommandEnd::ClientLeft
+                }
             };
             tracing::info!(session = %session.name.id, command = ?argv, ?end, "command ended");
             journal.push(JournalEvent::CommandEnded {
@@ -181,7 +186,9 @@ fn refused(id: &SessionId, error: &ExecError) -> Problem {
             "too_many_commands",
             error.to_string(),
         ),
-        ExecError::Refused { .. } => Problem::unavailable("exec_failed", error.to_string()),
+        ExecError::Refused { .. } | ExecError::Ended => {
+            Problem::unavailable("exec_failed", error.to_string())
+        }
         ExecError::Gone(source) => {
             tracing::debug!(session = %id, %source, "a worker's keeper could not be asked for a command");
             Problem::unavailable("exec_failed", silent(id))

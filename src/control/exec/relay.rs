@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::super::channels::{self, FromClient, MAX_MESSAGE, STDERR, STDOUT};
 use super::super::told;
 use super::super::views::ExecEnd;
-use crate::driver::{CommandEnd, Session};
+use crate::driver::{CommandEnd, Guest, Session};
 use crate::sys::stream::Stream;
 use crate::sys::terminal;
 use crate::worker::{CommandLine, Running, Streams, Word};
@@ -46,6 +46,9 @@ const LEFT_BEHIND: usize = 1 << 20;
 
 /// How long a session's end may be known to herd after its worker's.
 const NEWS: Duration = Duration::from_secs(1);
+
+/// A process that was killed is dead in no time, unless the kernel itself waits for something in its name.
+const DYING: Duration = Duration::from_secs(10);
 
 /// A client that takes its last messages in no more time than this gets them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -74,6 +77,7 @@ enum Input<'s> {
 pub(super) async fn relay(
     upgraded: Upgraded,
     running: Running,
+    guest: Guest,
     stdin: Stdin,
     session: &Session,
     mut stopping: watch::Receiver<bool>,
@@ -112,8 +116,14 @@ pub(super) async fn relay(
         reason = session.wait_end() => CommandEnd::SessionEnded { reason: Some(reason) },
         () = told(&mut stopping) => CommandEnd::HerdEnds,
     };
-    // Whatever the client does now, the command does not wait for it.
-    drop(line);
+    // Whatever the client does now, the command does not wait for it; and its worker waits for the command's death, not
+    // for the client.
+    match (&end, terminal) {
+        // A terminal hangs up: what ignores that was meant to stay.
+        (CommandEnd::ClientLeft, Some(_)) => drop(line),
+        _ => kill(line, session).await,
+    }
+    drop(guest);
     let end = match end {
         CommandEnd::SessionEnded { reason: None } => CommandEnd::SessionEnded {
             reason: session.wait_end_for(NEWS).await,
@@ -164,6 +174,13 @@ impl<'s> Output<'s> {
             Ok(read @ 1..) => Some(binary(&self.buffer[..=read])),
             Ok(_) | Err(_) => None,
         }
+    }
+}
+
+/// Returns when the command is dead.
+pub(super) async fn kill(line: CommandLine, session: &Session) {
+    if timeout(DYING, line.kill()).await.is_err() {
+        tracing::warn!(session = %session.name.id, "a killed command does not die");
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::Server;
 use crate::config;
 use crate::core::{Exit, SessionId, WorkerId};
-use crate::driver::{Crew, Driver, Handle, Shutdown};
+use crate::driver::{Crew, Driver, Handle, SessionOutput, Shutdown};
 use crate::worker::{Death, Endpoint, Event, Logs, Make, Stream};
 
 /// Long enough for any machine; nothing is decided by it.
@@ -311,6 +311,61 @@ fn listing_logs_and_stopping_need_no_slot() {
 }
 
 #[test]
+fn output_of_the_ended_is_asked_for_by_generation_and_at_last_only_its_last_lines_are_kept() {
+    local(async {
+        let herd = start();
+        let mut generations = Vec::new();
+        for number in 0..66 {
+            let _hold = herd.hold("/v1/sessions/a/hold").await;
+            let shown = herd.json("GET", "/v1/sessions/a").await;
+            generations.push(shown["generation"].as_u64().unwrap());
+            let output = herd
+                .driver
+                .logs(SessionId::parse(b"a").unwrap(), None)
+                .await
+                .unwrap();
+            let Ok(SessionOutput::Ring(output)) = output else {
+                panic!("{output:?}");
+            };
+            let line = Bytes::from(format!("number {number}"));
+            output.push(Stream::Stdout, line, SystemTime::now());
+            herd.json("DELETE", "/v1/sessions/a").await;
+        }
+        let asked = async |more: String| {
+            let (head, body) = herd.ask("GET", &format!("/v1/sessions/a/logs{more}")).await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}\n{body}");
+            body
+        };
+        assert!(asked(String::new()).await.contains("hello\nnumber 65\n"));
+        // Its ring is still there; of the oldest, what is left of it.
+        let at = |number: usize, more: &str| format!("?generation={}{more}", generations[number]);
+        assert!(asked(at(2, "")).await.contains("\\x1b[2Jhello\nnumber 2\n"));
+        let kept = "[herd: ended some time ago; its last lines are kept]\n";
+        assert_eq!(asked(at(1, "")).await, format!("{kept}\\x1b[2Jhello\nnumber 1\n"));
+        assert_eq!(asked(at(0, "&tail=1")).await, format!("{kept}number 0\n"));
+        let (head, _) = herd
+            .ask("GET", "/v1/sessions/a/logs?generation=9007199254740991")
+            .await;
+        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+    });
+}
+
+#[test]
+fn output_of_an_ended_session_whose_worker_lives_on_is_gone() {
+    local(async {
+        let herd =
+            start_with("  reused: { cmd: [\"pretended\", \"{{.Port}}\"], min: 0, max: 1, reuse: true }\n");
+        let hold = herd.hold("/v1/sessions/a/hold?worker=reused").await;
+        herd.json("DELETE", "/v1/sessions/a").await;
+        drop(hold);
+        let (head, body) = herd.ask("GET", "/v1/sessions/a/logs").await;
+        assert!(head.starts_with("HTTP/1.1 410"), "{head}");
+        assert!(head.contains("x-herd-error: output_gone"), "{head}");
+        assert!(body.contains("the worker lives on"), "{body}");
+    });
+}
+
+#[test]
 fn followed_logs_end_with_the_worker() {
     local(async {
         let herd = start();
@@ -321,10 +376,12 @@ fn followed_logs_end_with_the_worker() {
         read_until(&mut logs, "hello\n").await;
         let output = herd
             .driver
-            .logs(SessionId::parse(b"a").unwrap())
+            .logs(SessionId::parse(b"a").unwrap(), None)
             .await
-            .unwrap()
             .unwrap();
+        let Ok(SessionOutput::Ring(output)) = output else {
+            panic!("{output:?}");
+        };
         output.push(Stream::Stderr, Bytes::from_static(b"more"), SystemTime::now());
         read_until(&mut logs, "more\n").await;
         herd.json("DELETE", "/v1/sessions/a").await;

@@ -54,7 +54,8 @@ pub struct Session {
     /// That configuration knew other workers of this kind than the present one. Its worker serves nobody after it.
     pub outdated: bool,
     pub state: State,
-    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`.
+    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`; of a former herd that
+    /// left no end of it on record, `herd_died`.
     pub reason: Option<String>,
     /// The reason for people.
     pub detail: Option<String>,
@@ -64,7 +65,7 @@ pub struct Session {
     pub endpoint: Option<String>,
     /// RFC 3339, UTC.
     pub created: String,
-    /// Milliseconds from its creation until now, or until its end.
+    /// Milliseconds from its creation until now, or until its end; with `herd_died`, until the last that is known of its herd.
     pub age_ms: u64,
     /// Everything that keeps it alive now.
     pub holders: u32,
@@ -78,7 +79,7 @@ pub struct Session {
     pub ends_in_ms: Option<u64>,
     /// For what it ends then.
     pub ends_for: Option<EndsFor>,
-    /// RFC 3339, UTC.
+    /// RFC 3339, UTC. Null of an ended session: nobody knows (`herd_died`); `detail` tells between which moments.
     pub ended: Option<String>,
     /// Known once the tree is reaped.
     pub death: Option<Dead>,

@@ -124,7 +124,7 @@ impl Core {
         )
     }
 
-    /// Puts a worker whose session has ended back into stock, once that session's holders have left.
+    /// Puts a worker whose session has ended back into stock, once that session's holders and guests have left.
     pub(super) fn consider_recycling(&mut self, session: &SessionRef, now: Moment) {
         let recycled = self
             .workers
@@ -133,7 +133,7 @@ impl Core {
                 WorkerState::Recycling {
                     session: old,
                     holders,
-                } if old == session && holders.snapshot().holders == 0 => Some((*worker, known.kind)),
+                } if old == session && holders.snapshot().is_empty() => Some((*worker, known.kind)),
                 _ => None,
             });
         if let Some((worker, kind)) = recycled {

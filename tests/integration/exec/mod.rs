@@ -344,14 +344,36 @@ fn a_command_does_not_go_over_to_the_next_session_of_its_worker() {
         Running::launch_with(dir, Mode::Own, &yaml).ready(),
     );
     let worker = scene.herd.until("a", "bound")["worker"].clone();
-    let client = scene.begin(&["a", "--", "sleep", "1000"]);
-    scene.until_running("sleep", 1);
-    scene.herd.herd(&["stop", "a"]);
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    scene.until_running("sleep", 0);
-    let (mut hold, _) = scene.herd.hold("b");
-    assert_eq!(scene.herd.until("b", "bound")["worker"], worker);
+    let mut hold: Option<Child> = None;
+    let script = "trap '' HUP INT TERM; exec sleep 1000";
+    for round in 0..12 {
+        let id = match round {
+            0 => "a".to_owned(),
+            _ => format!("a{round}"),
+        };
+        let on: &[&str] = [&[][..], &["-i"], &["-t"]][round % 3];
+        let client = scene.begin(&[on, &[&id, "--", "sh", "-c", script]].concat());
+        scene.until_running("sleep", 1);
+        scene.herd.herd(&["stop", &id]);
+        if let Some(mut hold) = hold.take() {
+            hold.wait().unwrap();
+        }
+        let (next, _) = scene.herd.hold(&format!("a{}", round + 1));
+        // At once: it died before anybody else got the worker.
+        assert_eq!(scene.running("sleep"), BTreeSet::new(), "{on:?}");
+        hold = Some(next);
+        let bound = scene.herd.until(&format!("a{}", round + 1), "bound");
+        assert_eq!(bound["worker"], worker, "{on:?}");
+        let output = client.wait_with_output().unwrap();
+        let why = "herd: the session ended: stopped on request\n";
+        assert_eq!(output.status.code(), Some(1), "{on:?}");
+        assert!(
+            stderr(&output).ends_with(why) || stdout(&output).ends_with(why),
+            "{on:?}: {}",
+            stderr(&output)
+        );
+    }
+    let mut hold = hold.unwrap();
     hold.kill().unwrap();
     hold.wait().unwrap();
 }

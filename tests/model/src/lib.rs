@@ -58,6 +58,10 @@ models! {
     the_last_holder_of_an_ended_session_is_noticed fails {
         end_unheard: "deadlock"
     }
+    a_worker_is_handed_on_after_the_guests_of_its_session fails {
+        enter_after_close: "a guest of another session"
+        guest_unheard: "deadlock"
+    }
     a_stream_that_came_while_its_session_was_quietened_is_heard fails {
         quieten_whoever_came: "a stream left unheard"
     }

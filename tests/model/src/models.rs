@@ -216,6 +216,35 @@ pub(crate) fn the_last_holder_of_an_ended_session_is_noticed() {
     });
 }
 
+/// A worker that is reused serves nobody while a command of its old session still runs, or is about to.
+pub(crate) fn a_worker_is_handed_on_after_the_guests_of_its_session() {
+    loom::model(|| {
+        let session = Session::held_by(&[HolderKind::Request]);
+        let holder = client(&session, |session| session.leave(HolderKind::Request));
+        let guest = client(&session, |session| {
+            if session.holders.enter().is_ok() {
+                assert!(!session.dead.load(Ordering::SeqCst), "a guest of another session");
+                if session.holders.leave() != Release::Quiet {
+                    session.attention.list(&session.listed, || Arc::clone(session));
+                }
+            }
+        });
+        session.holders.close();
+        let handed_on = |session: &Session| {
+            let empty = session.holders.snapshot().is_empty();
+            if empty {
+                session.dead.store(true, Ordering::SeqCst);
+            }
+            empty
+        };
+        if !handed_on(&session) {
+            session.attend_until(handed_on);
+        }
+        holder.join().unwrap();
+        guest.join().unwrap();
+    });
+}
+
 /// With `on_disconnect: ttl` the owner quietens a session without holders; only that absence.
 pub(crate) fn a_stream_that_came_while_its_session_was_quietened_is_heard() {
     loom::model(|| {
