@@ -32,6 +32,8 @@ pub struct Config {
     /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
     pub state_dir: Option<PathBuf>,
     pub history: History,
+    /// `None`: no request leaves a line.
+    pub access_log: Option<AccessLog>,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
@@ -104,6 +106,57 @@ impl Config {
                 .map(|kind| &kind.name)
         };
         present.or_else(former).map_or("", String::as_str)
+    }
+}
+
+/// A line for each request of the data plane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub to: LogTarget,
+    /// Of requests that are no errors.
+    pub sample: Share,
+    pub query: Query,
+    pub session: SessionShown,
+}
+
+/// Where a log's lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+/// Whether a request's query is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    LeftOut,
+    /// Without herd's own parameters.
+    Kept,
+}
+
+/// How a session's id is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionShown {
+    Plain,
+    Hash,
+    Omit,
+}
+
+/// A part of all, from none to everything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    pub const ALL: Self = Self(1.0);
+
+    /// Of 0 to 1.
+    pub fn new(part: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&part).then_some(Self(part))
+    }
+
+    /// Whether one belongs to it, whose lot is evenly spread over 0 to 1, without 1.
+    pub fn takes(self, lot: f64) -> bool {
+        lot < self.0
     }
 }
 

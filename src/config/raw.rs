@@ -32,6 +32,8 @@ pub(super) struct File {
     pub(super) state_dir: Option<Directory>,
     /// What is kept on disk of sessions that have ended.
     pub(super) history: Option<History>,
+    /// A line of JSON for each request of the data plane. Default: none.
+    pub(super) access_log: Option<super::access_log::AccessLog>,
     /// `strict` refuses to start where the kernel cannot guarantee that nothing survives herd;
     /// `best-effort` (default) warns and uses the weaker guard.
     pub(super) lifetime: Option<Lifetime>,

@@ -20,6 +20,7 @@ use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
+use crate::telemetry::access_log::AccessLog;
 
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -31,6 +32,8 @@ pub(crate) struct Thread {
     pub(crate) tls: Option<Arc<Tls>>,
     /// `None`: whoever can connect may.
     pub(crate) access: Option<Arc<Access>>,
+    /// Where requests leave lines, if the configuration says so.
+    pub(crate) log: Option<Arc<AccessLog>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -49,7 +52,12 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(tls: Option<Arc<Tls>>, access: Option<Arc<Access>>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(
+        tls: Option<Arc<Tls>>,
+        access: Option<Arc<Access>>,
+        log: Option<Arc<AccessLog>>,
+        driver: Handle,
+    ) -> Rc<Self> {
         let current = Arc::clone(driver.config());
         let (generation, config) = current.get();
         let traffic = driver.metrics().threads().join();
@@ -58,6 +66,7 @@ impl Thread {
             current,
             tls,
             access,
+            log,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),

@@ -23,6 +23,7 @@ mod skip;
 mod supervised;
 
 mod access;
+mod access_log;
 mod bundle;
 mod control;
 mod exec;

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ControlKey, DataKey, KeySource, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
+    AccessLog, ControlKey, DataKey, KeySource, LogTarget, May, Origin, ProxyProtocol, Query, Rate,
+    SessionShown, Share, Tls, TokenSecret, Tokens,
 };
 use crate::core::KindId;
 
@@ -58,6 +59,7 @@ fn defaults_are_the_documented_ones() {
         size: Some(8 << 20),
     };
     assert_eq!(config.history, history);
+    assert_eq!(config.access_log, None);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     let kind = &config.kinds[0];
@@ -128,6 +130,7 @@ control:
   hosts: [Herd.Example.com]
 state_dir: /run/s
 history: {dir: /var/h, size: 1M}
+access_log: {path: /var/l, sample: 1/4, query: true, session: hash}
 lifetime: strict
 drain_timeout: 7s
 workers:
@@ -243,6 +246,13 @@ workers:
         (config.history.dir.as_deref(), config.history.size),
         (Some("/var/h".as_ref()), Some(1 << 20))
     );
+    let access_log = AccessLog {
+        to: LogTarget::File("/var/l".into()),
+        sample: Share::new(0.25).unwrap(),
+        query: Query::Kept,
+        session: SessionShown::Hash,
+    };
+    assert_eq!(config.access_log, Some(access_log));
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),
@@ -317,6 +327,18 @@ workers:
     );
     let second = &config.kinds[1];
     assert_eq!((second.min, second.reuse), (1, Reuse::AfterSession));
+}
+
+#[test]
+fn an_access_log_has_every_request_and_no_query() {
+    let config = good("access_log: {path: stdout}\nworkers: {a: {cmd: [x]}}\n");
+    let access_log = AccessLog {
+        to: LogTarget::Stdout,
+        sample: Share::ALL,
+        query: Query::LeftOut,
+        session: SessionShown::Plain,
+    };
+    assert_eq!(config.access_log, Some(access_log));
 }
 
 #[test]

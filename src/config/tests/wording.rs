@@ -260,6 +260,30 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:17: history.size: is out of range; write 64K to 1G, e.g. 8M, or 0 to keep none",
         ),
         (
+            "access_log: {}",
+            "1:1: access_log: has no path; write e.g. {path: /var/log/herd/access.log}, or {path: stdout}",
+        ),
+        (
+            "access_log: {path: \"\"}",
+            "1:20: access_log.path: is not a path; write e.g. /var/log/herd/access.log, or stdout",
+        ),
+        (
+            "access_log: {path: /l, sample: 2}",
+            "1:32: access_log.sample: is 2; write 0 to 1, e.g. 0.01 for one in a hundred",
+        ),
+        (
+            "access_log: {path: /l, sample: 1/0}",
+            "1:32: access_log.sample: is the text \"1/0\"; write a share from 0 to 1, such as 0.01 or 1/100",
+        ),
+        (
+            "access_log: {path: /l, query: keep}",
+            "1:31: access_log.query: is the text \"keep\"; write true or false",
+        ),
+        (
+            "access_log: {path: /l, session: none}",
+            "1:33: access_log.session: is \"none\"; write plain or hash or omit",
+        ),
+        (
             "control: {hosts: [\"https://herd.example.com/\"]}",
             "1:19: control.hosts[0]: \"https://herd.example.com/\" is a URL; write the host alone: herd.example.com",
         ),
