@@ -210,7 +210,9 @@ impl Reloader {
             tls.renew(identity);
         }
         // Or the same one, anew.
-        self.access_log.turn_to(access_log);
+        if let Err(error) = self.access_log.turn_to(access_log) {
+            error!(%error, "cannot start the thread that writes the access log");
+        }
         start::tell_weaker(&config, &plans);
         (self.config, self.plans) = (Arc::new(config), plans);
         Ok(reloaded)

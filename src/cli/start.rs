@@ -239,8 +239,8 @@ async fn supervise(
         None => (control, None),
     };
     let dropped = handle.metrics().access_log_dropped().clone();
-    let access_log = AccessLog::start(access_log, dropped)
-        .map(Arc::new)
+    let log = Arc::new(AccessLog::new(dropped));
+    log.turn_to(access_log)
         .context("cannot start the thread that writes the access log")?;
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
@@ -257,7 +257,7 @@ async fn supervise(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let data = data.guarded_by(access).logging_to(Arc::clone(&access_log));
+    let data = data.guarded_by(access).logging_to(Arc::clone(&log));
     let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
@@ -267,7 +267,7 @@ async fn supervise(
         source.clone(),
         means,
         (config, plans),
-        (tls, Arc::clone(&access_log)),
+        (tls, Arc::clone(&log)),
         handle.clone(),
         wishes,
         data_url.clone(),
@@ -283,7 +283,7 @@ async fn supervise(
         .spawn(handle.clone(), data_port)
         .context("cannot serve the control API")?;
     let (ask, asked) = mpsc::channel(2);
-    let mut signals = Signals::listen(Arc::clone(&access_log))?;
+    let mut signals = Signals::listen(Arc::clone(&log))?;
     info!(
         data = %data_url,
         control = %control_path.display(),
@@ -325,7 +325,7 @@ async fn supervise(
     }
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
-    access_log.flush();
+    log.flush();
     driver.end_history();
     if let Some(writing) = writing {
         writing.finish();

@@ -11,14 +11,15 @@ use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::running::{CAP, HERD, Running, poll, stderr};
+use crate::running::{CAP, HERD, Running, poll, stdout};
 use crate::supervised::Mode;
 
 /// A herd.yaml with these top-level lines.
 fn yaml(dir: &Path, top: &str) -> String {
     format!(
         "{top}\nworkers:\n  runner:\n    cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    \
-         health_path: /healthz\n    env: {{ HERD_TEST_TAG: {:?} }}\n    max: 4\n",
+         health_path: /healthz\n    env: {{ HERD_TEST_TAG: {:?} }}\n    max: 4\n  \
+         slow: {{ cmd: [sleep, \"60\"] }}\n",
         dir.display().to_string()
     )
 }
@@ -208,16 +209,35 @@ fn a_tunnel_leaves_its_line_at_its_end() {
 #[test]
 fn a_client_that_leaves_before_its_answer_is_a_499() {
     let (herd, path) = start("");
-    let body = r#"{"argv":["sleep","60"]}"#;
-    let fields = "content-type: application/json\r\n";
     let client = Client::of(&herd).unwrap();
-    let stream = client.send("gone", "POST /v1/run", fields, body).unwrap();
-    herd.until("gone", "bound");
+    let fields = "x-herd-worker: slow\r\n";
+    let stream = client.send("gone", "GET /", fields, "").unwrap();
+    herd.until("gone", "starting");
     stream.shutdown(Shutdown::Both).unwrap();
     let line = only(&path);
     assert_eq!(line["status"], 499, "{line}");
     assert_eq!(line["end"], "client_left", "{line}");
-    assert_eq!(line["session"], "gone", "{line}");
+    assert_eq!(
+        (&line["session"], &line["worker"]),
+        (&"gone".into(), &"slow".into())
+    );
+    assert_eq!(line.get("worker_ms"), None, "{line}");
+}
+
+#[test]
+fn of_a_client_that_leaves_in_the_middle_the_status_is_what_it_was_told() {
+    let (herd, path) = start("");
+    let client = Client::of(&herd).unwrap();
+    let mut stream = client
+        .send("a", "POST /v1/run", "", r#"{"cmd":["sleep","60"]}"#)
+        .unwrap();
+    stream.read_exact(&mut [0; 12]).unwrap();
+    stream.shutdown(Shutdown::Both).unwrap();
+    let line = only(&path);
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&200.into(), &"client_left".into())
+    );
 }
 
 #[test]
@@ -392,7 +412,7 @@ fn a_reload_turns_it_on_and_off_and_elsewhere() {
     assert_eq!(lines(&two, 1).len(), 1);
     let refused = reload(Some(&herd.dir.path().join("not/there")));
     assert!(
-        stderr(&refused).contains("access_log.path: cannot be opened"),
+        stdout(&refused).contains("access_log.path: cannot be opened"),
         "{refused:?}"
     );
     get(&herd, "a", "/healthz", "");

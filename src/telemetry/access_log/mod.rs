@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 
@@ -85,6 +85,8 @@ fn open(path: &Path) -> io::Result<File> {
 #[derive(Debug)]
 pub struct AccessLog {
     lines: Arc<Lines>,
+    /// Set while there is the thread that writes, which is from the first target on.
+    writing: OnceLock<()>,
     order: Arc<Mutex<Option<Order>>>,
     dropped: Counter,
 }
@@ -99,23 +101,40 @@ enum Order {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes. `dropped` counts lines that were left out.
-    pub fn start(target: Option<Target>, dropped: Counter) -> io::Result<Self> {
-        let log = Self {
+    /// That writes nothing yet. `dropped` counts lines that were left out.
+    pub fn new(dropped: Counter) -> Self {
+        Self {
             lines: Arc::new(Lines::new()),
+            writing: OnceLock::new(),
             order: Arc::default(),
-            dropped: dropped.clone(),
-        };
-        let mut writer = Writer::new(target, Arc::clone(&log.order), dropped);
-        Lines::write_behind(Arc::clone(&log.lines), "access log", move |lines, lost| {
-            writer.write(lines, lost);
-        })?;
-        Ok(log)
+            dropped,
+        }
+    }
+
+    /// From now on lines go there, or nowhere.
+    ///
+    /// # Errors
+    /// The thread that writes could not be started.
+    pub fn turn_to(&self, target: Option<Target>) -> io::Result<()> {
+        let is_needed = target.is_some();
+        *self.order() = Some(Order::Turn(target));
+        if is_needed && self.writing.get().is_none() {
+            let mut writer = Writer::new(Arc::clone(&self.order), self.dropped.clone());
+            Lines::write_behind(Arc::clone(&self.lines), "access log", move |lines, lost| {
+                writer.write(lines, lost);
+            })?;
+            // Only one task turns it.
+            let _ = self.writing.set(());
+        }
+        self.lines.call();
+        Ok(())
     }
 
     /// Takes one line, with its end.
     pub fn put(&self, line: &[u8]) {
-        if self.lines.put(line) == Fate::Lost {
+        // A request of the moment between a reload and its target.
+        let is_early = self.writing.get().is_none();
+        if is_early || self.lines.put(line) == Fate::Lost {
             self.dropped.inc();
         }
     }
@@ -127,15 +146,11 @@ impl AccessLog {
         self.lines.call();
     }
 
-    /// Another target, or none.
-    pub fn turn_to(&self, target: Option<Target>) {
-        *self.order() = Some(Order::Turn(target));
-        self.lines.call();
-    }
-
     /// What was put is written, unless that takes too long.
     pub fn flush(&self) {
-        self.lines.flush(LAST_LINES);
+        if self.writing.get().is_some() {
+            self.lines.flush(LAST_LINES);
+        }
     }
 
     fn order(&self) -> std::sync::MutexGuard<'_, Option<Order>> {

@@ -10,7 +10,9 @@ use super::*;
 fn log(path: &Path) -> (AccessLog, Counter) {
     let dropped = Counter::default();
     let target = Target::open(&LogTarget::File(path.to_owned())).unwrap();
-    (AccessLog::start(Some(target), dropped.clone()).unwrap(), dropped)
+    let log = AccessLog::new(dropped.clone());
+    log.turn_to(Some(target)).unwrap();
+    (log, dropped)
 }
 
 /// Until it is so.
@@ -86,7 +88,8 @@ fn a_fifo_that_nobody_reads_holds_nobody_up_and_is_left_for_another_file() {
         log.put(&line);
     }
     assert!(dropped.get() > 0);
-    log.turn_to(Some(Target::open(&LogTarget::File(file.clone())).unwrap()));
+    log.turn_to(Some(Target::open(&LogTarget::File(file.clone())).unwrap()))
+        .unwrap();
     // Those that were on their way are lost, those that waited are not.
     until("room", || {
         let before = dropped.get();

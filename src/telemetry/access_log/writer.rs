@@ -46,9 +46,9 @@ enum Stopped {
 }
 
 impl Writer {
-    pub(super) fn new(target: Option<Target>, order: Arc<Mutex<Option<Order>>>, dropped: Counter) -> Self {
+    pub(super) fn new(order: Arc<Mutex<Option<Order>>>, dropped: Counter) -> Self {
         Self {
-            target,
+            target: None,
             order,
             dropped,
             health: Health::Well,
