@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
+use super::traces;
 use crate::access::{Access, Lasting};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
@@ -242,6 +243,7 @@ async fn supervise(
     let log = Arc::new(AccessLog::new(dropped));
     log.turn_to(access_log)
         .context("cannot start the thread that writes the access log")?;
+    let traces = traces::start(&config, handle.metrics().traces_dropped())?.map(Arc::new);
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
     tell_access(&config, address, access.as_deref());
@@ -257,7 +259,10 @@ async fn supervise(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let data = data.guarded_by(access).logging_to(Arc::clone(&log));
+    let data = data
+        .guarded_by(access)
+        .logging_to(Arc::clone(&log))
+        .tracing_to(traces.clone());
     let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
@@ -326,6 +331,9 @@ async fn supervise(
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
     log.flush();
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     driver.end_history();
     if let Some(writing) = writing {
         writing.finish();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub history: History,
     /// `None`: no request leaves a line.
     pub access_log: Option<AccessLog>,
+    /// `None`: no request is traced, and what clients say of traces passes.
+    pub traces: Option<Traces>,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
@@ -69,7 +71,12 @@ impl Config {
             TokenSecret::Env(name) => Some(name.as_str()),
             TokenSecret::File(_) => None,
         });
-        of_keys.chain(of_tokens).collect()
+        let headers = self.traces.iter().flat_map(|traces| &traces.headers);
+        let of_traces = headers.filter_map(|(_, source)| match source {
+            HeaderSource::Env(name) => Some(name.as_str()),
+            HeaderSource::Value(_) | HeaderSource::File(_) => None,
+        });
+        of_keys.chain(of_tokens).chain(of_traces).collect()
     }
 
     /// The kind for requests that name none.
@@ -117,6 +124,27 @@ pub struct AccessLog {
     pub sample: Share,
     pub query: Query,
     pub session: SessionShown,
+}
+
+/// Spans of requests, sent to a receiver by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// `http` or `https`, with a host and a path.
+    pub endpoint: Uri,
+    /// Of requests that come without a trace.
+    pub sample: Share,
+    /// Never empty.
+    pub service_name: String,
+    /// Each name once.
+    pub headers: Vec<(HeaderName, HeaderSource)>,
+}
+
+/// Where the value of a header for the receiver is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderSource {
+    Value(HeaderValue),
+    Env(String),
+    File(PathBuf),
 }
 
 /// Where a log's lines go.

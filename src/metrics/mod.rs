@@ -92,6 +92,7 @@ pub struct Metrics {
     /// Seconds since 1970.
     last_reload: Gauge<f64, AtomicU64>,
     access_log_dropped: Counter,
+    traces_dropped: Counter,
     threads: Threads,
 }
 
@@ -116,6 +117,7 @@ impl Metrics {
             last_reload_successful: Gauge::default(),
             last_reload: Gauge::default(),
             access_log_dropped: Counter::default(),
+            traces_dropped: Counter::default(),
             threads: Threads::default(),
         };
         metrics.register();
@@ -247,6 +249,11 @@ impl Metrics {
             "Lines of the access log that were not written: no room was left, or the file took none",
             self.access_log_dropped.clone(),
         );
+        registry.register(
+            "traces_dropped",
+            "Spans that were not sent: no room was left, or the receiver took none",
+            self.traces_dropped.clone(),
+        );
         registry.register_collector(Box::new(self.threads.clone()));
     }
 
@@ -258,6 +265,11 @@ impl Metrics {
     /// For whoever writes the access log.
     pub fn access_log_dropped(&self) -> &Counter {
         &self.access_log_dropped
+    }
+
+    /// For whoever sends traces.
+    pub fn traces_dropped(&self) -> &Counter {
+        &self.traces_dropped
     }
 
     /// What the data plane's threads count.

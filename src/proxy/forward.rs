@@ -89,6 +89,7 @@ impl Client {
         Peer {
             address: self.peer,
             trust: self.sender.trust(),
+            scheme: self.sender.scheme(),
         }
     }
 
@@ -352,6 +353,7 @@ impl Asked {
             },
             label: Label::of(&claim),
             config: self.config,
+            record: served.record().cloned(),
         };
         let request = self.request;
         match self.mode {
@@ -462,6 +464,7 @@ struct Exchange {
     fields: Present,
     authorization: Authorization,
     label: Label,
+    record: Option<Rc<Record>>,
 }
 
 impl Exchange {
@@ -486,6 +489,9 @@ impl Exchange {
             &self.client.sender,
             self.host.as_ref(),
         );
+        if let Some(record) = &self.record {
+            record.pass_on(&mut parts.headers);
+        }
         let own = || own_host(bound);
         let host = match bound.session.kind.host_header {
             HostHeader::Client => self.host.clone().unwrap_or_else(own),

@@ -20,7 +20,7 @@
 //! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
 //! | `fields`, `body`, `gather`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
-//! | `record` | what becomes known of a request, for the access log |
+//! | `record` | what becomes known of a request, for the access log and traces |
 //! | `code` | every error that herd makes |
 //!
 //! It never starts, stops or counts workers: it asks the driver for a session once, and from then on only
@@ -72,6 +72,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::traces::Traces;
 
 pub use tls::{Identity, Tls, TlsError};
 
@@ -95,6 +96,7 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     access: Option<Arc<Access>>,
     log: Option<Arc<AccessLog>>,
+    traces: Option<Arc<Traces>>,
 }
 
 impl Server {
@@ -134,6 +136,7 @@ impl Server {
             tls: None,
             access: None,
             log: None,
+            traces: None,
         }
     }
 
@@ -168,6 +171,12 @@ impl Server {
         }
     }
 
+    /// Requests leave their spans here, while the configuration has `traces`.
+    #[must_use]
+    pub fn tracing_to(self, traces: Option<Arc<Traces>>) -> Self {
+        Self { traces, ..self }
+    }
+
     /// Starts `threads` data-plane threads.
     ///
     /// # Errors
@@ -193,7 +202,7 @@ impl Server {
             let share = Share {
                 tls: self.tls.clone(),
                 access: self.access.clone(),
-                log: self.log.clone(),
+                observers: (self.log.clone(), self.traces.clone()),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -216,7 +225,7 @@ impl Server {
 struct Share {
     tls: Option<Arc<Tls>>,
     access: Option<Arc<Access>>,
-    log: Option<Arc<AccessLog>>,
+    observers: thread::Observers,
     driver: Handle,
     places: Arc<Places>,
     stages: watch::Receiver<Stage>,
@@ -228,7 +237,7 @@ impl Share {
         let Self {
             tls,
             access,
-            log,
+            observers,
             driver,
             places,
             stages,
@@ -250,7 +259,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let thread = thread::Thread::new(tls, access, log, driver);
+                    let thread = thread::Thread::new(tls, access, observers, driver);
                     accept::run(thread, listener, places, stages).await;
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),

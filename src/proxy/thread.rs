@@ -21,8 +21,11 @@ use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::traces::Traces;
 
 const SWEEP: Duration = Duration::from_secs(1);
+
+pub(crate) type Observers = (Option<Arc<AccessLog>>, Option<Arc<Traces>>);
 
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -32,8 +35,9 @@ pub(crate) struct Thread {
     pub(crate) tls: Option<Arc<Tls>>,
     /// `None`: whoever can connect may.
     pub(crate) access: Option<Arc<Access>>,
-    /// Where requests leave lines, if the configuration says so.
+    /// Where requests leave lines and spans, if the configuration says so.
     pub(crate) log: Option<Arc<AccessLog>>,
+    pub(crate) traces: Option<Arc<Traces>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -55,7 +59,7 @@ impl Thread {
     pub(crate) fn new(
         tls: Option<Arc<Tls>>,
         access: Option<Arc<Access>>,
-        log: Option<Arc<AccessLog>>,
+        (log, traces): Observers,
         driver: Handle,
     ) -> Rc<Self> {
         let current = Arc::clone(driver.config());
@@ -67,6 +71,7 @@ impl Thread {
             tls,
             access,
             log,
+            traces,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),

@@ -8,6 +8,7 @@
 pub mod access_log;
 mod lines;
 pub mod trace_context;
+pub mod traces;
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal};

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AccessLog, ControlKey, DataKey, KeySource, LogTarget, May, Origin, ProxyProtocol, Query, Rate,
-    SessionShown, Share, Tls, TokenSecret, Tokens,
+    AccessLog, ControlKey, DataKey, HeaderSource, KeySource, LogTarget, May, Origin, ProxyProtocol, Query,
+    Rate, SessionShown, Share, Tls, TokenSecret, Tokens, Traces,
 };
 use crate::core::KindId;
 
@@ -60,6 +60,7 @@ fn defaults_are_the_documented_ones() {
     };
     assert_eq!(config.history, history);
     assert_eq!(config.access_log, None);
+    assert_eq!(config.traces, None);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     let kind = &config.kinds[0];
@@ -131,6 +132,11 @@ control:
 state_dir: /run/s
 history: {dir: /var/h, size: 1M}
 access_log: {path: /var/l, sample: 1/4, query: true, session: hash}
+traces:
+  endpoint: https://otlp.example.com:4318/v1/traces
+  sample: 0.01
+  service_name: front
+  headers: {X-Tenant: {value: t}, Authorization: {env: OTLP}, x-file: {file: /h}}
 lifetime: strict
 drain_timeout: 7s
 workers:
@@ -185,7 +191,7 @@ workers:
     let origins = network.websocket_origins.as_ref().unwrap();
     let fits = |index: usize, origin| origins[index].matches(&Origin::parse(origin).unwrap());
     assert!(fits(0, "https://any") && fits(1, "http://a.example.com:7") && !fits(1, "https://a.example.com"));
-    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "S1"].into());
+    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "OTLP", "S1"].into());
     let auth = config.auth.as_ref().unwrap();
     let minute = Duration::from_secs(60);
     let data_key = |name: &str, source, rate| DataKey {
@@ -253,6 +259,21 @@ workers:
         session: SessionShown::Hash,
     };
     assert_eq!(config.access_log, Some(access_log));
+    let header = |name, source| (http::HeaderName::from_static(name), source);
+    let traces = Traces {
+        endpoint: http::Uri::from_static("https://otlp.example.com:4318/v1/traces"),
+        sample: Share::new(0.01).unwrap(),
+        service_name: "front".into(),
+        headers: vec![
+            header(
+                "x-tenant",
+                HeaderSource::Value(http::HeaderValue::from_static("t")),
+            ),
+            header("authorization", HeaderSource::Env("OTLP".into())),
+            header("x-file", HeaderSource::File("/h".into())),
+        ],
+    };
+    assert_eq!(config.traces, Some(traces));
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),

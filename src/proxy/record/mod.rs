@@ -1,7 +1,11 @@
-//! What becomes known of a request while it is served, where somebody wants to know: for the access log.
+//! What becomes known of a request while it is served, where somebody wants to know: for the access log and for traces.
 //!
-//! A request has one only if it may leave a line. Whoever serves it has a share; when the last is given up, with the
-//! answer's last byte or a tunnel's end, the line is written. So no way out of serving a request can forget it.
+//! A request has one only if it may leave something. Whoever serves it has a share; when the last is given up, with the
+//! answer's last byte or a tunnel's end, the line is written and the spans are sent. So no way out of serving a request
+//! can forget it.
+
+mod line;
+mod spans;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -11,38 +15,38 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::Frame;
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
 use super::body::{Cut, Upload};
-use super::code::{Code, Problem};
-use super::fields::{self, Trust};
-use super::identity;
+use super::code::Code;
+use super::fields::{self, Scheme, Trust};
 use super::thread::{Claim, Thread};
 use super::tunnel::{Carried, Talk, TunnelEnd};
-use crate::config::{AccessLog as Settings, Config, Kind, Query, SessionShown};
+use crate::config::{Config, Kind, Traces};
 use crate::core::{EndReason, KindId};
 use crate::driver::{KindChoice, Origin};
-use crate::telemetry::access_log::{AccessLog, Line, text};
-use crate::telemetry::trace_context::TraceParent;
+use crate::telemetry::trace_context::{SpanId, TraceId, TraceParent};
+
+pub(crate) use line::refused;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Record {
     thread: Rc<Thread>,
-    log: Arc<AccessLog>,
     /// In force when the request came.
     config: Rc<Config>,
     began: Instant,
     at: SystemTime,
     asked: Asked,
+    /// `None`: requests are not traced.
+    trace: Option<Trace>,
     upload: Rc<Upload>,
     known: RefCell<Known>,
 }
@@ -57,7 +61,35 @@ struct Asked {
     version: Version,
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+    scheme: Scheme,
+    /// Of the span that the request comes from.
     trace: Option<TraceParent>,
+}
+
+/// The request's place in its trace.
+#[derive(Debug)]
+struct Trace {
+    /// Of herd's own span, which is the parent of what the worker does.
+    own: TraceParent,
+    /// What other vendors' tracing adds for theirs.
+    state: Option<HeaderValue>,
+}
+
+impl Trace {
+    /// The client's word counts, as with other proxies: whether a trace is kept is decided once, where it begins.
+    fn begin(settings: &Traces, parent: Option<TraceParent>, headers: &HeaderMap) -> Self {
+        let span = SpanId(fastrand::u64(1..).to_be_bytes());
+        let own = match parent {
+            Some(parent) => TraceParent { span, ..parent },
+            None => TraceParent {
+                trace: TraceId(fastrand::u128(1..).to_be_bytes()),
+                span,
+                sampled: settings.sample.takes(fastrand::f64()),
+            },
+        };
+        let state = parent.and_then(|_| headers.get(&TRACESTATE).cloned());
+        Self { own, state }
+    }
 }
 
 /// What has become known since.
@@ -67,6 +99,7 @@ struct Known {
     origin: Option<Origin>,
     queued: Duration,
     starting: Duration,
+    claimed: Option<Instant>,
     /// To the worker, and the head of its answer.
     sent: Option<Instant>,
     worker: Option<Duration>,
@@ -82,6 +115,42 @@ struct Known {
 struct Answer {
     status: u16,
     code: Option<Code>,
+}
+
+impl Known {
+    fn answer(&self) -> Answer {
+        // It was never told anything: the connection's end has taken the request with it.
+        self.answer.unwrap_or(Answer {
+            status: 499,
+            code: None,
+        })
+    }
+
+    /// Through herd's or the worker's fault.
+    fn failed(&self) -> bool {
+        self.answer().status >= 500 || self.end.is_failure()
+    }
+
+    fn end(&self) -> &'static str {
+        match self.answer().status {
+            499 => End::Open.word(),
+            _ => self.end.word(),
+        }
+    }
+
+    fn state(&self) -> Option<&'static str> {
+        self.origin.map(|origin| match origin {
+            Origin::Created => "created",
+            Origin::Reused => "reused",
+        })
+    }
+
+    fn tunnel(&self) -> Option<&'static str> {
+        self.tunnel.as_ref().map(|(talk, _)| match talk {
+            Talk::WebSocket => "websocket",
+            Talk::Other => "other",
+        })
+    }
 }
 
 /// How it ended for the client.
@@ -120,6 +189,7 @@ impl End {
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) trust: Trust,
+    pub(crate) scheme: Scheme,
 }
 
 impl Record {
@@ -132,16 +202,15 @@ impl Record {
         request: &Request<B>,
         upload: &Rc<Upload>,
     ) -> Option<Rc<Self>> {
-        match (&config.access_log, &thread.log) {
-            (Some(_), Some(log)) => Some(Self::begin(thread, log, config, peer, request, upload)),
-            _ => None,
+        match (&config.access_log, &config.traces) {
+            (None, None) => None,
+            _ => Some(Self::begin(thread, config, peer, request, upload)),
         }
     }
 
     #[cold]
     fn begin<B>(
         thread: &Rc<Thread>,
-        log: &Arc<AccessLog>,
         config: &Rc<Config>,
         peer: Peer,
         request: &Request<B>,
@@ -153,14 +222,17 @@ impl Record {
             Trust::TrustedProxy => forwarded_for(peer_ip, headers, &config.network.trusted_proxies),
             Trust::Untrusted => peer_ip,
         };
-        let mut traces = headers.get_all(&TRACEPARENT).iter();
-        let trace = match (traces.next(), traces.next()) {
-            (Some(trace), None) => TraceParent::parse(trace.as_bytes()),
+        let mut parents = headers.get_all(&TRACEPARENT).iter();
+        let parent = match (parents.next(), parents.next()) {
+            (Some(parent), None) => TraceParent::parse(parent.as_bytes()),
+            _ => None,
+        };
+        let trace = match (&config.traces, &thread.traces) {
+            (Some(settings), Some(_)) => Some(Trace::begin(settings, parent, headers)),
             _ => None,
         };
         Rc::new(Self {
             thread: Rc::clone(thread),
-            log: Arc::clone(log),
             config: Rc::clone(config),
             began: Instant::now(),
             at: SystemTime::now(),
@@ -172,8 +244,10 @@ impl Record {
                 version: request.version(),
                 host: fields::client_host(headers, request.uri()),
                 user_agent: headers.get(USER_AGENT).cloned(),
-                trace,
+                scheme: peer.scheme,
+                trace: parent,
             },
+            trace,
             upload: Rc::clone(upload),
             known: RefCell::default(),
         })
@@ -191,6 +265,21 @@ impl Record {
         known.kind = Some(Arc::clone(&claim.bound.session.kind));
         known.origin = Some(claim.origin);
         (known.queued, known.starting) = (claim.queued, claim.starting);
+        known.claimed = Some(Instant::now());
+    }
+
+    /// Tells the worker which span its own are children of, if requests are traced.
+    pub(crate) fn pass_on(&self, headers: &mut HeaderMap) {
+        let Some(trace) = &self.trace else {
+            return;
+        };
+        // Without a parent that can be read it says nothing.
+        if self.asked.trace.is_none() {
+            headers.remove(&TRACESTATE);
+        }
+        if let Ok(parent) = HeaderValue::try_from(trace.own.to_string()) {
+            headers.insert(&TRACEPARENT, parent);
+        }
     }
 
     /// It goes to the worker now.
@@ -248,128 +337,22 @@ impl Record {
             tunnel.1 = carried;
         }
     }
-
-    fn line(&self, settings: &Settings, known: &Known) -> Option<Vec<u8>> {
-        // It was never told anything: the connection's end has taken the request with it.
-        let answer = known.answer.unwrap_or(Answer {
-            status: 499,
-            code: None,
-        });
-        let failed = answer.status >= 500 || answer.code.is_some() || known.end.is_failure();
-        if !failed && !settings.sample.takes(fastrand::f64()) {
-            return None;
-        }
-        let asked = &self.asked;
-        let (principal, id) = match known.session.split_once('/') {
-            Some((principal, id)) => (Some(principal), id),
-            None => (None, &*known.session),
-        };
-        let shown = match settings.session {
-            _ if id.is_empty() => None,
-            SessionShown::Omit => None,
-            SessionShown::Plain => Some(id.into()),
-            SessionShown::Hash => Some(hashed(&known.session).into()),
-        };
-        let target = self.target(settings.query);
-        let (tunnel, up, down) = match &known.tunnel {
-            Some((Talk::WebSocket, carried)) => (Some("websocket"), carried.up, carried.down),
-            Some((Talk::Other, carried)) => (Some("other"), carried.up, carried.down),
-            None => (None, self.upload.bytes.get(), known.response_bytes),
-        };
-        let claimed = known.origin.is_some();
-        let trace_id = asked.trace.map(|trace| trace.trace.to_string());
-        let line = Line {
-            time: self.at,
-            client: asked.client,
-            proxy: asked.proxy,
-            method: Some(asked.method.as_str()),
-            host: asked.host.as_ref().map(|host| text(host.as_bytes())),
-            path: Some(text(target.as_bytes())),
-            protocol: Some(protocol(asked.version)),
-            status: answer.status,
-            error: answer.code.map(Code::as_str),
-            session: shown,
-            principal,
-            worker: known.kind.as_ref().map(|kind| kind.name.as_str()),
-            state: known.origin.map(|origin| match origin {
-                Origin::Created => "created",
-                Origin::Reused => "reused",
-            }),
-            tunnel,
-            end: match answer.status {
-                499 => End::Open.word(),
-                _ => known.end.word(),
-            },
-            request_bytes: up,
-            response_bytes: down,
-            duration_ms: Some(self.began.elapsed()),
-            queue_ms: claimed.then_some(known.queued),
-            start_ms: claimed.then_some(known.starting),
-            worker_ms: known.worker,
-            user_agent: asked.user_agent.as_ref().map(|agent| text(agent.as_bytes())),
-            trace_id: trace_id.as_deref(),
-        };
-        Some(line.to_json())
-    }
-
-    /// The path, and the query as far as it is wanted and not herd's own.
-    fn target(&self, query: Query) -> String {
-        let target = &self.asked.target;
-        match query {
-            Query::LeftOut => target.path().to_owned(),
-            Query::Kept => {
-                let token = self.thread.access.as_ref().map(|access| access.query.as_str());
-                let own = [self.config.session.query.as_deref(), token];
-                identity::origin_form(own, target).to_string()
-            }
-        }
-    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(settings) = &self.config.access_log
-            && let Some(line) = self.line(settings, &self.known.borrow())
+        let known = self.known.borrow();
+        if let (Some(settings), Some(log)) = (&self.config.access_log, &self.thread.log)
+            && let Some(line) = self.line(settings, &known)
         {
-            self.log.put(&line);
+            log.put(&line);
+        }
+        if let (Some(trace), Some(traces)) = (&self.trace, &self.thread.traces)
+            && trace.own.sampled
+        {
+            traces.put(self.spans(trace, &known));
         }
     }
-}
-
-/// What was refused before it was a request.
-pub(crate) fn refused(thread: &Thread, peer: SocketAddr, problem: &Problem) {
-    if thread.config().access_log.is_none() {
-        return;
-    }
-    let Some(log) = &thread.log else {
-        return;
-    };
-    let line = Line {
-        time: SystemTime::now(),
-        client: peer.ip().to_canonical(),
-        proxy: None,
-        method: None,
-        host: None,
-        path: None,
-        protocol: None,
-        status: problem.status().as_u16(),
-        error: Some(problem.code.as_str()),
-        session: None,
-        principal: None,
-        worker: None,
-        state: None,
-        tunnel: None,
-        end: End::Complete.word(),
-        request_bytes: 0,
-        response_bytes: 0,
-        duration_ms: None,
-        queue_ms: None,
-        start_ms: None,
-        worker_ms: None,
-        user_agent: None,
-        trace_id: None,
-    };
-    log.put(&line.to_json());
 }
 
 /// The client, by the word of proxies that are believed: the last address that is not one of theirs.
@@ -399,18 +382,6 @@ fn address(text: &str) -> Option<IpAddr> {
     let alone = text.parse::<IpAddr>().ok();
     let address = alone.or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()));
     address.map(|address| address.to_canonical())
-}
-
-fn hashed(session: &str) -> String {
-    HEXLOWER.encode(&Sha256::digest(session.as_bytes())[..8])
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    }
 }
 
 #[cfg(test)]
