@@ -38,4 +38,5 @@ mod runner;
 mod sandbox;
 mod service;
 mod start;
+mod traces;
 mod verbs;

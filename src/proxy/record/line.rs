@@ -18,7 +18,8 @@ impl Record {
     /// `None`: it is not of the sample.
     pub(super) fn line(&self, settings: &Settings, known: &Known) -> Option<Vec<u8>> {
         let answer = known.answer();
-        if !(known.failed() || answer.code.is_some()) && !settings.sample.takes(fastrand::f64()) {
+        let error = known.failed() || answer.code.is_some();
+        if !(error || settings.sample.takes(fastrand::f64())) {
             return None;
         }
         let asked = &self.asked;
