@@ -28,10 +28,14 @@ const LOOPBACK: &str = "network: { data_bind: 127.0.0.1:0 }";
 
 /// A herd whose `access_log` has this path, below its directory, and these further keys.
 fn launch(dir: tempfile::TempDir, path: &str, keys: &str) -> Running {
+    launch_as(Mode::Own, dir, path, keys)
+}
+
+fn launch_as(mode: Mode, dir: tempfile::TempDir, path: &str, keys: &str) -> Running {
     let path = dir.path().join(path);
     let top = format!("{LOOPBACK}\naccess_log: {{ path: {path:?}{keys} }}");
     let yaml = yaml(dir.path(), &top);
-    Running::launch_with(dir, Mode::Own, &yaml)
+    Running::launch_with(dir, mode, &yaml)
 }
 
 fn start(keys: &str) -> (Running, PathBuf) {
@@ -346,6 +350,38 @@ fn after_sigusr1_lines_go_to_a_file_of_the_old_name() {
     get(&herd, "a", "/healthz", "");
     assert_eq!(lines(&path, 1).len(), 1);
     assert_eq!(lines(&old, 2).len(), 2);
+}
+
+/// Processes that are herd's own: copies of its first one.
+fn own_processes(herd: &Running) -> Vec<i32> {
+    let of = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mine = of(herd.pid());
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| of(*pid) == mine)
+        .collect()
+}
+
+#[test]
+fn sigusr1_to_all_of_herds_processes_ends_none() {
+    for mode in [Mode::Own, Mode::Weak] {
+        let herd = launch_as(mode, tempfile::tempdir().unwrap(), "access.log", "").ready();
+        let path = herd.dir.path().join("access.log");
+        let client = Client::of(&herd).unwrap();
+        client.ask("a", "PUT /v1/value", "kept").unwrap();
+        lines(&path, 1);
+        std::fs::remove_file(&path).unwrap();
+        let own = own_processes(&herd);
+        assert!(own.len() >= 3, "herd, launcher, keeper: {own:?}");
+        for pid in own {
+            kill(Pid::from_raw(pid), Signal::SIGUSR1).unwrap();
+        }
+        poll("the new file", || {
+            path.exists().then_some(()).ok_or("is not there".to_owned())
+        });
+        let kept = client.ask("a", "GET /v1/value", "").unwrap();
+        assert!(kept.ends_with("kept"), "{mode:?}: {kept}");
+    }
 }
 
 #[test]

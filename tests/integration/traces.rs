@@ -68,6 +68,27 @@ impl Receiver {
         Self { address, came }
     }
 
+    /// Over TLS, with this certificate.
+    fn secure(certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let came = Arc::new(Came::default());
+        let into = Arc::clone(&came);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                receive(rustls::StreamOwned::new(session, stream), &into, "200 OK");
+            }
+        });
+        Self { address, came }
+    }
+
     /// All spans, as soon as there are so many.
     fn spans(&self, count: usize) -> Vec<Span> {
         let all = |batches: &[(String, ExportTraceServiceRequest)]| -> Vec<Span> {
@@ -88,8 +109,8 @@ impl Receiver {
     }
 }
 
-fn receive(stream: TcpStream, came: &Came, status: &str) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+fn receive(stream: impl Read + Write, came: &Came, status: &str) {
+    let mut reader = BufReader::new(stream);
     loop {
         let (mut head, mut length) = (String::new(), 0);
         loop {
@@ -111,13 +132,17 @@ fn receive(stream: TcpStream, came: &Came, status: &str) {
         came.batches.lock().unwrap().push((head, batch));
         came.more.notify_all();
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-        if (&stream).write_all(answer.as_bytes()).is_err() {
+        if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
 }
 
 fn start(receiver: SocketAddr, keys: &str) -> Running {
+    start_through(&[], &format!("http://{receiver}"), keys)
+}
+
+fn start_through(through: &[&str], receiver: &str, keys: &str) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("echo.py");
     std::fs::write(&script, ECHO).unwrap();
@@ -128,11 +153,11 @@ fn start(receiver: SocketAddr, keys: &str) -> Running {
     let (log, key) = (dir.path().join("access.log"), dir.path().join("key"));
     let yaml = format!(
         "network: {{ data_bind: 127.0.0.1:0 }}\naccess_log: {{ path: {log:?} }}\ntraces:\n  endpoint: \
-         http://{receiver}/v1/traces\n  headers: {{ Authorization: {{ file: {key:?} }}, x-tenant: {{ value: t }} }}\n  {keys}\n\
+         {receiver}/v1/traces\n  headers: {{ Authorization: {{ file: {key:?} }}, x-tenant: {{ value: t }} }}\n  {keys}\n\
          workers:\n  echo: {{ cmd: [python3, {script:?}, \"{{{{.Port}}}}\"], env: {{ HERD_TEST_TAG: {tag:?} }} }}\n  runner:\n    \
          cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n"
     );
-    Running::launch_with(dir, Mode::Own, &yaml).ready()
+    Running::launch_through(through, dir, Mode::Own, &yaml).ready()
 }
 
 fn get(herd: &Running, target: &str, fields: &str) -> String {
@@ -381,6 +406,32 @@ fn what_a_receiver_refuses_is_dropped_and_counted() {
         }
     });
     herd.logged("the receiver answers 400 Bad Request");
+}
+
+#[test]
+fn a_receiver_is_spoken_to_over_tls_if_somebody_vouches_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (known, unknown) = (dir.path().join("known.pem"), dir.path().join("unknown.pem"));
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&known, certified.cert.pem()).unwrap();
+    std::fs::write(&unknown, other.cert.pem()).unwrap();
+    let receiver = Receiver::secure(&certified);
+    let url = format!("https://localhost:{}", receiver.address.port());
+    let start = |roots: &std::path::Path| {
+        let roots = format!("SSL_CERT_FILE={}", roots.display());
+        start_through(&["env", "-u", "SSL_CERT_DIR", &roots], &url, "")
+    };
+    let herd = start(&unknown);
+    get(&herd, "/", "");
+    let said = herd.logged("the receiver of traces takes no spans");
+    assert!(said.contains("certificate"), "{said}");
+    assert!(receiver.came.batches.lock().unwrap().is_empty());
+    drop(herd);
+    let herd = start(&known);
+    get(&herd, "/", "");
+    assert_eq!(receiver.spans(2).len(), 2);
+    drop(herd);
 }
 
 #[test]
