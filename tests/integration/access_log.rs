@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode as FileMode;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::running::{CAP, HERD, Running, poll, stdout};
+use crate::skip::skipped;
 use crate::supervised::Mode;
 
 /// A herd.yaml with these top-level lines.
@@ -242,6 +244,25 @@ fn of_a_client_that_leaves_in_the_middle_the_status_is_what_it_was_told() {
         (&line["status"], &line["end"]),
         (&200.into(), &"client_left".into())
     );
+}
+
+#[test]
+fn requests_over_http2_leave_lines_as_others_do() {
+    let (herd, path) = start("");
+    let url = format!("http://{}/v1/value", herd.data_address().unwrap());
+    let arguments = ["--http2-prior-knowledge", "-sS", "-X", "PUT", "-d", "12345"];
+    let fields = ["-H", "x-session-id: a", &url];
+    let Ok(output) = Command::new("curl").args(arguments).args(fields).output() else {
+        return skipped("curl is not installed");
+    };
+    assert!(output.status.success(), "{output:?}");
+    let line = only(&path);
+    assert_eq!(
+        (&line["protocol"], &line["method"]),
+        (&"HTTP/2".into(), &"PUT".into())
+    );
+    assert_eq!((&line["status"], &line["end"]), (&204.into(), &"complete".into()));
+    assert_eq!(line["request_bytes"], 5, "{line}");
 }
 
 #[test]

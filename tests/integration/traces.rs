@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
 use crate::client::Client;
-use crate::running::{CAP, HERD, Running, poll};
+use crate::running::{CAP, HERD, Running, poll, stdout};
 use crate::supervised::Mode;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -312,6 +312,30 @@ fn whoever_began_the_trace_has_decided_whether_it_is_kept() {
     let spans = receiver.spans(1);
     assert_eq!(spans.len(), 1, "{spans:?}");
     assert_eq!(hex(&spans[0].trace_id), TRACE);
+}
+
+#[test]
+fn a_reload_changes_the_share_and_refuses_another_receiver() {
+    let receiver = Receiver::start("200 OK");
+    let herd = start(receiver.address, "sample: 0");
+    let file = herd.dir.path().join("herd.yaml");
+    let yaml = std::fs::read_to_string(&file).unwrap();
+    get(&herd, "/", "");
+    std::fs::write(&file, yaml.replace("sample: 0", "service_name: other")).unwrap();
+    let refused = herd.herd(&["reload"]);
+    assert!(
+        stdout(&refused).contains("traces: has changed, and only a start can take that"),
+        "{refused:?}"
+    );
+    std::fs::write(&file, yaml.replace("sample: 0", "sample: 1/1")).unwrap();
+    assert!(herd.herd(&["reload"]).status.success());
+    get(&herd, "/404", "");
+    let spans = receiver.spans(1);
+    assert_eq!(spans.len(), 1, "{spans:?}");
+    assert_eq!(
+        attributes(&spans[0].attributes)["http.response.status_code"],
+        "404"
+    );
 }
 
 #[test]
