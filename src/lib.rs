@@ -23,7 +23,7 @@
 //!
 //! # Modules
 //!
-//! `cli` → everything; `proxy` and `control` → `access`, `driver` and `core` types; `access` → `config`, `core`; `driver` → `core`, `worker`;
+//! `cli` → everything; `proxy` and `control` → `access`, `driver` and `core` types; `proxy` → `telemetry`; `access` → `config`, `core`; `driver` → `core`, `worker`;
 //! `worker` → `launcher`, `sys`; `core` → `std` only; `bundle` → `sys`. `tests/architecture.rs` checks these edges.
 
 #[cfg(not(target_os = "linux"))]

@@ -23,12 +23,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("access", &["access", "config", "core"]),
     ("metrics", &["metrics"]),
+    ("telemetry", &["telemetry", "worker", "config"]),
     ("history", &["history"]),
     ("driver", &["driver", "worker", "config", "core", "metrics"]),
     (
         "proxy",
         &[
-            "proxy", "access", "driver", "worker", "config", "core", "sys", "metrics",
+            "proxy",
+            "access",
+            "driver",
+            "worker",
+            "config",
+            "core",
+            "sys",
+            "metrics",
+            "telemetry",
         ],
     ),
     (

@@ -59,14 +59,16 @@ pub(crate) fn same(a: &Digest256, b: &Digest256) -> bool {
     a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-pub(super) fn from_env(variable: &str, key: impl Fn() -> String) -> Result<String, SecretError> {
+/// The text that this variable holds. `key`: where in herd.yaml it is named.
+pub(crate) fn from_env(variable: &str, key: impl Fn() -> String) -> Result<String, SecretError> {
     std::env::var(variable).map_err(|_| SecretError::Unset {
         key: key(),
         variable: variable.to_owned(),
     })
 }
 
-pub(super) fn from_file(path: &Path, key: impl Fn() -> String) -> Result<String, SecretError> {
+/// The text of this file, which others cannot read.
+pub(crate) fn from_file(path: &Path, key: impl Fn() -> String) -> Result<String, SecretError> {
     let unreadable = |source| SecretError::Unreadable {
         key: key(),
         path: path.to_owned(),

@@ -29,6 +29,7 @@ mod start;
 mod stop;
 mod token;
 mod top;
+mod traces;
 mod version;
 
 use std::process::ExitCode;

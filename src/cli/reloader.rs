@@ -25,6 +25,7 @@ use crate::launcher::{Forked, Guard, sandbox};
 use crate::proxy::{Identity, Tls};
 use crate::sandbox::cgroup::{Controllers, Unavailable};
 use crate::sys::watch::FileWatch;
+use crate::telemetry::access_log::{AccessLog, Target};
 use crate::worker::Plans;
 
 /// An editor has done with the file when nothing has happened to it for this long; but it is not waited for longer
@@ -94,6 +95,7 @@ pub(super) struct Reloader {
     config: Arc<Config>,
     plans: Plans,
     tls: Option<Arc<Tls>>,
+    access_log: Arc<AccessLog>,
     driver: Handle,
     wishes: mpsc::Receiver<Wish>,
     /// For the service manager's status.
@@ -106,13 +108,15 @@ struct Judged {
     /// Those that are as they were are the same ones.
     plans: Plans,
     identity: Option<Identity>,
+    access_log: Option<Target>,
 }
 
 impl Reloader {
     pub(super) fn new(
         source: Source,
         means: Means,
-        (config, plans, tls): (Arc<Config>, Plans, Option<Arc<Tls>>),
+        (config, plans): (Arc<Config>, Plans),
+        (tls, access_log): (Option<Arc<Tls>>, Arc<AccessLog>),
         driver: Handle,
         wishes: mpsc::Receiver<Wish>,
         url: String,
@@ -123,6 +127,7 @@ impl Reloader {
             config,
             plans,
             tls,
+            access_log,
             driver,
             wishes,
             url,
@@ -188,6 +193,7 @@ impl Reloader {
             config,
             plans,
             identity,
+            access_log,
         } = judging.await.unwrap_or_else(|e| {
             Err(NotReloaded::Invalid {
                 text: format!("the configuration could not be judged: {e}"),
@@ -202,6 +208,10 @@ impl Reloader {
         // Also where nothing in the file has changed: a renewed certificate is in the same files.
         if let (Some(tls), Some(identity)) = (&self.tls, identity) {
             tls.renew(identity);
+        }
+        // Or the same one, anew.
+        if let Err(error) = self.access_log.turn_to(access_log) {
+            error!(%error, "cannot start the thread that writes the access log");
         }
         start::tell_weaker(&config, &plans);
         (self.config, self.plans) = (Arc::new(config), plans);
@@ -232,6 +242,7 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
     }
     let wrong = |problems: Problems| invalid(LoadError::Invalid(problems));
     let identity = start::identity(&config, file).map_err(wrong)?;
+    let access_log = start::access_log(&config, file).map_err(wrong)?;
     let mut next = sandbox::prepare(&config, means.available, &means.missing)
         .map_err(|errors| wrong(start::findings(errors, file)))?;
     for (kind, plan) in config.kinds.iter().zip(&mut next) {
@@ -247,6 +258,7 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
         config,
         plans: next,
         identity,
+        access_log,
     })
 }
 

@@ -1,5 +1,6 @@
-//! The signals that herd obeys: two of them end it, one has it read its file again.
+//! The signals that herd obeys: two of them end it, one has it read its file again, one open its access log anew.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,29 +9,35 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::driver::{Cause, Reloads, Shutdown};
+use crate::telemetry::access_log::AccessLog;
 
 /// After a second signal: for killed trees to be reaped. The kernel needs milliseconds.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
 
-/// SIGINT, SIGTERM and SIGHUP.
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    /// For `access_log`.
+    reopen: tokio::signal::unix::Signal,
+    access_log: Arc<AccessLog>,
     terminal: Terminal,
 }
 
 impl Signals {
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    pub(super) fn listen(access_log: Arc<AccessLog>) -> anyhow::Result<Self> {
         // Whoever started herd may have blocked them, and that is inherited.
-        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1])
             .thread_unblock()
             .context("cannot unblock signals")?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            access_log,
             terminal: Terminal::look(),
         })
     }
@@ -41,6 +48,10 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
+                _ = self.reopen.recv() => {
+                    self.access_log.reopen();
+                    continue;
+                }
                 _ = self.hangup.recv() => {
                     // Whoever sat there has gone, and has not asked for anything.
                     if self.terminal == Terminal::There && Terminal::look() == Terminal::None {

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
+use super::traces;
 use crate::access::{Access, Lasting};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
@@ -28,6 +29,7 @@ use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy::{self, Identity, Tls};
 use crate::sandbox::cgroup::{Hierarchies, Host, Unavailable};
 use crate::sys::{activation, kernel};
+use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::{self, LogArgs};
 use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers};
 
@@ -42,7 +44,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// `drain_timeout`. A second one ends everything at once.
 ///
 /// SIGHUP has herd read its file again, as `herd reload` does: bound sessions keep their workers, and a file that is
-/// wrong changes nothing.
+/// wrong changes nothing. SIGUSR1 has it open the file of `access_log` anew, after that was renamed.
 ///
 /// A flag is stronger than its HERD_* variable, that than herd.yaml, that than the default.
 ///
@@ -184,6 +186,19 @@ pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>,
     })
 }
 
+/// The access log's file, if there is one to be.
+pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>, Problems> {
+    let target = config.access_log.as_ref().map(|log| Target::open(&log.to));
+    target.transpose().map_err(|e| {
+        let finding = Finding {
+            kind: None,
+            setting: vec!["access_log", "path"],
+            message: format!("cannot be opened to add lines: {e}; the directory has to be there already"),
+        };
+        config::point_out(file, vec![finding])
+    })
+}
+
 fn serve(
     config: Arc<Config>,
     tls: Option<Arc<Tls>>,
@@ -195,6 +210,7 @@ fn serve(
     let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
     let history = history(&config, &user)?;
+    let access_log = access_log(&config, &reloading.source.file)?;
     let data = match activation::listener()? {
         Some(listener) => {
             info!("the service manager listens for herd; network.data_bind is not used");
@@ -210,7 +226,14 @@ fn serve(
     let local = LocalSet::new();
     local.block_on(
         &runtime,
-        supervise(config, forked, reloading, (state, history), control, data),
+        supervise(
+            config,
+            forked,
+            reloading,
+            (state, history, access_log),
+            control,
+            data,
+        ),
     )
 }
 
@@ -219,7 +242,7 @@ async fn supervise(
     config: Arc<Config>,
     forked: Forked,
     reloading: Reloading,
-    (state, history): (StateDir, Option<History>),
+    (state, history, access_log): (StateDir, Option<History>, Option<Target>),
     control: control::Server,
     data: proxy::Server,
 ) -> anyhow::Result<ExitCode> {
@@ -234,6 +257,11 @@ async fn supervise(
         Some(history) => keep(history, control, &mut driver, handle.journal().started())?,
         None => (control, None),
     };
+    let dropped = handle.metrics().access_log_dropped().clone();
+    let log = Arc::new(AccessLog::new(dropped));
+    log.turn_to(access_log)
+        .context("cannot start the thread that writes the access log")?;
+    let traces = traces::start(&config, handle.metrics().traces_dropped())?.map(Arc::new);
     let address = data.local_addr()?;
     let access = Access::open(&config, address.port())?;
     tell_access(&config, address, access.as_deref());
@@ -249,7 +277,11 @@ async fn supervise(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let proxy = data.guarded_by(access).serve(handle.clone(), threads)?;
+    let data = data
+        .guarded_by(access)
+        .logging_to(Arc::clone(&log))
+        .tracing_to(traces.clone());
+    let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
     let Reloading { source, means, watch } = reloading;
@@ -257,7 +289,8 @@ async fn supervise(
     let reloader = Reloader::new(
         source.clone(),
         means,
-        (config, plans, tls),
+        (config, plans),
+        (tls, Arc::clone(&log)),
         handle.clone(),
         wishes,
         data_url.clone(),
@@ -273,7 +306,7 @@ async fn supervise(
         .spawn(handle.clone(), data_port)
         .context("cannot serve the control API")?;
     let (ask, asked) = mpsc::channel(2);
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(Arc::clone(&log))?;
     info!(
         data = %data_url,
         control = %control_path.display(),
@@ -315,6 +348,10 @@ async fn supervise(
     }
     // Nothing lives any more: the data plane only has to say so to whoever still listens.
     proxy.finish(Instant::now() + LAST_ANSWERS).await;
+    log.flush();
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     driver.end_history();
     if let Some(writing) = writing {
         writing.finish();

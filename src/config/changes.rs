@@ -2,7 +2,7 @@
 //! setting is named here, so that a new one cannot be forgotten: either it may change while herd runs, or it is told
 //! that it may not.
 
-use super::model::{Config, DataKey, Kind, Network};
+use super::model::{Config, DataKey, Kind, Network, Share, Traces};
 
 impl Config {
     /// The settings, as paths in the file, that differ in `next` and that only a start can take: what was made of them
@@ -16,6 +16,8 @@ impl Config {
             control_hosts,
             auth: _,
             history,
+            access_log: _,
+            traces,
             state_dir,
             lifetime,
             session: _,
@@ -36,9 +38,14 @@ impl Config {
             proxy_protocol: _,
             websocket_origins: _,
         } = network;
+        // Which requests are traced may change; where the spans go may not.
+        let exporter = |traces: &Option<Traces>| {
+            let sample = Share::ALL;
+            traces.clone().map(|traces| Traces { sample, ..traces })
+        };
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
-        let compared: [(&[&'static str], bool); 10] = [
+        let compared: [(&[&'static str], bool); 11] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
@@ -49,6 +56,7 @@ impl Config {
             (&["history"], *history == next.history),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
+            (&["traces"], exporter(traces) == exporter(&next.traces)),
         ];
         let differs = compared.into_iter().filter(|(_, same)| !same);
         differs.map(|(path, _)| path.to_vec()).collect()
@@ -155,6 +163,7 @@ mod tests {
             ("lifetime: strict", "lifetime"),
             ("network: {tls: {cert: /c, key: /k}}", "network.tls"),
             ("auth: {keys: {k: {env: K}}}", "auth"),
+            ("traces: {endpoint: \"http://h/v1/traces\"}", "traces"),
         ] {
             let needs = old.needs_restart_for(&with(top, ""));
             assert_eq!(needs.iter().map(|p| p.join(".")).collect::<Vec<_>>(), [path]);
@@ -163,10 +172,17 @@ mod tests {
         assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\
-                    session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s";
+                    session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s\n\
+                    access_log: {path: /l, sample: 0.1}";
         assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());
         let tls = |cert: &str| with(&format!("network: {{tls: {{cert: {cert}, key: /k}}}}"), "");
         assert!(tls("/a").needs_restart_for(&tls("/b")).is_empty());
+        let traces = |more: &str| with(&format!("traces: {{endpoint: \"http://h/v1/traces\"{more}}}"), "");
+        assert!(traces("").needs_restart_for(&traces(", sample: 0.5")).is_empty());
+        assert_eq!(
+            traces("").needs_restart_for(&traces(", service_name: x")),
+            [["traces"]]
+        );
     }
 
     #[test]

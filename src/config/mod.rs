@@ -1,5 +1,6 @@
 //! herd.yaml: raw text → every mistake in one run, or a validated [`Config`].
 
+mod access_log;
 mod auth;
 mod changes;
 mod current;
@@ -13,8 +14,10 @@ pub mod paths;
 mod raw;
 mod sandbox;
 mod schema;
+mod share;
 mod template;
 mod text;
+mod traces;
 mod units;
 mod validate;
 
@@ -26,10 +29,10 @@ use crate::yaml::{self, problem};
 pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Auth, Bind, Config, ControlKey, DataKey, FormerKind, History, HostHeader, KeySource, Kind, Lifetime,
-    Limits, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, ProxyProtocol,
-    Queue, Rate, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Tls,
-    TokenSecret, Tokens, Upstream,
+    AccessLog, Auth, Bind, Config, ControlKey, DataKey, FormerKind, HeaderSource, History, HostHeader,
+    KeySource, Kind, Lifetime, Limits, LogTarget, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern,
+    Profile, Protocol, ProxyProtocol, Query, Queue, Rate, Require, Reuse, Root, Route, Sandbox,
+    SandboxChoice, SandboxNetwork, Session, SessionShown, Share, Tls, TokenSecret, Tokens, Traces, Upstream,
 };
 pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ pub struct Config {
     /// `state_dir`; `None`: `<runtime dir>/herd`. Holds per-worker directories and sockets.
     pub state_dir: Option<PathBuf>,
     pub history: History,
+    /// `None`: no request leaves a line.
+    pub access_log: Option<AccessLog>,
+    /// `None`: no request is traced, and what clients say of traces passes.
+    pub traces: Option<Traces>,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
@@ -67,7 +71,12 @@ impl Config {
             TokenSecret::Env(name) => Some(name.as_str()),
             TokenSecret::File(_) => None,
         });
-        of_keys.chain(of_tokens).collect()
+        let headers = self.traces.iter().flat_map(|traces| &traces.headers);
+        let of_traces = headers.filter_map(|(_, source)| match source {
+            HeaderSource::Env(name) => Some(name.as_str()),
+            HeaderSource::Value(_) | HeaderSource::File(_) => None,
+        });
+        of_keys.chain(of_tokens).chain(of_traces).collect()
     }
 
     /// The kind for requests that name none.
@@ -104,6 +113,78 @@ impl Config {
                 .map(|kind| &kind.name)
         };
         present.or_else(former).map_or("", String::as_str)
+    }
+}
+
+/// A line for each request of the data plane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub to: LogTarget,
+    /// Of requests that are no errors.
+    pub sample: Share,
+    pub query: Query,
+    pub session: SessionShown,
+}
+
+/// Spans of requests, sent to a receiver by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// `http` or `https`, with a host and a path.
+    pub endpoint: Uri,
+    /// Of requests that come without a trace.
+    pub sample: Share,
+    /// Never empty.
+    pub service_name: String,
+    /// Each name once.
+    pub headers: Vec<(HeaderName, HeaderSource)>,
+}
+
+/// Where the value of a header for the receiver is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderSource {
+    Value(HeaderValue),
+    Env(String),
+    File(PathBuf),
+}
+
+/// Where a log's lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+/// Whether a request's query is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    LeftOut,
+    /// Without herd's own parameters.
+    Kept,
+}
+
+/// How a session's id is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionShown {
+    Plain,
+    Hash,
+    Omit,
+}
+
+/// A part of all, from none to everything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    pub const ALL: Self = Self(1.0);
+
+    /// Of 0 to 1.
+    pub fn new(part: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&part).then_some(Self(part))
+    }
+
+    /// Whether one belongs to it, whose lot is evenly spread over 0 to 1, without 1.
+    pub fn takes(self, lot: f64) -> bool {
+        lot < self.0
     }
 }
 

@@ -97,7 +97,7 @@ mod tests {
             keys_of(root, &schema["items"], &format!("{prefix}[]"), keys);
         }
         if schema["additionalProperties"].is_object()
-            && ["workers", "control.keys", "auth.keys"].contains(&prefix)
+            && ["workers", "control.keys", "auth.keys", "traces.headers"].contains(&prefix)
         {
             let named = format!("{prefix}.<name>");
             keys_of(root, &schema["additionalProperties"], &named, keys);

@@ -33,6 +33,8 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
     let control_tcp = judge.control_tcp(&control);
     let control_keys = judge.control_keys(control.keys);
     let history = judge.history(file.history.unwrap_or_default());
+    let access_log = file.access_log.and_then(|log| judge.access_log(log));
+    let traces = file.traces.and_then(|traces| judge.traces(traces));
     let defaults = file.defaults.unwrap_or_default();
     if defaults.cmd.is_some() {
         judge.at_key(
@@ -60,6 +62,8 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
             .map_or_else(Vec::new, |hosts| hosts.into_iter().map(|host| host.0).collect()),
         state_dir: file.state_dir.map(|path| path.0),
         history,
+        access_log,
+        traces,
         lifetime: match file.lifetime {
             Some(raw::Lifetime::Strict) => Lifetime::Strict,
             Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,

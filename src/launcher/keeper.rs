@@ -51,6 +51,8 @@ pub(super) fn signals() -> SigSet {
         Signal::SIGTERM,
         Signal::SIGINT,
         Signal::SIGHUP,
+        // It asks herd's main process for a new access log, and `pkill` cannot tell them apart.
+        Signal::SIGUSR1,
         KILL_TREE,
     ]
     .into_iter()

@@ -81,7 +81,7 @@ impl Prepared {
 }
 
 /// Tells a keeper of the weak guard to kill its tree. Namespaced keepers are simply killed.
-pub(crate) const KILL_TREE: Signal = Signal::SIGUSR1;
+pub(crate) const KILL_TREE: Signal = Signal::SIGUSR2;
 
 /// Runs in the freshly forked process; its result is the exit status.
 pub(super) fn launcher(

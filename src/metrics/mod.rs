@@ -91,6 +91,8 @@ pub struct Metrics {
     last_reload_successful: Gauge,
     /// Seconds since 1970.
     last_reload: Gauge<f64, AtomicU64>,
+    access_log_dropped: Counter,
+    traces_dropped: Counter,
     threads: Threads,
 }
 
@@ -114,6 +116,8 @@ impl Metrics {
             config_generation: Gauge::default(),
             last_reload_successful: Gauge::default(),
             last_reload: Gauge::default(),
+            access_log_dropped: Counter::default(),
+            traces_dropped: Counter::default(),
             threads: Threads::default(),
         };
         metrics.register();
@@ -240,12 +244,32 @@ impl Metrics {
             seconds(),
             self.last_reload.clone(),
         );
+        registry.register(
+            "access_log_dropped",
+            "Lines of the access log that were not written: no room was left, or the file took none",
+            self.access_log_dropped.clone(),
+        );
+        registry.register(
+            "traces_dropped",
+            "Spans that were not sent: no room was left, or the receiver took none",
+            self.traces_dropped.clone(),
+        );
         registry.register_collector(Box::new(self.threads.clone()));
     }
 
     /// The metrics told so far.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// For whoever writes the access log.
+    pub fn access_log_dropped(&self) -> &Counter {
+        &self.access_log_dropped
+    }
+
+    /// For whoever sends traces.
+    pub fn traces_dropped(&self) -> &Counter {
+        &self.traces_dropped
     }
 
     /// What the data plane's threads count.

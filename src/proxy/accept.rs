@@ -27,6 +27,7 @@ use super::framing::Limits;
 use super::gate::{Gate, Line, Phase};
 use super::opening::{Opened, Speaks, Unopened, late, open};
 use super::places::{Place, Places};
+use super::record;
 use super::thread::Thread;
 use super::transport::Transport;
 use super::tunnel;
@@ -193,7 +194,10 @@ async fn connection(
         Ok(opened) if opened.speaks == Speaks::Http2 => Box::pin(http2(thread, network, opened, stage)).await,
         Ok(opened) => Box::pin(http1(thread, network, opened, stage)).await,
         Err(Unopened::Gone) => {}
-        Err(Unopened::Refused(stream, problem)) => Box::pin(refuse(stream, problem)).await,
+        Err(Unopened::Refused(stream, problem)) => {
+            record::refused(&watching, peer, &problem);
+            Box::pin(refuse(stream, problem)).await;
+        }
     }
     drop(place);
 }
@@ -247,17 +251,22 @@ async fn http1(thread: Rc<Thread>, network: &Network, opened: Opened, mut stage:
                     tunnel::ClientStream::reset(stream);
                     return;
                 };
-                let Upgrade { talk, hold, .. } = upgrade;
+                let Upgrade {
+                    talk, hold, record, ..
+                } = upgrade;
                 let _open = thread.traffic.tunnel();
                 let tunnel = tunnel::run(stream, early.freeze(), worker, first, talk, hold);
-                let end = Box::pin(tunnel).await;
+                let (end, carried) = Box::pin(tunnel).await;
                 tracing::debug!(%peer, ?end, "tunnel closed");
+                if let Some(record) = record {
+                    record.tunnel_ended(end, carried);
+                }
                 return;
             }
-            Some(Served::Late(stream)) => {
-                return Box::pin(refuse(stream, late(network.header_timeout))).await;
+            Some(Served::Refused(stream, problem)) => {
+                record::refused(&thread, peer, &problem);
+                return Box::pin(refuse(stream, problem)).await;
             }
-            Some(Served::Refused(stream, problem)) => return Box::pin(refuse(stream, problem)).await,
             Some(Served::Done(stream)) => return Box::pin(linger(stream)).await,
             None => return,
         };
@@ -281,8 +290,6 @@ enum Served {
     Parked(Transport, BytesMut),
     /// The client's bytes after its request, and the worker's side of the tunnel.
     Upgraded(Transport, BytesMut, Upgrade),
-    /// A head that did not come in time.
-    Late(Transport),
     Refused(Transport, Problem),
     Done(Transport),
 }
@@ -365,7 +372,8 @@ async fn serve(
     let (stream, early) = connection.into_parts().io.into_parts().ok()?;
     Some(match over {
         Some(Look::Park) => Served::Parked(stream, early),
-        Some(_) => Served::Late(stream),
+        // A head that did not come in time.
+        Some(_) => Served::Refused(stream, late(network.header_timeout)),
         None => match (client.upgrade.borrow_mut().take(), line.take_refusal()) {
             (Some(upgrade), _) => Served::Upgraded(stream, early, upgrade),
             (None, Some(problem)) => Served::Refused(stream, problem),

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::gate::Line;
 use super::http1::{Broken, Http1};
+use super::record::Record;
 use super::upstream::Bound;
 use crate::core::EndReason;
 use crate::driver::Hold;
@@ -72,9 +73,16 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     pub(crate) fate: Cell<Fate>,
+    /// Read so far.
+    pub(crate) bytes: Cell<u64>,
 }
 
 impl Upload {
+    fn came(&self, frame: &Frame<Bytes>) {
+        let more = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.bytes.set(self.bytes.get() + more);
+    }
+
     fn failed(&self, error: &(dyn StdError + 'static)) {
         self.fate.set(if is_malformed(error) {
             Fate::Malformed
@@ -144,6 +152,9 @@ impl ClientBody {
                 match std::future::poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx)).await {
                     Some(Ok(frame)) => {
                         read += frame.data_ref().map_or(0, Bytes::len);
+                        if let Some(upload) = &self.upload {
+                            upload.came(&frame);
+                        }
                         self.early.push_back(frame);
                     }
                     Some(Err(e)) => {
@@ -197,7 +208,12 @@ impl HttpBody for ClientBody {
                 }
                 Poll::Ready(Some(Err(e)))
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(frame)) => {
+                if let Some(upload) = &self.upload {
+                    upload.came(&frame);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             None => Poll::Ready(None),
         }
     }
@@ -211,24 +227,40 @@ impl HttpBody for ClientBody {
     }
 }
 
-/// Tells the gate that the next request may come, once the response is complete.
+/// Tells the gate that the next request may come, once the response is complete, and the record how it went.
 #[derive(Debug, Default)]
-pub(crate) struct Served(Option<Rc<Line>>);
+pub(crate) struct Served {
+    line: Option<Rc<Line>>,
+    record: Option<Rc<Record>>,
+}
 
 impl Served {
-    pub(crate) fn new(line: Option<Rc<Line>>) -> Self {
-        Self(line)
+    pub(crate) fn new(line: Option<Rc<Line>>, record: Option<Rc<Record>>) -> Self {
+        Self { line, record }
+    }
+
+    /// Where it is written what becomes of the request, if somebody wants to know.
+    pub(crate) fn record(&self) -> Option<&Rc<Record>> {
+        self.record.as_ref()
     }
 
     fn now(&mut self) {
-        if let Some(line) = self.0.take() {
+        if let Some(line) = self.line.take() {
             line.served();
         }
     }
 
+    fn complete(&mut self) {
+        self.now();
+        if let Some(record) = &self.record {
+            record.complete();
+        }
+    }
+
     /// The connection becomes a tunnel; there is no next request.
-    pub(crate) fn never(mut self) {
-        self.0 = None;
+    pub(crate) fn never(mut self) -> Option<Rc<Record>> {
+        self.line = None;
+        self.record.take()
     }
 }
 
@@ -336,7 +368,7 @@ impl WorkerBody {
         if let Some(Answer::Http1(connection)) = self.inner.take() {
             self.bound.give_back(connection);
         }
-        self.served.now();
+        self.served.complete();
         self.hold = None;
     }
 }
@@ -421,6 +453,9 @@ pub(crate) enum Body {
 
 impl Body {
     pub(crate) fn own(bytes: Bytes, served: Served) -> Self {
+        if let Some(record) = &served.record {
+            record.complete();
+        }
         Self::Own {
             bytes: (!bytes.is_empty()).then_some(bytes),
             served,
@@ -433,13 +468,17 @@ impl HttpBody for Body {
     type Error = Cut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match self.get_mut() {
+        let (polled, served) = match self.get_mut() {
             Self::Own { bytes, served } => {
                 served.now();
-                Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b))))
+                (Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))), served)
             }
-            Self::Worker(body) => Pin::new(body).poll_frame(cx),
+            Self::Worker(body) => (Pin::new(&mut *body).poll_frame(cx), &mut body.served),
+        };
+        if let Some(record) = &served.record {
+            record.passed(&polled);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -45,6 +45,14 @@ impl Sender {
             trust,
         }
     }
+
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
 }
 
 /// Which fields a request has, of those that most have not: to look at each name once is cheaper than to ask the map.

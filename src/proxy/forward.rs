@@ -31,6 +31,7 @@ use super::code::{Code, Problem};
 use super::entry::{self, Authorization, Carrier, Entry};
 use super::fields::{self, Present, Sender};
 use super::gate::Line;
+use super::record::{Peer, Record};
 use super::send::{BROKEN_BODY, send};
 use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
@@ -62,6 +63,7 @@ pub(crate) struct Upgrade {
     pub(crate) worker: oneshot::Receiver<(WorkerIo, Bytes)>,
     pub(crate) talk: Talk,
     pub(crate) hold: Hold,
+    pub(crate) record: Option<Rc<Record>>,
 }
 
 impl Client {
@@ -80,6 +82,14 @@ impl Client {
             Local::Loopback
         } else {
             Local::Remote
+        }
+    }
+
+    fn as_peer(&self) -> Peer {
+        Peer {
+            address: self.peer,
+            trust: self.sender.trust(),
+            scheme: self.sender.scheme(),
         }
     }
 
@@ -109,6 +119,7 @@ struct Story {
     status: Option<StatusCode>,
     code: Option<Code>,
     upload: Rc<Upload>,
+    record: Option<Rc<Record>>,
 }
 
 impl Story {
@@ -122,13 +133,15 @@ impl Drop for Story {
     fn drop(&mut self) {
         let (status, code) = match self.status {
             // Whatever the answer was, there is nobody left to read it.
-            Some(status) if self.upload.fate.get() != Fate::BrokenOff => {
-                (status.as_u16(), self.code.map_or("", Code::as_str))
-            }
-            _ => (499, ""),
+            Some(status) if self.upload.fate.get() != Fate::BrokenOff => (status.as_u16(), self.code),
+            _ => (499, None),
         };
         self.thread.traffic.answered(status, self.began.elapsed());
-        tracing::debug!(session = %self.session, status, code, "request");
+        let said = code.map_or("", Code::as_str);
+        tracing::debug!(session = %self.session, status, code = said, "request");
+        if let Some(record) = &self.record {
+            record.answered(status, code, std::mem::take(&mut self.session));
+        }
     }
 }
 
@@ -141,20 +154,24 @@ pub(crate) fn serve(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
-    let served = Served::new(client.line.clone());
+    let config = thread.config();
+    let upload = Rc::default();
+    let record = Record::of(&thread, &config, client.as_peer(), &request, &upload);
+    let served = Served::new(client.line.clone(), record.clone());
     let mut story = Story {
         thread: Rc::clone(&thread),
         began: Instant::now(),
         session: String::new(),
         status: None,
         code: None,
-        upload: Rc::default(),
+        upload,
+        record,
     };
     // Only an error of herd's own needs them. There is hardly ever a second one, so this allocates nothing.
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let begun = match Asked::read(&thread, request, &mut story) {
+    let begun = match Asked::read(&thread, config, request, &mut story) {
         Ok(asked) => begin(&thread, &client, asked, &story.session, served),
         Err(problem) => Begun::Refused(Failure { problem, served }),
     };
@@ -222,9 +239,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(thread: &Thread, request: Request<Incoming>, story: &mut Story) -> Result<Self, Problem> {
+    fn read(
+        thread: &Thread,
+        config: Rc<Config>,
+        request: Request<Incoming>,
+        story: &mut Story,
+    ) -> Result<Self, Problem> {
         one_host(&request)?;
-        let config = thread.config();
         let fields = Present::among(request.headers());
         let (headers, uri) = (request.headers(), request.uri());
         // Before anything is told, be it what there is not.
@@ -242,6 +263,9 @@ impl Asked {
             entry
                 .count(story.began)
                 .inspect_err(|problem| thread.refused(kind, problem.code))?;
+        }
+        if let Some(record) = &story.record {
+            record.is_for(kind);
         }
         let manner = match fields.own {
             true => identity::manner(request.headers()),
@@ -307,6 +331,9 @@ impl Asked {
         claim: Claim,
         served: Served,
     ) -> Begun<impl Future<Output = Result<Response<Body>, Failure>> + use<>> {
+        if let Some(record) = served.record() {
+            record.claimed(&claim);
+        }
         if let Some(entry) = &self.entry
             && let Err(problem) = entry::admit(&entry.principal, &self.config, claim.bound.session.kind_id)
         {
@@ -326,6 +353,7 @@ impl Asked {
             },
             label: Label::of(&claim),
             config: self.config,
+            record: served.record().cloned(),
         };
         let request = self.request;
         match self.mode {
@@ -436,6 +464,7 @@ struct Exchange {
     fields: Present,
     authorization: Authorization,
     label: Label,
+    record: Option<Rc<Record>>,
 }
 
 impl Exchange {
@@ -460,6 +489,9 @@ impl Exchange {
             &self.client.sender,
             self.host.as_ref(),
         );
+        if let Some(record) = &self.record {
+            record.pass_on(&mut parts.headers);
+        }
         let own = || own_host(bound);
         let host = match bound.session.kind.host_header {
             HostHeader::Client => self.host.clone().unwrap_or_else(own),
@@ -498,6 +530,9 @@ impl Exchange {
     ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
         let Claim { bound, hold, .. } = claim;
         let is_head = *request.method() == Method::HEAD;
+        if let Some(record) = served.record() {
+            record.sent();
+        }
         let sending = send(&bound, self.outgoing(request, &bound));
         async move {
             let result = if bound.session.kind.reuse == Reuse::AfterSession {
@@ -548,6 +583,9 @@ impl Exchange {
         served: Served,
         is_head: bool,
     ) -> impl Future<Output = Response<Body>> + 'a {
+        if let Some(record) = served.record() {
+            record.worker_answered();
+        }
         let (mut parts, coming) = response.into_parts();
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
         fields::strip(&mut parts.headers);

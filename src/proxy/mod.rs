@@ -20,6 +20,7 @@
 //! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
 //! | `fields`, `body`, `gather`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
+//! | `record` | what becomes known of a request, for the access log and traces |
 //! | `code` | every error that herd makes |
 //!
 //! It never starts, stops or counts workers: it asks the driver for a session once, and from then on only
@@ -43,6 +44,7 @@ mod origin;
 mod peers;
 mod places;
 mod proxy_protocol;
+mod record;
 mod send;
 mod splice;
 mod thread;
@@ -69,6 +71,8 @@ use tokio::time::Instant;
 use crate::access::Access;
 use crate::config::Config;
 use crate::driver::Handle;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::traces::Traces;
 
 pub use tls::{Identity, Tls, TlsError};
 
@@ -91,6 +95,8 @@ pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     access: Option<Arc<Access>>,
+    log: Option<Arc<AccessLog>>,
+    traces: Option<Arc<Traces>>,
 }
 
 impl Server {
@@ -129,6 +135,8 @@ impl Server {
             listener,
             tls: None,
             access: None,
+            log: None,
+            traces: None,
         }
     }
 
@@ -152,6 +160,21 @@ impl Server {
     pub fn guarded_by(mut self, access: Option<Arc<Access>>) -> Self {
         self.access = access;
         self
+    }
+
+    /// Requests leave their lines here, while the configuration has `access_log`.
+    #[must_use]
+    pub fn logging_to(self, log: Arc<AccessLog>) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
+    }
+
+    /// Requests leave their spans here, while the configuration has `traces`.
+    #[must_use]
+    pub fn tracing_to(self, traces: Option<Arc<Traces>>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Starts `threads` data-plane threads.
@@ -179,6 +202,7 @@ impl Server {
             let share = Share {
                 tls: self.tls.clone(),
                 access: self.access.clone(),
+                observers: (self.log.clone(), self.traces.clone()),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -201,6 +225,7 @@ impl Server {
 struct Share {
     tls: Option<Arc<Tls>>,
     access: Option<Arc<Access>>,
+    observers: thread::Observers,
     driver: Handle,
     places: Arc<Places>,
     stages: watch::Receiver<Stage>,
@@ -212,6 +237,7 @@ impl Share {
         let Self {
             tls,
             access,
+            observers,
             driver,
             places,
             stages,
@@ -233,7 +259,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let thread = thread::Thread::new(tls, access, driver);
+                    let thread = thread::Thread::new(tls, access, observers, driver);
                     accept::run(thread, listener, places, stages).await;
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),

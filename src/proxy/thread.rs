@@ -20,8 +20,12 @@ use crate::config::{Config, Current};
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::traces::Traces;
 
 const SWEEP: Duration = Duration::from_secs(1);
+
+pub(crate) type Observers = (Option<Arc<AccessLog>>, Option<Arc<Traces>>);
 
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -31,6 +35,9 @@ pub(crate) struct Thread {
     pub(crate) tls: Option<Arc<Tls>>,
     /// `None`: whoever can connect may.
     pub(crate) access: Option<Arc<Access>>,
+    /// Where requests leave lines and spans, if the configuration says so.
+    pub(crate) log: Option<Arc<AccessLog>>,
+    pub(crate) traces: Option<Arc<Traces>>,
     driver: Handle,
     sessions: RefCell<HashMap<SessionId, Rc<Bound>>>,
     draining: Cell<bool>,
@@ -49,7 +56,12 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(tls: Option<Arc<Tls>>, access: Option<Arc<Access>>, driver: Handle) -> Rc<Self> {
+    pub(crate) fn new(
+        tls: Option<Arc<Tls>>,
+        access: Option<Arc<Access>>,
+        (log, traces): Observers,
+        driver: Handle,
+    ) -> Rc<Self> {
         let current = Arc::clone(driver.config());
         let (generation, config) = current.get();
         let traffic = driver.metrics().threads().join();
@@ -58,6 +70,8 @@ impl Thread {
             current,
             tls,
             access,
+            log,
+            traces,
             driver,
             sessions: RefCell::default(),
             draining: Cell::new(false),

@@ -55,6 +55,13 @@ pub(crate) enum TunnelEnd {
     SessionEnded(EndReason),
 }
 
+/// Bytes that were read from the client and from the worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+}
+
 /// One of a tunnel's two ends.
 pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
     /// What carries the bytes just as they are, if anything does.
@@ -124,7 +131,9 @@ struct Flow {
     unflushed: bool,
     frames: Option<Frames>,
     manner: Manner,
-    /// Bytes that were never copied.
+    /// Bytes that were read.
+    carried: u64,
+    /// Those of them that were never copied.
     spliced: u64,
 }
 
@@ -192,6 +201,7 @@ impl Flow {
             if bytes.is_empty() {
                 return Poll::Ready(Ok(Turn::End));
             }
+            self.carried += bytes.len() as u64;
             if let Some(frames) = &mut self.frames {
                 frames.advance(bytes);
             }
@@ -263,6 +273,7 @@ impl Flow {
                 Poll::Ready(Ok(Turn::End))
             }
             Ok(n) => {
+                self.carried += n as u64;
                 self.spliced += n as u64;
                 if let Some(frames) = &mut self.frames {
                     frames.skip(n);
@@ -369,7 +380,7 @@ pub(crate) async fn run<C: ClientStream>(
     first: Bytes,
     talk: Talk,
     hold: Hold,
-) -> TunnelEnd {
+) -> (TunnelEnd, Carried) {
     let session = std::sync::Arc::clone(hold.session());
     let frames = (talk == Talk::WebSocket).then(|| {
         let mut frames = Frames::default();
@@ -381,10 +392,12 @@ pub(crate) async fn run<C: ClientStream>(
         worker,
         up: Flow {
             left: BytesMut::from(&early[..]),
+            carried: early.len() as u64,
             ..Flow::default()
         },
         down: Flow {
             left: BytesMut::from(&first[..]),
+            carried: first.len() as u64,
             frames,
             ..Flow::default()
         },
@@ -399,6 +412,10 @@ pub(crate) async fn run<C: ClientStream>(
         down = tunnel.down.spliced,
         "bytes spliced"
     );
+    let carried = Carried {
+        up: tunnel.up.carried,
+        down: tunnel.down.carried,
+    };
     match &end {
         TunnelEnd::Closed | TunnelEnd::ClientGone => {}
         TunnelEnd::WorkerGone => tunnel.client.reset(),
@@ -406,7 +423,7 @@ pub(crate) async fn run<C: ClientStream>(
     }
     // Only now may the session end for want of holders.
     drop(hold);
-    end
+    (end, carried)
 }
 
 async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Session) -> TunnelEnd {

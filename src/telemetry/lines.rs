@@ -1,13 +1,14 @@
-//! The way of a log line to stderr, which is not to hold up whoever has written it.
+//! The way of a log line to stderr or a file, which is not to hold up whoever has written it.
 //!
 //! stderr is often a pipe, and whoever reads it may stop. The driver logs with every session, so one write that blocks
-//! would stop all of herd. Lines are therefore handed to a thread that does nothing but write them; so many may wait,
+//! would stop all of herd, and the data plane with every request. Lines are therefore handed to a thread that does nothing but write them; so many may wait,
 //! and of those that find no room only the number is kept, which is the first thing that is said when there is.
 //!
 //! Before there is that thread lines are written where they arise: `herd start` may have none until it has forked its
 //! launcher, and what goes wrong until then goes wrong before anybody depends on it.
 
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ const WAITING_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Lines {
     state: Mutex<State>,
-    /// Something waits, or all is written.
+    /// Something waits, or all is written, or the thread is wanted for something else.
     changed: Condvar,
 }
 
@@ -31,6 +32,16 @@ struct State {
     waiting: Vec<u8>,
     /// Lines that found no room since the last of that was said.
     lost: u64,
+    /// The thread is to look after itself, whether something waits or not.
+    called: bool,
+}
+
+/// What has become of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Taken,
+    /// There was no room.
+    Lost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,7 @@ impl Lines {
             writer: Writer::None,
             waiting: Vec::new(),
             lost: 0,
+            called: false,
         };
         Self {
             state: Mutex::new(state),
@@ -54,37 +66,40 @@ impl Lines {
         }
     }
 
-    /// Starts the thread that writes them to `to`, and has it call `tell_lost` with a number of lines to say it in one.
-    pub(super) fn write_behind<W>(&'static self, to: W, tell_lost: fn(u64)) -> io::Result<()>
+    /// Starts the thread that has `write` take what has come, and the number of lines that were lost before it.
+    pub(super) fn write_behind<L, W>(lines: L, thread: &str, mut write: W) -> io::Result<()>
     where
-        W: AsFd + Send + 'static,
+        L: Deref<Target = Self> + Clone + Send + 'static,
+        W: FnMut(&[u8], u64) + Send + 'static,
     {
+        let own = lines.clone();
         let behind = move || {
             loop {
-                let (lines, lost) = self.next();
-                if lost > 0 {
-                    tell_lost(lost);
-                }
-                // There is nobody to tell of an error.
-                let _ = write_all(&to, &lines);
+                let (bytes, lost) = own.next();
+                write(&bytes, lost);
             }
         };
         // Under the lock: whoever has a line now may not miss the thread, nor the thread the line.
-        let mut state = self.lock();
-        std::thread::Builder::new().name("log".to_owned()).spawn(behind)?;
+        let mut state = lines.lock();
+        std::thread::Builder::new()
+            .name(thread.to_owned())
+            .spawn(behind)?;
         state.writer = Writer::Busy;
         Ok(())
     }
 
     /// Takes one whole line, or several.
-    pub(super) fn put(&self, line: &[u8]) {
+    pub(super) fn put(&self, line: &[u8]) -> Fate {
         let mut state = self.lock();
         match state.writer {
             Writer::None => {
                 drop(state);
                 let _ = io::stderr().write_all(line);
             }
-            _ if state.waiting.len() + line.len() > WAITING_MAX => state.lost += 1,
+            _ if state.waiting.len() + line.len() > WAITING_MAX => {
+                state.lost += 1;
+                return Fate::Lost;
+            }
             writer => {
                 state.waiting.extend_from_slice(line);
                 if writer == Writer::Idle {
@@ -92,6 +107,13 @@ impl Lines {
                 }
             }
         }
+        Fate::Taken
+    }
+
+    /// Has the thread come by soon, even if there is no line.
+    pub(super) fn call(&self) {
+        self.lock().called = true;
+        self.changed.notify_all();
     }
 
     /// Returns when all is written, or after `longest`.
@@ -103,16 +125,17 @@ impl Lines {
     /// For the thread that writes: what has come since it last asked, and how many lines were lost meanwhile.
     fn next(&self) -> (Vec<u8>, u64) {
         let mut state = self.lock();
-        if state.waiting.is_empty() {
+        if state.waiting.is_empty() && !state.called {
             state.writer = Writer::Idle;
             self.changed.notify_all();
-            let nothing = |state: &mut State| state.waiting.is_empty();
+            let nothing = |state: &mut State| state.waiting.is_empty() && !state.called;
             state = self
                 .changed
                 .wait_while(state, nothing)
                 .unwrap_or_else(PoisonError::into_inner);
             state.writer = Writer::Busy;
         }
+        state.called = false;
         (
             std::mem::take(&mut state.waiting),
             std::mem::take(&mut state.lost),
@@ -126,7 +149,7 @@ impl Lines {
 }
 
 /// Without the lock that `std` has for stderr: who else wants to write there need not wait for it.
-fn write_all(to: impl AsFd, mut bytes: &[u8]) -> nix::Result<()> {
+pub(super) fn write_all(to: impl AsFd, mut bytes: &[u8]) -> nix::Result<()> {
     while !bytes.is_empty() {
         match nix::unistd::write(&to, bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -177,7 +200,13 @@ mod tests {
     fn behind(flags: OFlag, tell_lost: fn(u64)) -> (&'static Lines, File) {
         let (read, write): (OwnedFd, OwnedFd) = pipe2(flags | OFlag::O_CLOEXEC).unwrap();
         let lines: &'static Lines = Box::leak(Box::new(Lines::new()));
-        lines.write_behind(write, tell_lost).unwrap();
+        let write_on = move |bytes: &[u8], lost| {
+            if lost > 0 {
+                tell_lost(lost);
+            }
+            write_all(&write, bytes).unwrap();
+        };
+        Lines::write_behind(lines, "lines", write_on).unwrap();
         (lines, read.into())
     }
 

@@ -2,10 +2,13 @@
 //!
 //! Fields may carry what clients sent and workers wrote, so in text every field is escaped: nothing
 //! logged can drive the terminal or forge a line. JSON escapes by itself. Nobody waits for a line to
-//! be read: see `lines`. Deliberately not here: log files, rotation and metrics; stderr belongs to
-//! whoever started herd.
+//! be read: see `lines`. Deliberately not here: files for it, rotation and metrics; stderr belongs to
+//! whoever started herd. What clients ask of the data plane has a log of its own, `access_log`.
 
+pub mod access_log;
 mod lines;
+pub mod trace_context;
+pub mod traces;
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal};
@@ -17,7 +20,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
 
-use self::lines::{Event, Lines};
+use self::lines::{Event, Lines, write_all};
 use crate::worker::escape;
 
 /// This process's.
@@ -94,8 +97,16 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
 /// From now on a thread writes the log, and nobody waits for whoever reads it. Also before a panic's message what was
 /// logged before it is written.
 pub fn write_behind() -> io::Result<()> {
-    LINES.write_behind(io::stderr(), |lines| {
-        tracing::warn!(lines, "the log was not read fast enough: lines are missing here");
+    let stderr = io::stderr();
+    Lines::write_behind(&LINES, "log", move |bytes, lost| {
+        if lost > 0 {
+            tracing::warn!(
+                lines = lost,
+                "the log was not read fast enough: lines are missing here"
+            );
+        }
+        // There is nobody to tell of an error.
+        let _ = write_all(&stderr, bytes);
     })?;
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -23,6 +23,7 @@ mod skip;
 mod supervised;
 
 mod access;
+mod access_log;
 mod bundle;
 mod control;
 mod exec;
@@ -38,4 +39,5 @@ mod runner;
 mod sandbox;
 mod service;
 mod start;
+mod traces;
 mod verbs;

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ControlKey, DataKey, KeySource, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
+    AccessLog, ControlKey, DataKey, HeaderSource, KeySource, LogTarget, May, Origin, ProxyProtocol, Query,
+    Rate, SessionShown, Share, Tls, TokenSecret, Tokens, Traces,
 };
 use crate::core::KindId;
 
@@ -58,6 +59,8 @@ fn defaults_are_the_documented_ones() {
         size: Some(8 << 20),
     };
     assert_eq!(config.history, history);
+    assert_eq!(config.access_log, None);
+    assert_eq!(config.traces, None);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     let kind = &config.kinds[0];
@@ -128,6 +131,12 @@ control:
   hosts: [Herd.Example.com]
 state_dir: /run/s
 history: {dir: /var/h, size: 1M}
+access_log: {path: /var/l, sample: 1/4, query: true, session: hash}
+traces:
+  endpoint: https://otlp.example.com:4318/v1/traces
+  sample: 0.01
+  service_name: front
+  headers: {X-Tenant: {value: t}, Authorization: {env: OTLP}, x-file: {file: /h}}
 lifetime: strict
 drain_timeout: 7s
 workers:
@@ -182,7 +191,7 @@ workers:
     let origins = network.websocket_origins.as_ref().unwrap();
     let fits = |index: usize, origin| origins[index].matches(&Origin::parse(origin).unwrap());
     assert!(fits(0, "https://any") && fits(1, "http://a.example.com:7") && !fits(1, "https://a.example.com"));
-    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "S1"].into());
+    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "OTLP", "S1"].into());
     let auth = config.auth.as_ref().unwrap();
     let minute = Duration::from_secs(60);
     let data_key = |name: &str, source, rate| DataKey {
@@ -243,6 +252,28 @@ workers:
         (config.history.dir.as_deref(), config.history.size),
         (Some("/var/h".as_ref()), Some(1 << 20))
     );
+    let access_log = AccessLog {
+        to: LogTarget::File("/var/l".into()),
+        sample: Share::new(0.25).unwrap(),
+        query: Query::Kept,
+        session: SessionShown::Hash,
+    };
+    assert_eq!(config.access_log, Some(access_log));
+    let header = |name, source| (http::HeaderName::from_static(name), source);
+    let traces = Traces {
+        endpoint: http::Uri::from_static("https://otlp.example.com:4318/v1/traces"),
+        sample: Share::new(0.01).unwrap(),
+        service_name: "front".into(),
+        headers: vec![
+            header(
+                "x-tenant",
+                HeaderSource::Value(http::HeaderValue::from_static("t")),
+            ),
+            header("authorization", HeaderSource::Env("OTLP".into())),
+            header("x-file", HeaderSource::File("/h".into())),
+        ],
+    };
+    assert_eq!(config.traces, Some(traces));
     assert_eq!(config.state_dir.as_deref(), Some("/run/s".as_ref()));
     assert_eq!(
         (config.lifetime, config.drain_timeout),
@@ -317,6 +348,18 @@ workers:
     );
     let second = &config.kinds[1];
     assert_eq!((second.min, second.reuse), (1, Reuse::AfterSession));
+}
+
+#[test]
+fn an_access_log_has_every_request_and_no_query() {
+    let config = good("access_log: {path: stdout}\nworkers: {a: {cmd: [x]}}\n");
+    let access_log = AccessLog {
+        to: LogTarget::Stdout,
+        sample: Share::ALL,
+        query: Query::LeftOut,
+        session: SessionShown::Plain,
+    };
+    assert_eq!(config.access_log, Some(access_log));
 }
 
 #[test]

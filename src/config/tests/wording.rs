@@ -260,6 +260,73 @@ fn settings_outside_workers_are_checked_as_strictly() {
             "1:17: history.size: is out of range; write 64K to 1G, e.g. 8M, or 0 to keep none",
         ),
         (
+            "traces: {}",
+            "1:1: traces: has no endpoint; write e.g. {endpoint: \"http://127.0.0.1:4318/v1/traces\"}",
+        ),
+        (
+            "traces: {endpoint: \"127.0.0.1:4318\"}",
+            "1:20: traces.endpoint: \"127.0.0.1:4318\" is not the URL of a receiver; write e.g. \
+             http://127.0.0.1:4318/v1/traces",
+        ),
+        (
+            "traces: {endpoint: \"grpc://h:4317/a\"}",
+            "1:20: traces.endpoint: \"grpc://h:4317/a\" is not the URL of a receiver; write e.g. \
+             http://127.0.0.1:4318/v1/traces",
+        ),
+        (
+            "traces: {endpoint: \"http://h:4318\"}",
+            "1:20: traces.endpoint: \"http://h:4318\" has no path; write e.g. http://127.0.0.1:4318/v1/traces",
+        ),
+        (
+            "traces: {endpoint: \"http://a:b@h:4318/v1/traces\"}",
+            "1:20: traces.endpoint: has a password in it; write it as a header, e.g. headers: {Authorization: {env: \
+             OTLP_AUTHORIZATION}}",
+        ),
+        (
+            "traces: {endpoint: \"http://h/v1/traces\", service_name: \"\"}",
+            "1:56: traces.service_name: is empty or longer than 256 bytes; write e.g. herd",
+        ),
+        (
+            "traces: {endpoint: \"http://h/v1/traces\", headers: {\"a b\": {value: x}}}",
+            "1:52: traces.headers.a b: is not a header name; write e.g. Authorization",
+        ),
+        (
+            "traces: {endpoint: \"http://h/v1/traces\", headers: {Host: {value: x}}}",
+            "1:52: traces.headers.Host: is set by herd already, or twice; remove it",
+        ),
+        (
+            "traces: {endpoint: \"http://h/v1/traces\", headers: {A: {value: x, env: X}}}",
+            "1:52: traces.headers.A: has to have exactly one of value, env and file",
+        ),
+        (
+            "traces: {endpoint: \"http://h/v1/traces\", headers: {A: {env: \"\"}}}",
+            "1:52: traces.headers.A: names no variable; write e.g. {env: OTLP_AUTHORIZATION}",
+        ),
+        (
+            "access_log: {}",
+            "1:1: access_log: has no path; write e.g. {path: /var/log/herd/access.log}, or {path: stdout}",
+        ),
+        (
+            "access_log: {path: \"\"}",
+            "1:20: access_log.path: is not a path; write e.g. /var/log/herd/access.log, or stdout",
+        ),
+        (
+            "access_log: {path: /l, sample: 2}",
+            "1:32: access_log.sample: is 2; write 0 to 1, e.g. 0.01 for one in a hundred",
+        ),
+        (
+            "access_log: {path: /l, sample: 1/0}",
+            "1:32: access_log.sample: is the text \"1/0\"; write a share from 0 to 1, such as 0.01 or 1/100",
+        ),
+        (
+            "access_log: {path: /l, query: keep}",
+            "1:31: access_log.query: is the text \"keep\"; write true or false",
+        ),
+        (
+            "access_log: {path: /l, session: none}",
+            "1:33: access_log.session: is \"none\"; write plain or hash or omit",
+        ),
+        (
             "control: {hosts: [\"https://herd.example.com/\"]}",
             "1:19: control.hosts[0]: \"https://herd.example.com/\" is a URL; write the host alone: herd.example.com",
         ),

@@ -35,7 +35,7 @@ impl Exchange {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
-        let (mut response, worker) = match ask(&mut claim, head).await {
+        let (mut response, worker) = match ask(&mut claim, head, &served).await {
             Ok(shaken) => shaken,
             Err(problem) => return Err(Failure { problem, served }),
         };
@@ -62,8 +62,16 @@ impl Exchange {
             headers.insert(UPGRADE, switched);
         }
         self.label.put(&self.config, &claim.bound, headers);
-        *self.client.upgrade.borrow_mut() = Some(Upgrade { worker, talk, hold });
-        served.never();
+        let record = served.never();
+        if let Some(record) = &record {
+            record.becomes_tunnel(talk);
+        }
+        *self.client.upgrade.borrow_mut() = Some(Upgrade {
+            worker,
+            talk,
+            hold,
+            record,
+        });
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(|_| Body::own(Bytes::new(), Served::default())))
     }
@@ -78,7 +86,7 @@ impl Exchange {
         let (parts, _) = request.into_parts();
         let mut head = self.head(parts, &claim.bound);
         let key = websocket_over_h2::ask(&mut head);
-        let (mut response, worker) = match ask(&mut claim, head).await {
+        let (mut response, worker) = match ask(&mut claim, head, &served).await {
             Ok(shaken) => shaken,
             Err(problem) => return Err(Failure { problem, served }),
         };
@@ -110,6 +118,10 @@ impl Exchange {
         headers.remove("sec-websocket-accept");
         self.label.put(&self.config, &claim.bound, headers);
         let traffic = Arc::clone(&self.thread.traffic);
+        let record = served.record().cloned();
+        if let Some(record) = &record {
+            record.becomes_tunnel(Talk::WebSocket);
+        }
         tokio::task::spawn_local(async move {
             // Either failing drops the other side and the hold.
             let (Ok(client), Ok((worker, first))) = (stream.await, worker.await) else {
@@ -117,19 +129,29 @@ impl Exchange {
             };
             let client = hyper_util::rt::TokioIo::new(client);
             let _open = traffic.tunnel();
-            let end = tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
+            let (end, carried) =
+                tunnel::run(client, Bytes::new(), worker, first, Talk::WebSocket, hold).await;
             tracing::debug!(?end, "tunnel closed");
+            if let Some(record) = record {
+                record.tunnel_ended(end, carried);
+            }
         });
         Ok(response.map(|_| Body::own(Bytes::new(), served)))
     }
 }
 
 /// The worker's answer to the upgrade. A client that dies meanwhile counts as a stream that closed.
-async fn ask(claim: &mut Claim, head: http::request::Parts) -> Result<Shaken, Problem> {
+async fn ask(claim: &mut Claim, head: http::request::Parts, served: &Served) -> Result<Shaken, Problem> {
     let request = Request::from_parts(head, ClientBody::empty());
+    if let Some(record) = served.record() {
+        record.sent();
+    }
     claim.hold.expect_client();
     let shaken = shake_hands(&claim.bound, request).await;
     claim.hold.answered();
+    if let Some(record) = served.record() {
+        record.worker_answered();
+    }
     match shaken {
         Ok(shaken) => Ok(shaken),
         Err(lost) => Err(lost.problem(&claim.bound, &Upload::default()).await),

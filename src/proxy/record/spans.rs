@@ -1,0 +1,199 @@
+//! A record as spans, named by OpenTelemetry's semantic conventions for HTTP
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>); what is herd's alone begins with `herd.`.
+//!
+//! ```text
+//! GET ──────────────────────────────────────────── server
+//!  ├─ queue ─┐                                     internal: waiting for a worker slot
+//!  │         └─ start ──┐                          internal: until a worker was ready
+//!  └ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─└─ the worker's own spans, by the traceparent that it is sent
+//! ```
+//! No session id: whoever knows one may be able to use the session, and spans go far. The trace's id is in the access log.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::uri::Authority;
+use http::{HeaderValue, Method, Version};
+
+use super::{Known, Record, Trace};
+use crate::proxy::code::Code;
+use crate::proxy::fields::Scheme;
+use crate::telemetry::access_log::text;
+use crate::telemetry::trace_context::SpanId;
+use crate::telemetry::traces::otlp::{HAS_IS_REMOTE, IS_REMOTE, KeyValue, Kind, Span, Status, StatusCode};
+
+impl Record {
+    /// The server's, and its children.
+    pub(super) fn spans(&self, trace: &Trace, known: &Known) -> Vec<Span> {
+        let mut spans = vec![self.server(trace, known)];
+        let Some(claimed) = known.claimed else {
+            return spans;
+        };
+        let started = claimed.checked_sub(known.starting).unwrap_or(self.began);
+        let queued = started.checked_sub(known.queued).unwrap_or(self.began);
+        if !known.queued.is_zero() {
+            spans.push(self.child(trace, "queue", (queued, started), known));
+        }
+        if !known.starting.is_zero() {
+            spans.push(self.child(trace, "start", (started, claimed), known));
+        }
+        spans
+    }
+
+    fn server(&self, trace: &Trace, known: &Known) -> Span {
+        let method = match is_known(&self.asked.method) {
+            true => self.asked.method.as_str(),
+            false => "HTTP",
+        };
+        let parent = self.asked.trace;
+        let state = trace.state.as_ref().and_then(|state| state.to_str().ok());
+        let code = match known.failed() {
+            true => StatusCode::Error,
+            false => StatusCode::Unset,
+        };
+        let title = known.answer().code.map_or("", Code::title);
+        Span {
+            trace_state: state.unwrap_or_default().to_owned(),
+            parent_span_id: parent.map_or_else(Vec::new, |parent| parent.span.0.to_vec()),
+            kind: Kind::Server.into(),
+            attributes: self.attributes(known),
+            status: Some(Status {
+                // Only an error has one.
+                message: match code {
+                    StatusCode::Error => title.to_owned(),
+                    StatusCode::Unset | StatusCode::Ok => String::new(),
+                },
+                code: code.into(),
+            }),
+            flags: 1 | HAS_IS_REMOTE | parent.map_or(0, |_| IS_REMOTE),
+            ..self.span(trace, trace.own.span, method, (self.began, Instant::now()))
+        }
+    }
+
+    fn child(&self, trace: &Trace, name: &str, lasted: (Instant, Instant), known: &Known) -> Span {
+        let id = SpanId(fastrand::u64(1..).to_be_bytes());
+        let kind = known
+            .kind
+            .as_ref()
+            .map(|kind| KeyValue::new("herd.worker", kind.name.as_str()));
+        Span {
+            parent_span_id: trace.own.span.0.to_vec(),
+            kind: Kind::Internal.into(),
+            attributes: kind.into_iter().collect(),
+            flags: 1 | HAS_IS_REMOTE,
+            ..self.span(trace, id, name, lasted)
+        }
+    }
+
+    fn span(&self, trace: &Trace, id: SpanId, name: &str, (start, end): (Instant, Instant)) -> Span {
+        Span {
+            trace_id: trace.own.trace.0.to_vec(),
+            span_id: id.0.to_vec(),
+            name: name.to_owned(),
+            start: self.nanoseconds(start),
+            end: self.nanoseconds(end),
+            ..Span::default()
+        }
+    }
+
+    /// By the clock on the wall as it was when the request came: what follows is as monotonic as time is.
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let before = self.began.saturating_duration_since(at);
+        let time = since(self.at) + at.saturating_duration_since(self.began);
+        u64::try_from(time.saturating_sub(before).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn attributes(&self, known: &Known) -> Vec<KeyValue> {
+        let asked = &self.asked;
+        let answer = known.answer();
+        let mut all = vec![
+            KeyValue::new("url.path", text(asked.target.path().as_bytes()).into_owned()),
+            KeyValue::new(
+                "url.scheme",
+                match asked.scheme {
+                    Scheme::Http => "http",
+                    Scheme::Https => "https",
+                },
+            ),
+            KeyValue::new("client.address", asked.client),
+            KeyValue::new("network.peer.address", asked.proxy.unwrap_or(asked.client)),
+            KeyValue::new(
+                "network.protocol.version",
+                match asked.version {
+                    Version::HTTP_10 => "1.0",
+                    Version::HTTP_2 => "2",
+                    _ => "1.1",
+                },
+            ),
+            KeyValue::new("http.response.status_code", answer.status),
+            KeyValue::new("herd.end", known.end()),
+        ];
+        match is_known(&asked.method) {
+            true => all.push(KeyValue::new("http.request.method", asked.method.as_str())),
+            false => {
+                let method = text(asked.method.as_str().as_bytes()).into_owned();
+                all.push(KeyValue::new("http.request.method", "_OTHER"));
+                all.push(KeyValue::new("http.request.method_original", method));
+            }
+        }
+        if let Some((host, port)) = asked.host.as_ref().and_then(host_and_port) {
+            all.push(KeyValue::new("server.address", host));
+            all.extend(port.map(|port| KeyValue::new("server.port", port)));
+        }
+        if let Some(agent) = &asked.user_agent {
+            all.push(KeyValue::new(
+                "user_agent.original",
+                text(agent.as_bytes()).into_owned(),
+            ));
+        }
+        match known.tunnel() {
+            Some(tunnel) => all.push(KeyValue::new("herd.tunnel", tunnel)),
+            None => {
+                all.push(KeyValue::new("http.request.body.size", self.upload.bytes.get()));
+                all.push(KeyValue::new("http.response.body.size", known.response_bytes));
+            }
+        }
+        match (answer.code, known.failed()) {
+            (Some(code), _) => {
+                all.push(KeyValue::new("error.type", code.as_str()));
+                all.push(KeyValue::new("herd.error", code.as_str()));
+            }
+            (None, true) if answer.status >= 500 => {
+                all.push(KeyValue::new("error.type", answer.status.to_string()));
+            }
+            (None, true) => all.push(KeyValue::new("error.type", known.end())),
+            (None, false) => {}
+        }
+        if let Some(kind) = &known.kind {
+            all.push(KeyValue::new("herd.worker", kind.name.as_str()));
+        }
+        if let Some(state) = known.state() {
+            let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+            all.push(KeyValue::new("herd.session_state", state));
+            all.push(KeyValue::new("herd.queue_ms", ms(known.queued)));
+            all.push(KeyValue::new("herd.start_ms", ms(known.starting)));
+        }
+        all
+    }
+}
+
+/// To those who count by methods: anything else could be a client's invention.
+fn is_known(method: &Method) -> bool {
+    [
+        Method::CONNECT,
+        Method::DELETE,
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PATCH,
+        Method::POST,
+        Method::PUT,
+        Method::TRACE,
+    ]
+    .contains(method)
+}
+
+fn host_and_port(host: &HeaderValue) -> Option<(String, Option<u16>)> {
+    let authority = Authority::try_from(host.as_bytes()).ok()?;
+    Some((authority.host().to_owned(), authority.port_u16()))
+}
