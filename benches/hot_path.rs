@@ -377,6 +377,8 @@ impl Crew for Outside {
         self.tell(Event::Ready { worker, endpoint });
     }
 
+    fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

@@ -117,6 +117,8 @@ impl Crew for Pretended {
         );
     }
 
+    fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }
@@ -333,6 +335,15 @@ impl World {
                 self.tell(Event::Ready { worker, endpoint });
             }
             (Life::Killed, _) | (Life::Ready, 0) => self.reap(worker),
+            (Life::Ready, 1) => {
+                self.tell(Event::ProbeFailed {
+                    worker,
+                    strike: 3,
+                    of: 3,
+                    what: "silence".to_owned(),
+                });
+                self.count("unwell");
+            }
             (Life::Ready, _) => {}
         }
     }

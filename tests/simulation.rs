@@ -12,7 +12,8 @@ use std::time::Duration;
 use herd::core::{
     Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
     Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
-    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
+    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Unwell, Wait,
+    WorkerId,
 };
 
 const STEPS: usize = 400;
@@ -232,7 +233,8 @@ impl World {
             30..36 => self.client_leaves_the_queue(),
             36..58 => self.holder_leaves(),
             58..72 => self.worker_progresses(),
-            72..75 => self.worker_dies(),
+            72..74 => self.worker_dies(),
+            74 => self.probes_fail(),
             75..79 => self.somebody_stops_a_session(),
             79..88 => self.deliver_notices(),
             88..91 => self.stale_input(),
@@ -363,6 +365,26 @@ impl World {
         let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         if let Some(worker) = self.random.pick(&workers) {
             self.gone(worker);
+        }
+    }
+
+    /// Also of workers that nobody would ask: such a report touches nothing.
+    fn probes_fail(&mut self) {
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let Some(worker) = self.random.pick(&workers) else {
+            return;
+        };
+        self.say(|| format!("{worker} is unwell"));
+        let was_up = self.core.is_up(worker);
+        let unwell = Unwell {
+            failures: 3,
+            last: String::new(),
+        };
+        self.core.worker_unwell(worker, unwell, self.now);
+        self.settle();
+        if was_up {
+            let life = self.workers[&worker].life;
+            assert_eq!(life, Life::Killed, "{worker} is unwell and goes on");
         }
     }
 
@@ -708,6 +730,7 @@ impl World {
             EndReason::Ttl => "ttl",
             EndReason::MaxLifetime => "max_lifetime",
             EndReason::Crashed(_) => "crashed",
+            EndReason::ProbeFailed(_) => "probe_failed",
             EndReason::Drained => "drained",
         });
         self.ended.push(session);
@@ -869,6 +892,7 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "ttl",
         "max_lifetime",
         "crashed",
+        "probe_failed",
         "drained",
         "reloads",
         "other max",

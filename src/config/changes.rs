@@ -108,6 +108,8 @@ impl Kind {
             max: _,
             ttl: _,
             max_lifetime: _,
+            // Those who watch its workers go by the new one at once.
+            liveness: _,
             start_timeout: _,
             stop_timeout: _,
             disconnect_grace: _,
@@ -192,6 +194,7 @@ mod tests {
             "max: 3",
             "ttl: 1m",
             "max_lifetime: 1h",
+            "liveness: /h",
             "start_timeout: 1s",
             "stop_timeout: 1s",
             "disconnect_grace: 1s",

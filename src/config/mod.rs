@@ -5,6 +5,7 @@ mod changes;
 mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod liveness;
 mod load;
 mod model;
 mod origin;
@@ -27,9 +28,9 @@ pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
     Auth, Bind, Config, ControlKey, DataKey, FormerKind, History, HostHeader, KeySource, Kind, Lifetime,
-    Limits, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, ProxyProtocol,
-    Queue, Rate, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, Tls,
-    TokenSecret, Tokens, Upstream,
+    Limits, Liveness, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol,
+    ProxyProtocol, Queue, Rate, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session,
+    Tls, TokenSecret, Tokens, Upstream,
 };
 pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};

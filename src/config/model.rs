@@ -273,6 +273,8 @@ pub struct Kind {
     pub reuse: Reuse,
     /// Ready when a GET of this path answers 200–399; `None`: when it accepts a connection.
     pub health_path: Option<String>,
+    /// `None`: a ready worker is taken to be alive as long as its program runs.
+    pub liveness: Option<Liveness>,
     pub start_timeout: Duration,
     pub stop_timeout: Duration,
     pub disconnect_grace: Duration,
@@ -286,6 +288,17 @@ pub struct Kind {
     pub sandbox: SandboxChoice,
     /// Bytes of a worker's output that are kept.
     pub log_buffer: usize,
+}
+
+/// How herd asks whether a worker is alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Liveness {
+    /// A GET of it answers 200–399.
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many failures in a row are the worker's end; at least 1.
+    pub failures: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -200,6 +200,9 @@ pub(super) struct Kind {
     /// A worker is ready when a GET of this path answers 200 to 399. Default: when it accepts
     /// connections.
     pub(super) health_path: Option<HealthPath>,
+    /// Whether a ready worker is still alive: the path to ask for, or settings; asked only while the session is
+    /// silent. Default: off.
+    pub(super) liveness: Option<super::liveness::Choice>,
     /// A worker that is not ready within this is killed. Default: 30s.
     pub(super) start_timeout: Option<PositiveTime>,
     /// Time between SIGTERM and SIGKILL at a polite end. Default: 5s.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::model::{
-    Config, ControlKey, History, KeySource, Kind, Lifetime, May, Network, ProxyProtocol, Queue, Reuse, Route,
-    SandboxChoice, Session, Tls, Upstream,
+    Config, ControlKey, History, KeySource, Kind, Lifetime, Liveness, May, Network, ProxyProtocol, Queue,
+    Reuse, Route, SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
 use super::template::{Template, Variable};
@@ -405,6 +405,7 @@ impl Judge<'_> {
             );
         }
         let sandbox = self.sandbox(&name, raw.sandbox, cwd.as_ref());
+        let liveness = self.liveness(&name, raw.liveness);
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
@@ -426,6 +427,7 @@ impl Judge<'_> {
             max_lifetime,
             reuse,
             health_path: raw.health_path.map(|path| path.0),
+            liveness,
             start_timeout: raw.start_timeout.map_or(30 * SECOND, |time| time.0),
             stop_timeout: raw.stop_timeout.map_or(5 * SECOND, |time| time.0),
             disconnect_grace: raw.disconnect_grace.map_or(Duration::ZERO, |time| time.0),
@@ -478,6 +480,23 @@ impl Judge<'_> {
                 SandboxChoice::Unsaid
             }
         }
+    }
+
+    fn liveness(&mut self, name: &str, choice: Option<super::liveness::Choice>) -> Option<Liveness> {
+        let wrong = match super::liveness::validated(choice) {
+            Ok(liveness) => return liveness,
+            Err(wrong) => wrong,
+        };
+        for (key, message) in wrong {
+            let setting: Vec<&str> = std::iter::once("liveness").chain(key).collect();
+            let path = setting.join(".");
+            if !self.is_broken(name, &path)
+                && !self.problems.mentions_inside(&format!("workers.{name}.{path}"))
+            {
+                self.at_setting(name, &setting, message);
+            }
+        }
+        None
     }
 
     fn env_names(&mut self, env: &[&str], kind: &raw::Kind) {
@@ -684,6 +703,7 @@ fn merge(own: raw::Kind, defaults: &raw::Kind) -> raw::Kind {
         max_lifetime,
         reuse,
         health_path,
+        liveness,
         start_timeout,
         stop_timeout,
         disconnect_grace,

@@ -16,18 +16,21 @@ pub enum EndReason {
     MaxLifetime,
     /// The worker ended by itself.
     Crashed(Exit),
+    /// The worker lives, and did not answer herd's liveness probes; killed.
+    ProbeFailed(Unwell),
     /// herd is draining and `drain_timeout` passed, or a second signal came.
     Drained,
 }
 
 impl EndReason {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 6] = [
+    pub const CODES: [&'static str; 7] = [
         "stopped",
         "disconnected",
         "ttl",
         "max_lifetime",
         "crashed",
+        "probe_failed",
         "drained",
     ];
 
@@ -39,8 +42,14 @@ impl EndReason {
             Self::Ttl => "ttl",
             Self::MaxLifetime => "max_lifetime",
             Self::Crashed(_) => "crashed",
+            Self::ProbeFailed(_) => "probe_failed",
             Self::Drained => "drained",
         }
+    }
+
+    /// Whether the worker was lost, and with it what its client believes to be there.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Crashed(_) | Self::ProbeFailed(_))
     }
 }
 
@@ -52,8 +61,25 @@ impl fmt::Display for EndReason {
             Self::Ttl => f.write_str("idle for its ttl"),
             Self::MaxLifetime => f.write_str("reached max_lifetime"),
             Self::Crashed(exit) => write!(f, "the worker ended by itself: {exit}"),
+            Self::ProbeFailed(unwell) => write!(f, "the worker {unwell}"),
             Self::Drained => f.write_str("herd is shutting down"),
         }
+    }
+}
+
+/// What liveness probes have come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwell {
+    /// In a row.
+    pub failures: u32,
+    /// What the latest probe saw.
+    pub last: String,
+}
+
+impl fmt::Display for Unwell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (failures, last) = (self.failures, &self.last);
+        write!(f, "failed {failures} liveness probes in a row; the last: {last}")
     }
 }
 

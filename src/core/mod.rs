@@ -8,7 +8,7 @@
 //! ```text
 //!            attach                    worker ready                 end (any reason but a crash)
 //!  (unknown) ──────▶ Waiting ─────────────────────────▶ Bound ─────────────────────────▶ (unknown)
-//!                       │ all clients left,               │ its worker died by itself
+//!                       │ all clients left,               │ its worker died by itself, or is not alive any more
 //!                       │ queue timeout, start failed     ▼
 //!                       ▼                                Lost ──▶ (unknown)  on expiry, DELETE,
 //!                   (unknown)                                                X-Herd-Session: new
@@ -45,7 +45,7 @@ mod refusal;
 mod rules;
 mod timers;
 
-pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
+pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status, Unwell};
 pub use holders::{HolderKind, Holders, Idle, Release, Snapshot, Unheld};
 pub use ids::{
     ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId,

@@ -68,7 +68,7 @@ impl Refusal {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Exit, StartFailureKind};
+    use super::super::{Exit, StartFailureKind, Unwell};
     use super::*;
 
     #[test]
@@ -79,6 +79,10 @@ mod tests {
             EndReason::Ttl,
             EndReason::MaxLifetime,
             EndReason::Crashed(Exit::KeeperLost),
+            EndReason::ProbeFailed(Unwell {
+                failures: 3,
+                last: String::new(),
+            }),
             EndReason::Drained,
         ];
         assert_eq!(ends.each_ref().map(EndReason::code), EndReason::CODES);

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use crate::core::{SessionId, WorkerId};
-use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Workers};
+use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Probes, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
 pub trait Crew {
     /// Never fails here: the outcome arrives as an [`Event`](crate::worker::Event).
     fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>);
+    /// Asks a ready worker from now on whether it is alive, in this way or not any more.
+    fn watch(&mut self, worker: WorkerId, probes: Option<Probes>);
     /// SIGTERM.
     fn terminate(&mut self, worker: WorkerId);
     /// SIGKILL to the whole tree, now.
@@ -29,6 +31,10 @@ pub trait Crew {
 impl Crew for Workers {
     fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>) {
         Workers::start(self, worker, make, session);
+    }
+
+    fn watch(&mut self, worker: WorkerId, probes: Option<Probes>) {
+        Workers::watch(self, worker, probes);
     }
 
     fn terminate(&mut self, worker: WorkerId) {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use burial::{Burial, Burials, Lost};
 pub use clock::Clock;
@@ -44,10 +44,10 @@ use crate::config::{Config, Current, Kind};
 use crate::core::{
     Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
     Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
-    TicketId, WorkerId,
+    TicketId, Unwell, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
-use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
+use crate::worker::{Death, Endpoint, Event, Make, Probes, Pulse, Sandboxing};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
@@ -85,6 +85,7 @@ struct Staff {
     config: ConfigGeneration,
     sandboxing: Sandboxing,
     endpoint: Option<Endpoint>,
+    pulse: Arc<Pulse>,
     session: Option<SessionRef>,
     /// When the client left whose leaving ends it.
     left: Option<Moment>,
@@ -267,6 +268,10 @@ impl<C: Crew> Driver<C> {
                 }
                 let kind = self.kind_name(worker).to_owned();
                 self.journal.push(JournalEvent::WorkerReady { worker, kind });
+                let probes = self.probes(worker);
+                if probes.is_some() {
+                    self.crew.watch(worker, probes);
+                }
                 self.core.worker_ready(worker, now);
             }
             Event::StartFailed { worker, failure } => {
@@ -281,8 +286,52 @@ impl<C: Crew> Driver<C> {
                 });
                 self.core.worker_failed(worker, failure, now);
             }
+            Event::ProbeFailed {
+                worker,
+                strike,
+                of,
+                what,
+            } => self.probe_failed(worker, strike, of, what),
             Event::Gone { worker, death } => self.worker_gone(worker, death),
         }
+    }
+
+    /// How a worker is to be asked whether it is alive, by the configuration of its kind. `None`: not at all.
+    fn probes(&self, worker: WorkerId) -> Option<Probes> {
+        let staff = self.staff.get(&worker)?;
+        let kind = &self.makes.get(staff.kind.0)?.kind;
+        Some(Probes {
+            endpoint: staff.endpoint.clone()?,
+            protocol: kind.protocol,
+            liveness: kind.liveness.clone()?,
+            pulse: Arc::clone(&staff.pulse),
+        })
+    }
+
+    fn probe_failed(&mut self, worker: WorkerId, strike: u32, of: u32, what: String) {
+        // Its end may have been decided while this was on its way.
+        if !self.core.is_up(worker) {
+            return;
+        }
+        let kind = self.kind_name(worker).to_owned();
+        let session = self.staff.get(&worker).and_then(|staff| staff.session.as_ref());
+        let session = session.map(|session| tracing::field::display(&session.id));
+        self.metrics.probe_failed(&kind);
+        if strike < of {
+            debug!(session, %worker, kind, strike, of, "liveness probe failed: {what}");
+            return;
+        }
+        let unwell = Unwell {
+            failures: strike,
+            last: what,
+        };
+        warn!(session, %worker, kind, "the worker {unwell}; it is killed");
+        self.journal.push(JournalEvent::WorkerUnwell {
+            worker,
+            kind,
+            unwell: unwell.to_string(),
+        });
+        self.core.worker_unwell(worker, unwell, self.clock.now());
     }
 
     fn worker_gone(&mut self, worker: WorkerId, death: Death) {
@@ -474,6 +523,7 @@ impl<C: Crew> Driver<C> {
                             config: self.core.config_generation(),
                             sandboxing: make.sandboxing(),
                             endpoint: None,
+                            pulse: Arc::default(),
                             session: None,
                             left: None,
                         },
@@ -532,6 +582,7 @@ impl<C: Crew> Driver<C> {
         let endpoint = staff.endpoint.clone()?;
         staff.session = Some(name.clone());
         let (config, sandboxing) = (staff.config, staff.sandboxing);
+        let pulse = Arc::clone(&staff.pulse);
         let kind = Arc::clone(&self.makes.get(kind_id.0)?.kind);
         let pid = self.crew.pid(worker);
         self.records.bound(records::Bound {
@@ -555,6 +606,7 @@ impl<C: Crew> Driver<C> {
             kind,
             worker,
             endpoint,
+            pulse,
             holders,
             kill_switch: self.crew.kill_switch(worker),
             end: watch::Sender::new(None),

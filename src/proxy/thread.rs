@@ -265,6 +265,9 @@ pub(crate) fn ended(reason: &EndReason) -> Problem {
         EndReason::Crashed(exit) => {
             Problem::new(Code::WorkerCrashed, format!("the worker ended by itself: {exit}"))
         }
+        EndReason::ProbeFailed(unwell) => {
+            Problem::new(Code::WorkerCrashed, format!("the worker was killed: it {unwell}"))
+        }
         reason => Problem::new(Code::SessionEnded, format!("the session ended: {reason}")),
     }
 }

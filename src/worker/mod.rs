@@ -6,6 +6,7 @@ mod escape;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod kill;
+mod liveness;
 mod logs;
 mod output;
 mod ports;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
 pub use escape::escape;
 pub use kill::KillSwitch;
+pub use liveness::{Probes, Pulse};
 pub use logs::{Line, Logs, Stream};
 pub use output::tail;
 pub use ports::DEFAULT_PORTS;
@@ -87,7 +89,7 @@ pub struct Death {
 }
 
 /// What the driver hears of its workers. For each worker: at most one of `Ready` and `StartFailed`,
-/// then exactly one `Gone`.
+/// then exactly one `Gone`; after `Ready` any number of `ProbeFailed`.
 #[derive(Debug)]
 pub enum Event {
     Ready {
@@ -97,6 +99,13 @@ pub enum Event {
     StartFailed {
         worker: WorkerId,
         failure: StartFailure,
+    },
+    /// A ready worker did not answer a liveness probe, for the `strike`th time in a row; `of` are its end.
+    ProbeFailed {
+        worker: WorkerId,
+        strike: u32,
+        of: u32,
+        what: String,
     },
     /// The whole tree is gone and reaped.
     Gone {

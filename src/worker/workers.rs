@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::core::{SessionId, WorkerId};
@@ -17,6 +17,7 @@ use crate::sys::process::Census;
 
 use super::environment;
 use super::kill::KillSwitch;
+use super::liveness::{self, Probes, Vigil};
 use super::logs::Logs;
 use super::ports::Ports;
 use super::sandbox::Stock;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     /// it, which would take the mount away, and nobody has to.
     pub(super) sandbox_dir: String,
     slots: RefCell<HashMap<WorkerId, Slot>>,
+    /// Liveness probes that may be under way.
+    probes: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,17 @@ struct Slot {
     tree: Tree,
     /// When the driver decided to kill it while there was nothing to kill.
     doomed: Option<Instant>,
+    watch: Watch,
     reaped: Option<Instant>,
+}
+
+/// Whether it is asked if it is alive.
+#[derive(Debug)]
+enum Watch {
+    Off,
+    On(#[expect(dead_code, reason = "it watches as long as it is there")] Vigil),
+    /// It was told to end, or has.
+    Over,
 }
 
 #[derive(Debug)]
@@ -104,6 +117,7 @@ impl Workers {
             own_env: environment::own(secret),
             events,
             slots: RefCell::default(),
+            probes: Arc::new(Semaphore::new(liveness::AT_ONCE)),
         });
         let (tell, lost) = watch::channel(None);
         let mut tasks = JoinSet::new();
@@ -130,6 +144,7 @@ impl Workers {
             logs: Arc::clone(&logs),
             tree,
             doomed: None,
+            watch: Watch::Off,
             reaped: None,
         };
         self.shared.slots.borrow_mut().insert(worker, slot);
@@ -143,9 +158,25 @@ impl Workers {
         self.tasks.spawn_local(life.run());
     }
 
+    /// Asks a ready worker from now on whether it is alive, in this way or not any more. What it has failed before does
+    /// not count.
+    pub fn watch(&mut self, worker: WorkerId, probes: Option<Probes>) {
+        let vigil = probes.map(|probes| {
+            let (at_once, events) = (Arc::clone(&self.shared.probes), self.shared.events.clone());
+            let watch = liveness::watch(worker, probes, at_once, events);
+            Vigil::new(self.tasks.spawn_local(watch))
+        });
+        if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker)
+            && !matches!(slot.watch, Watch::Over)
+        {
+            slot.watch = vigil.map_or(Watch::Off, Watch::On);
+        }
+    }
+
     /// SIGTERM to the worker's process group; as soon as there is one, if it is only starting.
     pub fn terminate(&mut self, worker: WorkerId) {
         if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker) {
+            slot.watch = Watch::Over;
             match &mut slot.tree {
                 Tree::Pending { terminate } => *terminate = Terminate::Asked,
                 Tree::Alive(switch) => terminate_now(worker, switch),
@@ -234,6 +265,7 @@ fn unheard() -> Lost {
 
 impl Slot {
     fn kill(&mut self) {
+        self.watch = Watch::Over;
         match &self.tree {
             Tree::Alive(switch) => switch.kill(),
             Tree::Pending { .. } | Tree::Gone => {
@@ -297,6 +329,7 @@ impl Shared {
     /// The tree is gone: the end of the time that its death took.
     pub(super) fn reaped(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
+            slot.watch = Watch::Over;
             slot.reaped = Some(Instant::now());
         }
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ControlKey, DataKey, KeySource, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
+    ControlKey, DataKey, KeySource, Liveness, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
 };
 use crate::core::KindId;
 
@@ -70,7 +70,7 @@ fn defaults_are_the_documented_ones() {
         (kind.reuse, kind.upstream, kind.per_session),
         (Reuse::Never, Upstream::Port, false)
     );
-    assert_eq!(kind.health_path, None);
+    assert_eq!((&kind.health_path, &kind.liveness), (&None, &None));
     assert_eq!(kind.start_timeout, Duration::from_secs(30));
     assert_eq!(
         (kind.stop_timeout, kind.disconnect_grace),
@@ -140,6 +140,7 @@ workers:
     ttl: never
     max_lifetime: 1h30m
     health_path: /healthz?full=1
+    liveness: {path: /alive, interval: 4s, timeout: 3s, failures: 2}
     start_timeout: 250ms
     stop_timeout: 0s
     disconnect_grace: 8s
@@ -282,6 +283,13 @@ workers:
         (None, Some(Duration::from_secs(5400)))
     );
     assert_eq!(kind.health_path.as_deref(), Some("/healthz?full=1"));
+    let liveness = Liveness {
+        path: "/alive".to_owned(),
+        interval: Duration::from_secs(4),
+        timeout: Duration::from_secs(3),
+        failures: 2,
+    };
+    assert_eq!(kind.liveness, Some(liveness));
     assert_eq!(
         (kind.start_timeout, kind.stop_timeout),
         (Duration::from_millis(250), Duration::ZERO)
@@ -317,6 +325,25 @@ workers:
     );
     let second = &config.kinds[1];
     assert_eq!((second.min, second.reuse), (1, Reuse::AfterSession));
+}
+
+#[test]
+fn a_path_is_enough_for_liveness_and_a_kind_can_be_without_that_of_defaults() {
+    let config = good(
+        "defaults: {liveness: /alive}\nworkers:\n  own: {cmd: [x], liveness: {path: /h, failures: 9}}\n  \
+         plain: {cmd: [x]}\n  none: {cmd: [x], liveness: off}\n",
+    );
+    let liveness = |path: &str, failures| Liveness {
+        path: path.to_owned(),
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(2),
+        failures,
+    };
+    let found: Vec<_> = config.kinds.iter().map(|kind| kind.liveness.clone()).collect();
+    assert_eq!(
+        found,
+        [Some(liveness("/h", 9)), Some(liveness("/alive", 3)), None]
+    );
 }
 
 #[test]

@@ -97,6 +97,30 @@ fn wrong_values_are_told_what_to_write_instead() {
             "4:18: workers.a.health_path: \"/a b\" is not a request path; percent-encode special characters",
         ),
         (
+            "liveness: yes",
+            "4:15: workers.a.liveness: \"yes\" does not start with /; write e.g. /healthz",
+        ),
+        (
+            "liveness: true",
+            "4:15: workers.a.liveness: is the truth value true; write the path to ask for, e.g. /healthz",
+        ),
+        (
+            "liveness: {interval: 5s}",
+            "4:15: workers.a.liveness: has no path; write e.g. {path: /healthz}",
+        ),
+        (
+            "liveness: {path: /h, interval: 9ms}",
+            "4:36: workers.a.liveness.interval: is too short; write at least 100ms, e.g. 10s",
+        ),
+        (
+            "liveness: {path: /h, failures: 0}",
+            "4:36: workers.a.liveness.failures: is out of range; write 1 to 1000, e.g. 3",
+        ),
+        (
+            "liveness: {path: /h, retries: 1}",
+            "4:26: workers.a.liveness.retries: is not a key herd knows; write one of path, interval, timeout, failures",
+        ),
+        (
             "log_buffer: 1KB",
             "4:17: workers.a.log_buffer: is the text \"1KB\"; write a size such as 64K, 1M or a number of bytes",
         ),

@@ -46,6 +46,8 @@ impl Crew for Pretended {
         self.events.try_send(Event::Ready { worker, endpoint }).unwrap();
     }
 
+    fn watch(&mut self, _: WorkerId, _: Option<crate::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

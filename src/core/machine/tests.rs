@@ -436,6 +436,36 @@ fn a_crash_loop_is_refused_until_its_delay_is_over() {
 }
 
 #[test]
+fn a_session_whose_worker_is_unwell_is_lost_and_a_warm_worker_is_replaced() {
+    let mut bench = Bench::bound(Rules { min: 1, ..rules() }, HolderKind::Request);
+    bench.pass(BREATH);
+    bench.ready(2);
+    bench.take();
+    let unwell = Unwell {
+        failures: 3,
+        last: "silence".to_owned(),
+    };
+    bench.core.worker_unwell(WorkerId(2), unwell.clone(), bench.now);
+    let outputs = bench.take();
+    assert_eq!((killed(&outputs), endings(&outputs)), (vec![2], vec![]));
+    bench.gone(2);
+    bench.pass(secs(1));
+    assert_eq!(starts(&bench.take()), 1, "another for the stock");
+    bench.core.worker_unwell(WorkerId(1), unwell.clone(), bench.now);
+    let outputs = bench.take();
+    assert_eq!(
+        (killed(&outputs), endings(&outputs)),
+        (vec![1], vec!["probe_failed"])
+    );
+    bench.core.worker_unwell(WorkerId(1), unwell.clone(), bench.now);
+    assert_eq!(killed(&bench.take()), Vec::<u64>::new(), "it is dying");
+    let ticket = bench.ask("a", HolderKind::Request);
+    let reason = EndReason::ProbeFailed(unwell);
+    let refusal = Refusal::SessionLost { reason };
+    assert_eq!(answer(&bench.take(), ticket), Some(Err(refusal)));
+}
+
+#[test]
 fn a_plain_session_ends_its_ttl_after_the_last_byte() {
     let mut bench = Bench::bound(rules(), HolderKind::Request);
     bench.pass(secs(100));

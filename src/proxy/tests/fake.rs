@@ -86,6 +86,8 @@ impl Crew for Fakes {
         });
     }
 
+    fn watch(&mut self, _: WorkerId, _: Option<crate::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

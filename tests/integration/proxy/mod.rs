@@ -3,6 +3,7 @@
 mod bodies;
 mod capacity;
 mod crashes;
+mod liveness;
 mod requests;
 mod starts;
 
