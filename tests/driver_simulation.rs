@@ -45,6 +45,7 @@ const AGAIN: &str = r#"
   again:
     cmd: [CMD]
     max: MAX
+    max_starting: 1
     reuse: true
     ttl: "6s"
     queue: {max: 3, timeout: "8s"}"#;
@@ -110,6 +111,14 @@ impl Crew for Pretended {
             .values()
             .filter(|(name, _)| *name == kind.name)
             .count();
+        let starting = trees.alive.values();
+        let starting = starting.filter(|(name, life)| *name == kind.name && *life == Life::Starting);
+        let starting = starting.count();
+        assert!(
+            kind.max_starting.is_none_or(|most| starting <= most),
+            "{starting} of {} start at a time",
+            kind.name
+        );
         assert!(
             alive <= kind.max,
             "{alive} trees of {}: a slot was freed before its reaping",

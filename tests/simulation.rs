@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use herd::core::{
     Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
-    Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
+    Lack, Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
     SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Unwell, Wait,
     WorkerId,
 };
@@ -158,6 +158,7 @@ fn rules_of(random: &mut Random, started_for: StartedFor, reuse: Reuse) -> Rules
             random.below(max + 1)
         },
         max,
+        max_starting: random.chance(40).then(|| 1 + random.below(3)),
         started_for,
         ttl: random.chance(80).then(|| secs(5 + random.below(60))),
         max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
@@ -473,6 +474,7 @@ impl World {
         let mut rules = self.rules.clone();
         for rules in &mut rules {
             rules.max = rules.min.max(1) + self.random.below(5);
+            rules.max_starting = self.random.chance(40).then(|| 1 + self.random.below(3));
         }
         let changes = rules
             .iter()
@@ -573,6 +575,14 @@ impl World {
                     started_for: session,
                     bindings: 0,
                 };
+                let start = |w: &&ModelWorker| w.kind == kind && w.life == Life::Starting;
+                let starting = 1 + self.workers.values().filter(start).count();
+                if let Some(most) = self.rules[kind.0].max_starting {
+                    assert!(
+                        starting <= most,
+                        "{starting} of {kind} start at a time, not {most}"
+                    );
+                }
                 assert!(
                     self.workers.insert(worker, model).is_none(),
                     "worker id {worker} was used twice"
@@ -737,6 +747,11 @@ impl World {
     }
 
     fn check(&mut self) {
+        for index in 0..self.rules.len() {
+            if self.core.counts(KindId(index), self.now).waits_for == Some(Lack::Starts) {
+                self.count("waited for a start");
+            }
+        }
         for (index, rules) in self.rules.iter().enumerate() {
             let kind = KindId(index);
             let counts = self.core.counts(kind, self.now);
@@ -896,6 +911,7 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "drained",
         "reloads",
         "other max",
+        "waited for a start",
         "served across a reload",
     ];
     for what in expected {

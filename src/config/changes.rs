@@ -106,6 +106,7 @@ impl Kind {
             id: _,
             min: _,
             max: _,
+            max_starting: _,
             ttl: _,
             max_lifetime: _,
             // Those who watch its workers go by the new one at once.
@@ -192,6 +193,7 @@ mod tests {
         for kind in [
             "min: 1",
             "max: 3",
+            "max_starting: 1",
             "ttl: 1m",
             "max_lifetime: 1h",
             "liveness: /h",

@@ -267,6 +267,8 @@ pub struct Kind {
     pub per_session: bool,
     pub min: usize,
     pub max: usize,
+    /// Most that start at a time, at least 1; `None`: all of `max`.
+    pub max_starting: Option<usize>,
     /// `None`: never ends for idleness (`ttl: never`).
     pub ttl: Option<Duration>,
     pub max_lifetime: Option<Duration>,

@@ -191,6 +191,8 @@ pub(super) struct Kind {
     pub(super) min: Option<Count>,
     /// Most workers at a time, starting, warm, bound and dying ones together. Default: 10.
     pub(super) max: Option<Count>,
+    /// Most that start at a time; further sessions wait in the queue. Default: no limit but `max`.
+    pub(super) max_starting: Option<Count>,
     /// A session that nothing holds ends after this. `never` turns it off. Default: 15m.
     pub(super) ttl: Option<TimeOrNever>,
     /// A session ends after this, whatever it does. Default: never.

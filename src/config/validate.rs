@@ -405,6 +405,14 @@ impl Judge<'_> {
             );
         }
         let sandbox = self.sandbox(&name, raw.sandbox, cwd.as_ref());
+        let max_starting = raw.max_starting.as_ref().map(|count| count.0);
+        if max_starting == Some(0) {
+            self.at_setting(
+                &name,
+                &["max_starting"],
+                "is 0, so no worker could ever start; write at least 1, or remove the key",
+            );
+        }
         let liveness = self.liveness(&name, raw.liveness);
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
@@ -423,6 +431,7 @@ impl Judge<'_> {
             per_session: per_session.is_some(),
             min,
             max,
+            max_starting,
             ttl: raw.ttl.unwrap_or(TimeOrNever(Some(15 * MINUTE))).0,
             max_lifetime,
             reuse,
@@ -699,6 +708,7 @@ fn merge(own: raw::Kind, defaults: &raw::Kind) -> raw::Kind {
         cwd,
         min,
         max,
+        max_starting,
         ttl,
         max_lifetime,
         reuse,

@@ -42,6 +42,8 @@ pub struct Rules {
     pub min: usize,
     /// At least 1 and at least `min`.
     pub max: usize,
+    /// Most that start at a time, at least 1; `None`: all of `max`.
+    pub max_starting: Option<usize>,
     pub started_for: StartedFor,
     /// `None`: no end for idleness.
     pub ttl: Option<Duration>,

@@ -11,7 +11,8 @@ use super::reload::{Cause, Next, NotReloaded, Reloaded, Reloads};
 use super::session::{Hold, Session};
 use crate::config::Current;
 use crate::core::{
-    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Refusal, SessionId, SessionRef, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Lack, Refusal, SessionId, SessionRef,
+    WorkerId,
 };
 pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Metrics;
@@ -121,6 +122,8 @@ pub struct PoolView {
     pub standing: Standing,
     pub min: usize,
     pub max: usize,
+    /// Most that may start at a time.
+    pub max_starting: Option<usize>,
     pub starting: usize,
     pub warm: usize,
     pub bound: usize,
@@ -128,6 +131,8 @@ pub struct PoolView {
     /// Of all of them, those of a configuration that knew other workers.
     pub outdated: usize,
     pub queued: usize,
+    /// What those lack that no start covers.
+    pub waits_for: Option<Lack>,
     pub queue_max: usize,
     /// How long the first in the queue has waited.
     pub longest_wait: Option<Duration>,

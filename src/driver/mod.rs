@@ -721,6 +721,7 @@ pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {
     Rules {
         min: kind.min,
         max: kind.max,
+        max_starting: kind.max_starting,
         started_for: if kind.per_session {
             StartedFor::OneSession
         } else {

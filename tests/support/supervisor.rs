@@ -190,6 +190,7 @@ fn kind(spec: Spec) -> Kind {
         max_lifetime: None,
         reuse: Reuse::Never,
         health_path: spec.health_path,
+        max_starting: None,
         liveness: None,
         start_timeout: Duration::from_millis(spec.start_timeout_ms.unwrap_or(30_000)),
         stop_timeout: Duration::from_secs(5),

@@ -61,7 +61,10 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     let kind = &config.kinds[0];
-    assert_eq!((kind.name.as_str(), kind.min, kind.max), ("a", 0, 10));
+    assert_eq!(
+        (kind.name.as_str(), kind.min, kind.max, kind.max_starting),
+        ("a", 0, 10, None)
+    );
     assert_eq!(
         (kind.ttl, kind.max_lifetime),
         (Some(Duration::from_secs(900)), None)
@@ -137,6 +140,7 @@ workers:
     env_passthrough: [AWS_*, DISPLAY]
     cwd: "{{.Dir}}"
     max: 2
+    max_starting: 1
     ttl: never
     max_lifetime: 1h30m
     health_path: /healthz?full=1
@@ -275,8 +279,8 @@ workers:
     assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);
     assert_eq!(kind.cwd.as_ref().map(render).as_deref(), Some("/d"));
     assert_eq!(
-        (kind.upstream, kind.per_session, kind.max),
-        (Upstream::Socket, true, 2)
+        (kind.upstream, kind.per_session, kind.max, kind.max_starting),
+        (Upstream::Socket, true, 2, Some(1))
     );
     assert_eq!(
         (kind.ttl, kind.max_lifetime),

@@ -65,6 +65,10 @@ fn wrong_values_are_told_what_to_write_instead() {
             "4:10: workers.a.min: is 11, more than the default max 10; write at most 10, or raise max",
         ),
         (
+            "max_starting: 0",
+            "4:19: workers.a.max_starting: is 0, so no worker could ever start; write at least 1, or remove the key",
+        ),
+        (
             "reuse: yes",
             "4:12: workers.a.reuse: is the text \"yes\"; write true or false",
         ),

@@ -267,6 +267,8 @@ pub struct Pool {
     pub min: usize,
     /// starting + warm + bound + dying never exceeds it.
     pub max: usize,
+    /// Most that may start at a time; null: all.
+    pub max_starting: Option<usize>,
     pub starting: usize,
     pub warm: usize,
     pub bound: usize,
@@ -275,6 +277,8 @@ pub struct Pool {
     pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
+    /// What the first of them that no start is for waits for: `slots` (`max` is reached) or `starts` (`max_starting` is).
+    pub waits_for: Option<String>,
     /// More than these are refused.
     pub queue_max: usize,
     /// How long the first of them has waited.
@@ -300,9 +304,11 @@ pub struct PoolPressure {
     /// Slots that are taken, and of how many.
     pub taken: usize,
     pub max: usize,
-    /// Sessions that can be had now: warm workers, and free slots unless starts keep failing.
+    /// Sessions that can be had now: warm workers, and free slots as far as workers may start.
     pub available: usize,
     pub queued: usize,
+    /// What they wait for: `slots` (`max` is reached) or `starts` (`max_starting` is).
+    pub waits_for: Option<String>,
     pub queue_max: usize,
     pub longest_wait_ms: Option<u64>,
     pub backoff_ms: Option<u64>,
@@ -608,12 +614,14 @@ impl From<PoolView> for Pool {
             removed: pool.standing == Standing::Removed,
             min: pool.min,
             max: pool.max,
+            max_starting: pool.max_starting,
             starting: pool.starting,
             warm: pool.warm,
             bound: pool.bound,
             dying: pool.dying,
             outdated: pool.outdated,
             queued: pool.queued,
+            waits_for: pool.waits_for.map(|lack| lack.code().to_owned()),
             queue_max: pool.queue_max,
             longest_wait_ms: pool.longest_wait.map(millis),
             backoff_ms: pool.backoff.map(millis),
@@ -625,7 +633,9 @@ impl From<PoolView> for Pool {
 impl From<PoolView> for PoolPressure {
     fn from(pool: PoolView) -> Self {
         let taken = pool.starting + pool.warm + pool.bound + pool.dying;
+        let starts = pool.max_starting.unwrap_or(usize::MAX);
         let free = pool.max.saturating_sub(taken);
+        let free = free.min(starts.saturating_sub(pool.starting));
         Self {
             kind: pool.kind,
             taken,
@@ -635,6 +645,7 @@ impl From<PoolView> for PoolPressure {
                 Some(_) => pool.warm,
             },
             queued: pool.queued,
+            waits_for: pool.waits_for.map(|lack| lack.code().to_owned()),
             queue_max: pool.queue_max,
             longest_wait_ms: pool.longest_wait.map(millis),
             backoff_ms: pool.backoff.map(millis),

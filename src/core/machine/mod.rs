@@ -17,8 +17,8 @@ use self::pool::Pool;
 use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
-    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules,
-    SessionId, SessionRef, StartedFor, TicketId, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Moment, Refusal, Reuse,
+    Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.
@@ -182,6 +182,8 @@ pub struct Counts {
     pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
+    /// What those lack that no start covers.
+    pub waits_for: Option<Lack>,
     /// When the one that waits longest came.
     pub waiting_since: Option<Moment>,
     /// New sessions are refused until then, because starts keep failing.
@@ -404,6 +406,7 @@ impl Core {
             dying: pool.dying,
             outdated: pool.outdated,
             queued: pool.waiting.len(),
+            waits_for: self.waits_for(kind),
             waiting_since: longest.map(|session| session.since),
             backoff_until: pool.backoff(now).map(|left| now + left),
         }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::super::{Lack, Rules};
 use super::{
     ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState,
     StartedFor, Subject, Worker, WorkerId, WorkerState,
@@ -58,6 +59,13 @@ impl Pool {
 
     pub(super) fn occupied(&self) -> usize {
         self.starting.len() + self.warm.len() + self.bound + self.dying
+    }
+
+    /// How many more workers may start now.
+    pub(super) fn room(&self, rules: &Rules) -> usize {
+        let starts = rules.max_starting.unwrap_or(usize::MAX);
+        let slots = rules.max.saturating_sub(self.occupied());
+        slots.min(starts.saturating_sub(self.starting.len()))
     }
 
     pub(super) fn backoff(&self, now: Moment) -> Option<Duration> {
@@ -141,10 +149,10 @@ impl Core {
         if self.phase != Phase::Serving || self.pools[kind.0].backoff(now).is_some() {
             return;
         }
-        let (min, max) = (self.rules[kind.0].min, self.rules[kind.0].max);
+        let min = self.rules[kind.0].min;
         if self.rules[kind.0].started_for == StartedFor::OneSession {
             for id in self.pools[kind.0].waiting.clone() {
-                if self.pools[kind.0].occupied() >= max {
+                if self.pools[kind.0].room(&self.rules[kind.0]) == 0 {
                     break;
                 }
                 let Some(SessionState::Waiting { own: own @ None, .. }) =
@@ -162,11 +170,32 @@ impl Core {
             let pool = &self.pools[kind.0];
             let stock = if pool.refill_at > now { 0 } else { min };
             let wanted = pool.waiting.len() + stock.saturating_sub(pool.warm.len());
-            if pool.starting.len() >= wanted || pool.occupied() >= max {
+            if pool.starting.len() >= wanted || pool.room(&self.rules[kind.0]) == 0 {
                 return;
             }
             self.last_worker += 1;
             self.begin_start(WorkerId(self.last_worker), kind, None);
+        }
+    }
+
+    /// Why no further worker of the kind can start now, if it is for want of something.
+    pub(super) fn lack(&self, kind: KindId) -> Option<Lack> {
+        let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
+        if pool.occupied() >= rules.max {
+            Some(Lack::Slots)
+        } else if pool.room(rules) == 0 {
+            Some(Lack::Starts)
+        } else {
+            None
+        }
+    }
+
+    /// The same, if a session waits for it.
+    pub(super) fn waits_for(&self, kind: KindId) -> Option<Lack> {
+        let pool = &self.pools[kind.0];
+        match pool.waiting.len() > pool.starting.len() {
+            true => self.lack(kind),
+            false => None,
         }
     }
 
@@ -277,7 +306,9 @@ impl Core {
             }
         }
         for (id, _) in late {
-            self.give_up(&id, &Refusal::QueueTimeout { waited: timeout });
+            let lack = self.lack(kind).unwrap_or(Lack::Slots);
+            let waited = timeout;
+            self.give_up(&id, &Refusal::QueueTimeout { waited, lack });
         }
     }
 }

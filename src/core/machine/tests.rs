@@ -16,6 +16,7 @@ fn rules() -> Rules {
     Rules {
         min: 0,
         max: 2,
+        max_starting: None,
         started_for: StartedFor::Anyone,
         ttl: Some(secs(60)),
         max_lifetime: None,
@@ -359,7 +360,10 @@ fn who_waits_too_long_for_a_slot_is_refused_but_a_start_may_take_longer() {
     let outputs = bench.take();
     assert_eq!(
         answer(&outputs, queued),
-        Some(Err(Refusal::QueueTimeout { waited: secs(30) }))
+        Some(Err(Refusal::QueueTimeout {
+            waited: secs(30),
+            lack: Lack::Slots
+        }))
     );
     assert_eq!(answer(&outputs, starting), None);
 }
@@ -463,6 +467,84 @@ fn a_session_whose_worker_is_unwell_is_lost_and_a_warm_worker_is_replaced() {
     let reason = EndReason::ProbeFailed(unwell);
     let refusal = Refusal::SessionLost { reason };
     assert_eq!(answer(&bench.take(), ticket), Some(Err(refusal)));
+}
+
+#[test]
+fn no_more_workers_start_at_a_time_than_may_and_the_rest_come_in_their_order() {
+    let mut bench = Bench::new(Rules {
+        max: 5,
+        max_starting: Some(2),
+        ..rules()
+    });
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|id| bench.ask(id, HolderKind::Request));
+    assert_eq!(starts(&bench.take()), 2);
+    let at_once = Request {
+        wait: Wait::Refuse,
+        ..Bench::request("e", HolderKind::Request)
+    };
+    let e = bench.ask_for(at_once);
+    let f = bench.ask("f", HolderKind::Request);
+    let outputs = bench.take();
+    for refused in [e, f] {
+        let told = answer(&outputs, refused);
+        let starts = matches!(
+            told,
+            Some(Err(Refusal::AtCapacity {
+                lack: Lack::Starts,
+                ..
+            }))
+        );
+        assert!(starts, "neither may wait, or finds room in the queue: {told:?}");
+    }
+    let counts = bench.core.counts(KindId(0), bench.now);
+    assert_eq!((counts.queued, counts.waits_for), (4, Some(Lack::Starts)));
+    bench.ready(2);
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, a), starts(&outputs)),
+        (Some(Ok(Origin::Created)), 1)
+    );
+    bench.fail(1);
+    let outputs = bench.take();
+    assert!(matches!(answer(&outputs, b), Some(Err(Refusal::StartFailed(_)))));
+    assert_eq!(starts(&outputs), 1, "for d");
+    bench.pass(secs(30));
+    let outputs = bench.take();
+    assert_eq!(answer(&outputs, c), None, "its start goes on");
+    assert_eq!(answer(&outputs, d), None);
+}
+
+#[test]
+fn a_session_waits_for_a_start_no_longer_than_in_any_queue_and_the_warm_stock_waits_for_it() {
+    let mut bench = Bench::new(Rules {
+        min: 2,
+        max: 5,
+        max_starting: Some(1),
+        ..rules()
+    });
+    assert_eq!(starts(&bench.take()), 1, "the stock, one after the other");
+    let a = bench.ask("a", HolderKind::Request);
+    let b = bench.ask("b", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 0);
+    bench.ready(1);
+    let outputs = bench.take();
+    assert_eq!(
+        answer(&outputs, a),
+        Some(Ok(Origin::Created)),
+        "and not the stock"
+    );
+    assert_eq!((answer(&outputs, b), starts(&outputs)), (None, 1));
+    let c = bench.ask("c", HolderKind::Request);
+    bench.pass(secs(30));
+    let late = Refusal::QueueTimeout {
+        waited: secs(30),
+        lack: Lack::Starts,
+    };
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, b), answer(&outputs, c)),
+        (None, Some(Err(late)))
+    );
 }
 
 #[test]
