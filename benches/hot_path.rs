@@ -377,6 +377,10 @@ impl Crew for Outside {
         self.tell(Event::Ready { worker, endpoint });
     }
 
+    fn memory(&mut self) -> Option<herd::core::Memory> {
+        None
+    }
+
     fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
 
     fn terminate(&mut self, worker: WorkerId) {

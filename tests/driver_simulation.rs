@@ -126,6 +126,10 @@ impl Crew for Pretended {
         );
     }
 
+    fn memory(&mut self) -> Option<herd::core::Memory> {
+        None
+    }
+
     fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
 
     fn terminate(&mut self, worker: WorkerId) {

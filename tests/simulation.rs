@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use herd::core::{
     Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
-    Lack, Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
-    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Unwell, Wait,
-    WorkerId,
+    Lack, Memory, Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules,
+    SessionId, SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Unwell,
+    Wait, WorkerId,
 };
 
 const STEPS: usize = 400;
@@ -108,6 +108,8 @@ struct World {
     rules: Vec<Rules>,
     kinds: Vec<ModelKind>,
     config: u64,
+    /// That the core was told of, less what it has promised since.
+    memory: Option<Memory>,
     /// Deeds that a lower `max` may not lead to.
     harm: usize,
     workers: BTreeMap<WorkerId, ModelWorker>,
@@ -159,6 +161,7 @@ fn rules_of(random: &mut Random, started_for: StartedFor, reuse: Reuse) -> Rules
         },
         max,
         max_starting: random.chance(40).then(|| 1 + random.below(3)),
+        memory: random.chance(60).then(|| 1 + random.below(5) as u64),
         started_for,
         ttl: random.chance(80).then(|| secs(5 + random.below(60))),
         max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
@@ -198,6 +201,7 @@ impl World {
             core,
             kinds: vec![ModelKind::new(0); rules.len()],
             config: 1,
+            memory: None,
             harm: 0,
             rules,
             workers: BTreeMap::new(),
@@ -242,6 +246,7 @@ impl World {
             91..93 => self.holder_comes_without_asking(),
             93 => self.configuration_changes(),
             94 => self.max_changes(),
+            95 => self.memory_changes(),
             _ => self.time_passes(),
         }
         self.settle();
@@ -367,6 +372,16 @@ impl World {
         if let Some(worker) = self.random.pick(&workers) {
             self.gone(worker);
         }
+    }
+
+    /// What others use, and whether anybody asks.
+    fn memory_changes(&mut self) {
+        let total = 4 + self.random.below(30) as u64;
+        let left = self.random.below(total as usize + 1) as u64;
+        let memory = self.random.chance(70).then_some(Memory { left, total });
+        self.say(|| format!("{memory:?}"));
+        self.memory = memory;
+        self.core.weigh(memory);
     }
 
     /// Also of workers that nobody would ask: such a report touches nothing.
@@ -583,6 +598,10 @@ impl World {
                         "{starting} of {kind} start at a time, not {most}"
                     );
                 }
+                if let (Some(memory), Some(need)) = (&mut self.memory, self.rules[kind.0].memory) {
+                    assert!(need <= memory.left, "{need} was promised of {memory:?}");
+                    memory.left -= need;
+                }
                 assert!(
                     self.workers.insert(worker, model).is_none(),
                     "worker id {worker} was used twice"
@@ -748,8 +767,10 @@ impl World {
 
     fn check(&mut self) {
         for index in 0..self.rules.len() {
-            if self.core.counts(KindId(index), self.now).waits_for == Some(Lack::Starts) {
-                self.count("waited for a start");
+            match self.core.counts(KindId(index), self.now).waits_for {
+                Some(Lack::Starts) => self.count("waited for a start"),
+                Some(Lack::Memory) => self.count("waited for memory"),
+                Some(Lack::Slots) | None => {}
             }
         }
         for (index, rules) in self.rules.iter().enumerate() {
@@ -912,6 +933,7 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "reloads",
         "other max",
         "waited for a start",
+        "waited for memory",
         "served across a reload",
     ];
     for what in expected {

@@ -19,6 +19,7 @@ impl Config {
             state_dir,
             lifetime,
             session: _,
+            admission: _,
             drain_timeout: _,
             kinds: _,
             former: _,
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\
-                    session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s";
+                    session: {header: X-Other, lost_for: 1s}\nadmission: {memory: off, reserve: 1M}\ndrain_timeout: 1s";
         assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());
         let tls = |cert: &str| with(&format!("network: {{tls: {{cert: {cert}, key: /k}}}}"), "");
         assert!(tls("/a").needs_restart_for(&tls("/b")).is_empty());

@@ -27,10 +27,10 @@ use crate::yaml::{self, problem};
 pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    Auth, Bind, Config, ControlKey, DataKey, FormerKind, History, HostHeader, KeySource, Kind, Lifetime,
-    Limits, Liveness, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern, Profile, Protocol,
-    ProxyProtocol, Queue, Rate, Require, Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session,
-    Tls, TokenSecret, Tokens, Upstream,
+    Admission, Auth, Bind, Config, ControlKey, DataKey, FormerKind, History, HostHeader, KeySource, Kind,
+    Lifetime, Limits, Liveness, May, MemoryAdmission, Mount, Network, OnCrash, OnDisconnect, OriginPattern,
+    Profile, Protocol, ProxyProtocol, Queue, Rate, Require, Reuse, Root, Route, Sandbox, SandboxChoice,
+    SandboxNetwork, Session, Tls, TokenSecret, Tokens, Upstream,
 };
 pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};

@@ -34,6 +34,7 @@ pub struct Config {
     pub history: History,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
+    pub admission: Admission,
     pub drain_timeout: Duration,
     /// In the order of the file; never empty.
     pub kinds: Vec<Arc<Kind>>,
@@ -152,6 +153,21 @@ pub struct Tokens {
 pub enum TokenSecret {
     Env(String),
     File(PathBuf),
+}
+
+/// What new workers are admitted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    pub memory: MemoryAdmission,
+    /// Bytes of the host's memory that are for no worker.
+    pub reserve: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryAdmission {
+    /// The `memory` of a new worker has to fit into what the host has left.
+    On,
+    Off,
 }
 
 /// What is kept on disk of sessions that have ended.

@@ -35,6 +35,8 @@ pub(super) struct File {
     /// `strict` refuses to start where the kernel cannot guarantee that nothing survives herd;
     /// `best-effort` (default) warns and uses the weaker guard.
     pub(super) lifetime: Option<Lifetime>,
+    /// Whether new workers have to fit into what this host has left.
+    pub(super) admission: Option<Admission>,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT. Default: 30s.
     pub(super) drain_timeout: Option<Time>,
     /// Settings for every kind of worker that does not set them itself: any worker key except `cmd`.
@@ -147,6 +149,19 @@ pub(super) struct History {
     pub(super) dir: Option<Directory>,
     /// Most that they may take together; 0 keeps none. Default: 8M.
     pub(super) size: Option<Size>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "keys and values, e.g. {memory: on, reserve: 256M}"
+)]
+pub(super) struct Admission {
+    /// `on` (default): a worker whose sandbox has a limit of `memory` starts only when this host has that much left, less
+    /// what other workers were promised. `off`: nobody asks.
+    pub(super) memory: Option<MemoryAdmission>,
+    /// Memory of the host that is for no worker. Default: 256M.
+    pub(super) reserve: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -273,6 +288,7 @@ pub(super) use words;
 
 words! {
     Lifetime { Strict = "strict", BestEffort = "best-effort" }
+    MemoryAdmission { On = "on", Off = "off" }
     OnDisconnect { Kill = "kill", Ttl = "ttl" }
     Bind { Session = "session", Connection = "connection" }
     OnCrash { Lost = "lost", Respawn = "respawn" }

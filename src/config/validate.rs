@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::model::{
-    Config, ControlKey, History, KeySource, Kind, Lifetime, Liveness, May, Network, ProxyProtocol, Queue,
-    Reuse, Route, SandboxChoice, Session, Tls, Upstream,
+    Admission, Config, ControlKey, History, KeySource, Kind, Lifetime, Liveness, May, MemoryAdmission,
+    Network, ProxyProtocol, Queue, Reuse, Route, SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
 use super::template::{Template, Variable};
@@ -64,6 +64,7 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
             Some(raw::Lifetime::Strict) => Lifetime::Strict,
             Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,
         },
+        admission: admission(file.admission.unwrap_or_default()),
         drain_timeout: file.drain_timeout.map_or(30 * SECOND, |time| time.0),
         kinds: kinds
             .into_iter()
@@ -650,6 +651,16 @@ impl Judge<'_> {
                 }
             }
         }
+    }
+}
+
+fn admission(raw: raw::Admission) -> Admission {
+    Admission {
+        memory: match raw.memory {
+            Some(raw::MemoryAdmission::On) | None => MemoryAdmission::On,
+            Some(raw::MemoryAdmission::Off) => MemoryAdmission::Off,
+        },
+        reserve: raw.reserve.map_or(256 << 20, |size| size.0 as u64),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Memory;
+
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
@@ -172,11 +174,13 @@ pub enum StartFailureKind {
     PortTaken { port: u16 },
     /// herd could not give the worker what it needs (a port, a directory, a launcher).
     Resource { message: String },
+    /// A worker may use more memory than this host has, so it was never begun. Bytes.
+    TooLarge { memory: u64, of: Memory },
 }
 
 impl StartFailureKind {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 5] = ["exec", "exited", "timeout", "port_taken", "resource"];
+    pub const CODES: [&'static str; 6] = ["exec", "exited", "timeout", "port_taken", "resource", "too_large"];
 
     /// The stable word for metrics.
     pub fn code(&self) -> &'static str {
@@ -186,6 +190,7 @@ impl StartFailureKind {
             Self::Timeout { .. } => "timeout",
             Self::PortTaken { .. } => "port_taken",
             Self::Resource { .. } => "resource",
+            Self::TooLarge { .. } => "too_large",
         }
     }
 }
@@ -197,6 +202,14 @@ impl fmt::Display for StartFailureKind {
             Self::Exited(exit) => write!(f, "the worker ended before it was ready: {exit}"),
             Self::Timeout { after, last } => {
                 write!(f, "the worker was not ready within {after:?}; last probe: {last}")
+            }
+            Self::TooLarge { memory, of } => {
+                let (memory, total) = (memory >> 20, of.total >> 20);
+                write!(
+                    f,
+                    "a worker may use {memory} MiB (sandbox.memory), and this host has {total} MiB for all of them \
+                     (admission.reserve set aside); it would never fit"
+                )
             }
             Self::PortTaken { port } => {
                 write!(f, "port {port} is used by a process that is not the worker's")

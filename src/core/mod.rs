@@ -56,4 +56,4 @@ pub use machine::{
     StopOutcome, Wait,
 };
 pub use refusal::{Lack, Refusal};
-pub use rules::{Change, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};
+pub use rules::{Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -12,6 +12,8 @@ pub enum Lack {
     Slots,
     /// `max_starting` workers start.
     Starts,
+    /// This host has less left than a worker may use.
+    Memory,
 }
 
 impl Lack {
@@ -20,6 +22,7 @@ impl Lack {
         match self {
             Self::Slots => "slots",
             Self::Starts => "starts",
+            Self::Memory => "memory",
         }
     }
 }
@@ -29,6 +32,7 @@ impl fmt::Display for Lack {
         f.write_str(match self {
             Self::Slots => "every worker slot is taken",
             Self::Starts => "as many workers are starting as may at a time",
+            Self::Memory => "this host has less memory left than a worker may use",
         })
     }
 }
@@ -97,7 +101,7 @@ impl Refusal {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Exit, StartFailureKind, Unwell};
+    use super::super::{Exit, Memory, StartFailureKind, Unwell};
     use super::*;
 
     #[test]
@@ -125,6 +129,10 @@ mod tests {
             StartFailureKind::Timeout { after: zero, last },
             StartFailureKind::PortTaken { port: 1 },
             StartFailureKind::Resource { message },
+            StartFailureKind::TooLarge {
+                memory: 2,
+                of: Memory { left: 0, total: 1 },
+            },
         ];
         assert_eq!(
             failures.each_ref().map(StartFailureKind::code),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{SessionId, WorkerId};
+use crate::core::{Memory, SessionId, WorkerId};
 use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Probes, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
@@ -24,6 +24,9 @@ pub trait Crew {
     fn plans(&self) -> Plans;
     /// Other plans are in force: sandboxes may be made ahead by these, and by no others.
     fn renew(&mut self, plans: &[Arc<Plan>]);
+    /// What this host has left for workers with a limit of memory, with all in mind that were started; `None`: what it told
+    /// last is still good, or it cannot tell.
+    fn memory(&mut self) -> Option<Memory>;
     /// Drops what is kept about a worker that is gone.
     fn forget(&mut self, worker: WorkerId);
 }
@@ -63,6 +66,10 @@ impl Crew for Workers {
 
     fn renew(&mut self, plans: &[Arc<Plan>]) {
         Workers::renew(self, plans);
+    }
+
+    fn memory(&mut self) -> Option<Memory> {
+        Workers::memory(self)
     }
 
     fn forget(&mut self, worker: WorkerId) {

@@ -40,10 +40,10 @@ use self::attention::{Attention, Listed};
 use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
-use crate::config::{Config, Current, Kind};
+use crate::config::{Config, Current, Kind, MemoryAdmission};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
-    Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
+    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Memory, Moment,
+    Output, Refusal, Request, Rules, SessionId, SessionRef, Stage, StartFailureKind, StartedFor, StopOutcome,
     TicketId, Unwell, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
@@ -206,6 +206,7 @@ impl<C: Crew> Driver<C> {
     pub async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut shutdown: mpsc::Receiver<Shutdown>) {
         // Without a reader nobody waits for one.
         self.wishes = None;
+        self.weigh();
         self.core.start(self.clock.now());
         self.carry_out();
         let attention = Arc::clone(&self.attention);
@@ -219,7 +220,10 @@ impl<C: Crew> Driver<C> {
                 Some(event) = events.recv() => self.worker_event(event),
                 () = attention.listed() => self.attend(),
                 Some(command) = self.commands.recv() => self.command(command),
-                () = sleep_until(deadline) => self.core.advance(self.clock.now()),
+                () = sleep_until(deadline) => {
+                    self.weigh();
+                    self.core.advance(self.clock.now());
+                }
             }
             self.carry_out();
             // After the grants that were decided just now: one to a client that has left comes back from its
@@ -259,7 +263,25 @@ impl<C: Crew> Driver<C> {
         }
     }
 
+    /// Tells the core what memory is left, before it may start workers.
+    fn weigh(&mut self) {
+        let admission = &self.config.admission;
+        if admission.memory == MemoryAdmission::Off {
+            return self.core.weigh(None);
+        }
+        if self.makes.iter().all(|make| make.memory().is_none()) {
+            return;
+        }
+        if let Some(Memory { left, total }) = self.crew.memory() {
+            self.core.weigh(Some(Memory {
+                left: left.saturating_sub(admission.reserve),
+                total: total.saturating_sub(admission.reserve),
+            }));
+        }
+    }
+
     fn worker_event(&mut self, event: Event) {
+        self.weigh();
         let now = self.clock.now();
         match event {
             Event::Ready { worker, endpoint } => {
@@ -389,6 +411,7 @@ impl<C: Crew> Driver<C> {
         let now = self.clock.now();
         match command {
             Command::Attach { attach, reply } => {
+                self.weigh();
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
                 let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
@@ -722,6 +745,7 @@ pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {
         min: kind.min,
         max: kind.max,
         max_starting: kind.max_starting,
+        memory: kind.sandbox.on().and_then(|sandbox| sandbox.limits.memory),
         started_for: if kind.per_session {
             StartedFor::OneSession
         } else {

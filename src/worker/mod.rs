@@ -8,6 +8,7 @@ pub mod fuzz;
 mod kill;
 mod liveness;
 mod logs;
+mod memory;
 mod output;
 mod ports;
 mod readiness;
@@ -25,6 +26,7 @@ pub use escape::escape;
 pub use kill::KillSwitch;
 pub use liveness::{Probes, Pulse};
 pub use logs::{Line, Logs, Stream};
+pub use memory::most_memory;
 pub use output::tail;
 pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
@@ -68,6 +70,11 @@ pub struct Make {
 impl Make {
     pub fn sandboxing(&self) -> Sandboxing {
         Sandboxing::by(self.plan.as_deref())
+    }
+
+    /// Bytes that a worker may use at most, where that is limited.
+    pub fn memory(&self) -> Option<u64> {
+        self.kind.sandbox.on()?.limits.memory
     }
 }
 

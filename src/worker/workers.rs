@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::core::{SessionId, WorkerId};
+use crate::core::{Memory, SessionId, WorkerId};
 use crate::launcher::sandbox::{Plan, PlanId, Plans};
 use crate::launcher::{Client, Keeper, Lost};
+use crate::sandbox::cgroup::{GroupId, Hierarchies};
 use crate::sys::process::Census;
 
 use super::environment;
 use super::kill::KillSwitch;
 use super::liveness::{self, Probes, Vigil};
 use super::logs::Logs;
+use super::memory::{Promise, Scales};
 use super::ports::Ports;
 use super::sandbox::Stock;
 use super::start::Life;
@@ -31,6 +33,7 @@ use super::{Event, Make};
 pub struct Workers {
     shared: Rc<Shared>,
     lost: watch::Receiver<Option<Lost>>,
+    scales: Scales,
     /// One per worker, and one that hears the launcher.
     tasks: JoinSet<()>,
 }
@@ -59,6 +62,8 @@ struct Slot {
     /// When the driver decided to kill it while there was nothing to kill.
     doomed: Option<Instant>,
     watch: Watch,
+    /// Of memory, if it has a limit.
+    promise: Option<Promise>,
     reaped: Option<Instant>,
 }
 
@@ -130,7 +135,25 @@ impl Workers {
             let shared = Rc::clone(&shared);
             tasks.spawn_local(async move { shared.stock_up(&plan).await });
         }
-        Self { shared, lost, tasks }
+        Self {
+            shared,
+            lost,
+            scales: Scales::default(),
+            tasks,
+        }
+    }
+
+    /// With the groups in which sandboxes' use of memory is counted.
+    #[must_use]
+    pub fn counted_in(mut self, groups: Arc<Hierarchies>) -> Self {
+        self.scales = Scales::new(groups);
+        self
+    }
+
+    /// What this host has left for workers with a limit of memory, unless it was read just now.
+    pub fn memory(&mut self) -> Option<Memory> {
+        let slots = self.shared.slots.borrow();
+        self.scales.weigh(slots.values().filter_map(|slot| slot.promise))
     }
 
     /// Starts a worker. What comes of it is told by events only. `session` is known for kinds that name it.
@@ -145,6 +168,7 @@ impl Workers {
             tree,
             doomed: None,
             watch: Watch::Off,
+            promise: make.memory().map(|limit| Promise { limit, group: None }),
             reaped: None,
         };
         self.shared.slots.borrow_mut().insert(worker, slot);
@@ -317,6 +341,15 @@ impl Shared {
         }
     }
 
+    /// Its sandbox is there.
+    pub(super) fn counted_in(&self, worker: WorkerId, counted_in: GroupId) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(&worker)
+            && let Some(promise) = &mut slot.promise
+        {
+            promise.group = Some(counted_in);
+        }
+    }
+
     /// The keeper is reaped, and there may be another.
     pub(super) fn pending(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
@@ -337,6 +370,7 @@ impl Shared {
     pub(super) fn gone(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
             slot.tree = Tree::Gone;
+            slot.promise = None;
             slot.logs.close();
         }
     }

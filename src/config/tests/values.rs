@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    ControlKey, DataKey, KeySource, Liveness, May, Origin, ProxyProtocol, Rate, Tls, TokenSecret, Tokens,
+    Admission, ControlKey, DataKey, KeySource, Liveness, May, MemoryAdmission, Origin, ProxyProtocol, Rate,
+    Tls, TokenSecret, Tokens,
 };
 use crate::core::KindId;
 
@@ -60,6 +61,11 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.history, history);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    let admission = Admission {
+        memory: MemoryAdmission::On,
+        reserve: 256 << 20,
+    };
+    assert_eq!(config.admission, admission);
     let kind = &config.kinds[0];
     assert_eq!(
         (kind.name.as_str(), kind.min, kind.max, kind.max_starting),
@@ -132,6 +138,7 @@ control:
 state_dir: /run/s
 history: {dir: /var/h, size: 1M}
 lifetime: strict
+admission: {memory: off, reserve: 1G}
 drain_timeout: 7s
 workers:
   z:
@@ -253,6 +260,11 @@ workers:
         (config.lifetime, config.drain_timeout),
         (Lifetime::Strict, Duration::from_secs(7))
     );
+    let admission = Admission {
+        memory: MemoryAdmission::Off,
+        reserve: 1 << 30,
+    };
+    assert_eq!(config.admission, admission);
 
     let names: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
     assert_eq!(names, ["z", "a"], "kinds keep the order of the file");

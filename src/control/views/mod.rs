@@ -277,7 +277,8 @@ pub struct Pool {
     pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
-    /// What the first of them that no start is for waits for: `slots` (`max` is reached) or `starts` (`max_starting` is).
+    /// What the first of them that no start is for waits for: `slots` (`max` is reached), `starts` (`max_starting` is) or
+    /// `memory` (the host has less left than a worker may use).
     pub waits_for: Option<String>,
     /// More than these are refused.
     pub queue_max: usize,
@@ -295,6 +296,17 @@ pub struct Pressure {
     pub workers: Vec<PoolPressure>,
     pub herd: HerdPressure,
     pub host: HostPressure,
+    /// What workers with a limit of memory are admitted by; null where nobody asks.
+    pub admission: Option<AdmissionPressure>,
+}
+
+/// What the host has for workers with a limit of memory, `admission.reserve` set aside.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AdmissionPressure {
+    /// Neither in use nor promised, when it was last read; a worker whose limit is larger waits.
+    pub memory_left_bytes: u64,
+    /// A worker whose limit is larger is refused.
+    pub memory_total_bytes: u64,
 }
 
 /// How full a pool is.
@@ -304,10 +316,11 @@ pub struct PoolPressure {
     /// Slots that are taken, and of how many.
     pub taken: usize,
     pub max: usize,
-    /// Sessions that can be had now: warm workers, and free slots as far as workers may start.
+    /// Sessions that can be had now: warm workers, and those that may start. Each kind alone: they share the host's memory.
     pub available: usize,
     pub queued: usize,
-    /// What they wait for: `slots` (`max` is reached) or `starts` (`max_starting` is).
+    /// What they wait for: `slots` (`max` is reached), `starts` (`max_starting` is) or `memory` (the host has less left than
+    /// a worker may use).
     pub waits_for: Option<String>,
     pub queue_max: usize,
     pub longest_wait_ms: Option<u64>,
@@ -633,15 +646,12 @@ impl From<PoolView> for Pool {
 impl From<PoolView> for PoolPressure {
     fn from(pool: PoolView) -> Self {
         let taken = pool.starting + pool.warm + pool.bound + pool.dying;
-        let starts = pool.max_starting.unwrap_or(usize::MAX);
-        let free = pool.max.saturating_sub(taken);
-        let free = free.min(starts.saturating_sub(pool.starting));
         Self {
             kind: pool.kind,
             taken,
             max: pool.max,
             available: match pool.backoff {
-                None => pool.warm + free,
+                None => pool.warm + pool.room,
                 Some(_) => pool.warm,
             },
             queued: pool.queued,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::*;
-use super::pool::BREATH;
+use super::pool::{BREATH, WAITED_FOR};
 
 mod reload;
 
@@ -17,6 +17,7 @@ fn rules() -> Rules {
         min: 0,
         max: 2,
         max_starting: None,
+        memory: None,
         started_for: StartedFor::Anyone,
         ttl: Some(secs(60)),
         max_lifetime: None,
@@ -544,6 +545,115 @@ fn a_session_waits_for_a_start_no_longer_than_in_any_queue_and_the_warm_stock_wa
     assert_eq!(
         (answer(&outputs, b), answer(&outputs, c)),
         (None, Some(Err(late)))
+    );
+}
+
+fn memory(left: u64, total: u64) -> Option<Memory> {
+    Some(Memory { left, total })
+}
+
+#[test]
+fn a_worker_that_does_not_fit_waits_until_it_does_and_promises_add_up() {
+    let mut bench = Bench::new(Rules {
+        max: 5,
+        memory: Some(10),
+        ..rules()
+    });
+    bench.core.weigh(memory(25, 100));
+    let [_, _, c] = ["a", "b", "c"].map(|id| bench.ask(id, HolderKind::Request));
+    assert_eq!(starts(&bench.take()), 2, "of 25, two take 20");
+    let counts = bench.core.counts(KindId(0), bench.now);
+    assert_eq!((counts.room, counts.waits_for), (0, Some(Lack::Memory)));
+    let at_once = Request {
+        wait: Wait::Refuse,
+        ..Bench::request("d", HolderKind::Request)
+    };
+    let d = bench.ask_for(at_once);
+    let told = answer(&bench.take(), d);
+    assert!(
+        matches!(
+            told,
+            Some(Err(Refusal::AtCapacity {
+                lack: Lack::Memory,
+                ..
+            }))
+        ),
+        "{told:?}"
+    );
+    bench.pass(WAITED_FOR);
+    assert_eq!(starts(&bench.take()), 0);
+    bench.core.weigh(memory(10, 100));
+    bench.pass(WAITED_FOR);
+    assert_eq!(starts(&bench.take()), 1, "it was looked again without an event");
+    let e = bench.ask("e", HolderKind::Request);
+    bench.pass(secs(30));
+    let late = Refusal::QueueTimeout {
+        waited: secs(30),
+        lack: Lack::Memory,
+    };
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, c), answer(&outputs, e)),
+        (None, Some(Err(late)))
+    );
+}
+
+#[test]
+fn a_worker_that_can_never_fit_is_refused_at_once() {
+    let mut bench = Bench::new(Rules {
+        memory: Some(101),
+        ..rules()
+    });
+    bench.core.weigh(memory(100, 100));
+    let asked = bench.ask("a", HolderKind::Request);
+    let kind = StartFailureKind::TooLarge {
+        memory: 101,
+        of: Memory {
+            left: 100,
+            total: 100,
+        },
+    };
+    let told = answer(&bench.take(), asked);
+    assert!(
+        matches!(&told, Some(Err(Refusal::StartFailed(failure))) if failure.kind == kind),
+        "{told:?}"
+    );
+    bench.core.weigh(None);
+    bench.ask("a", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 1, "nobody is to care");
+}
+
+#[test]
+fn another_kinds_session_that_waits_for_memory_comes_before_the_warm_stock() {
+    let stock = Rules {
+        min: 1,
+        memory: Some(5),
+        ..rules()
+    };
+    let needy = Rules {
+        memory: Some(20),
+        ..rules()
+    };
+    let mut core = Core::new(vec![stock, needy]);
+    let mut now = Moment::default();
+    core.weigh(memory(0, 100));
+    core.start(now);
+    let request = Request {
+        kind: KindChoice::Named(KindId(1)),
+        ..Bench::request("a", HolderKind::Request)
+    };
+    core.attach(TicketId(1), request, now);
+    core.weigh(memory(15, 100));
+    now = now + secs(6);
+    core.advance(now);
+    assert!(core.poll_output().is_none(), "the stock would fit, and waits");
+    core.weigh(memory(20, 100));
+    now = now + secs(6);
+    core.advance(now);
+    let started = core.poll_output();
+    assert!(
+        matches!(started, Some(Output::Start { kind: KindId(1), .. })),
+        "{started:?}"
     );
 }
 

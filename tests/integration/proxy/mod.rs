@@ -1,5 +1,6 @@
 //! The data plane of a real `herd start`, asked over raw sockets, with workers that misbehave on request.
 
+mod admission;
 mod bodies;
 mod capacity;
 mod crashes;
