@@ -377,6 +377,12 @@ impl Crew for Outside {
         self.tell(Event::Ready { worker, endpoint });
     }
 
+    fn memory(&mut self) -> Option<herd::core::Memory> {
+        None
+    }
+
+    fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

@@ -45,6 +45,7 @@ const AGAIN: &str = r#"
   again:
     cmd: [CMD]
     max: MAX
+    max_starting: 1
     reuse: true
     ttl: "6s"
     queue: {max: 3, timeout: "8s"}"#;
@@ -110,12 +111,26 @@ impl Crew for Pretended {
             .values()
             .filter(|(name, _)| *name == kind.name)
             .count();
+        let starting = trees.alive.values();
+        let starting = starting.filter(|(name, life)| *name == kind.name && *life == Life::Starting);
+        let starting = starting.count();
+        assert!(
+            kind.max_starting.is_none_or(|most| starting <= most),
+            "{starting} of {} start at a time",
+            kind.name
+        );
         assert!(
             alive <= kind.max,
             "{alive} trees of {}: a slot was freed before its reaping",
             kind.name
         );
     }
+
+    fn memory(&mut self) -> Option<herd::core::Memory> {
+        None
+    }
+
+    fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
 
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
@@ -333,6 +348,15 @@ impl World {
                 self.tell(Event::Ready { worker, endpoint });
             }
             (Life::Killed, _) | (Life::Ready, 0) => self.reap(worker),
+            (Life::Ready, 1) => {
+                self.tell(Event::ProbeFailed {
+                    worker,
+                    strike: 3,
+                    of: 3,
+                    what: "silence".to_owned(),
+                });
+                self.count("unwell");
+            }
             (Life::Ready, _) => {}
         }
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use herd::core::{
     Afterwards, Change, ConfigGeneration, Core, EndReason, Exit, HolderKind, Holders, KindChoice, KindId,
-    Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules, SessionId,
-    SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Wait, WorkerId,
+    Lack, Memory, Moment, OnCrash, OnDisconnect, Origin, Output, Release, Remains, Request, Reuse, Rules,
+    SessionId, SessionRef, Stage, StartFailure, StartFailureKind, StartedFor, StopOutcome, TicketId, Unwell,
+    Wait, WorkerId,
 };
 
 const STEPS: usize = 400;
@@ -107,6 +108,8 @@ struct World {
     rules: Vec<Rules>,
     kinds: Vec<ModelKind>,
     config: u64,
+    /// That the core was told of, less what it has promised since.
+    memory: Option<Memory>,
     /// Deeds that a lower `max` may not lead to.
     harm: usize,
     workers: BTreeMap<WorkerId, ModelWorker>,
@@ -157,6 +160,8 @@ fn rules_of(random: &mut Random, started_for: StartedFor, reuse: Reuse) -> Rules
             random.below(max + 1)
         },
         max,
+        max_starting: random.chance(40).then(|| 1 + random.below(3)),
+        memory: random.chance(60).then(|| 1 + random.below(5) as u64),
         started_for,
         ttl: random.chance(80).then(|| secs(5 + random.below(60))),
         max_lifetime: random.chance(30).then(|| secs(30 + random.below(100))),
@@ -196,6 +201,7 @@ impl World {
             core,
             kinds: vec![ModelKind::new(0); rules.len()],
             config: 1,
+            memory: None,
             harm: 0,
             rules,
             workers: BTreeMap::new(),
@@ -232,13 +238,15 @@ impl World {
             30..36 => self.client_leaves_the_queue(),
             36..58 => self.holder_leaves(),
             58..72 => self.worker_progresses(),
-            72..75 => self.worker_dies(),
+            72..74 => self.worker_dies(),
+            74 => self.probes_fail(),
             75..79 => self.somebody_stops_a_session(),
             79..88 => self.deliver_notices(),
             88..91 => self.stale_input(),
             91..93 => self.holder_comes_without_asking(),
             93 => self.configuration_changes(),
             94 => self.max_changes(),
+            95 => self.memory_changes(),
             _ => self.time_passes(),
         }
         self.settle();
@@ -366,6 +374,36 @@ impl World {
         }
     }
 
+    /// What others use, and whether anybody asks.
+    fn memory_changes(&mut self) {
+        let total = 4 + self.random.below(30) as u64;
+        let left = self.random.below(total as usize + 1) as u64;
+        let memory = self.random.chance(70).then_some(Memory { left, total });
+        self.say(|| format!("{memory:?}"));
+        self.memory = memory;
+        self.core.weigh(memory);
+    }
+
+    /// Also of workers that nobody would ask: such a report touches nothing.
+    fn probes_fail(&mut self) {
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let Some(worker) = self.random.pick(&workers) else {
+            return;
+        };
+        self.say(|| format!("{worker} is unwell"));
+        let was_up = self.core.is_up(worker);
+        let unwell = Unwell {
+            failures: 3,
+            last: String::new(),
+        };
+        self.core.worker_unwell(worker, unwell, self.now);
+        self.settle();
+        if was_up {
+            let life = self.workers[&worker].life;
+            assert_eq!(life, Life::Killed, "{worker} is unwell and goes on");
+        }
+    }
+
     fn gone(&mut self, worker: WorkerId) {
         self.say(|| format!("{worker} gone"));
         self.workers.remove(&worker);
@@ -451,6 +489,7 @@ impl World {
         let mut rules = self.rules.clone();
         for rules in &mut rules {
             rules.max = rules.min.max(1) + self.random.below(5);
+            rules.max_starting = self.random.chance(40).then(|| 1 + self.random.below(3));
         }
         let changes = rules
             .iter()
@@ -551,6 +590,18 @@ impl World {
                     started_for: session,
                     bindings: 0,
                 };
+                let start = |w: &&ModelWorker| w.kind == kind && w.life == Life::Starting;
+                let starting = 1 + self.workers.values().filter(start).count();
+                if let Some(most) = self.rules[kind.0].max_starting {
+                    assert!(
+                        starting <= most,
+                        "{starting} of {kind} start at a time, not {most}"
+                    );
+                }
+                if let (Some(memory), Some(need)) = (&mut self.memory, self.rules[kind.0].memory) {
+                    assert!(need <= memory.left, "{need} was promised of {memory:?}");
+                    memory.left -= need;
+                }
                 assert!(
                     self.workers.insert(worker, model).is_none(),
                     "worker id {worker} was used twice"
@@ -708,12 +759,20 @@ impl World {
             EndReason::Ttl => "ttl",
             EndReason::MaxLifetime => "max_lifetime",
             EndReason::Crashed(_) => "crashed",
+            EndReason::ProbeFailed(_) => "probe_failed",
             EndReason::Drained => "drained",
         });
         self.ended.push(session);
     }
 
     fn check(&mut self) {
+        for index in 0..self.rules.len() {
+            match self.core.counts(KindId(index), self.now).waits_for {
+                Some(Lack::Starts) => self.count("waited for a start"),
+                Some(Lack::Memory) => self.count("waited for memory"),
+                Some(Lack::Slots) | None => {}
+            }
+        }
         for (index, rules) in self.rules.iter().enumerate() {
             let kind = KindId(index);
             let counts = self.core.counts(kind, self.now);
@@ -869,9 +928,12 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "ttl",
         "max_lifetime",
         "crashed",
+        "probe_failed",
         "drained",
         "reloads",
         "other max",
+        "waited for a start",
+        "waited for memory",
         "served across a reload",
     ];
     for what in expected {

@@ -73,10 +73,15 @@ fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {
     match result {
         Ok(config) => {
             let kinds = config.kinds.len();
-            format!(
+            let mut text = format!(
                 "{file}: ok, {kinds} worker kind{}",
                 if kinds == 1 { "" } else { "s" }
-            )
+            );
+            for warning in super::start::too_large(&config) {
+                text.push_str("\nwarning: ");
+                text.push_str(&warning);
+            }
+            text
         }
         Err(error) => complaint(file, &error),
     }
@@ -98,7 +103,8 @@ fn as_data(file: &str, result: Result<config::Config, LoadError>) -> serde_json:
     match result {
         Ok(config) => {
             let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
-            json!({ "file": file, "ok": true, "workers": kinds, "problems": [] })
+            let warnings = super::start::too_large(&config);
+            json!({ "file": file, "ok": true, "workers": kinds, "problems": [], "warnings": warnings })
         }
         Err(LoadError::Invalid(problems)) => {
             json!({ "file": file, "ok": false, "problems": problems.list })

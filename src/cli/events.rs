@@ -96,7 +96,9 @@ fn sentence(event: &Event) -> String {
             ..
         } => format!("{session} {kind}: {detail}"),
         What::WorkerReady { worker, kind } => format!("{worker} {kind}"),
-        What::WorkerFailed { worker, kind, detail } => format!("{worker} {kind}: {detail}"),
+        What::WorkerFailed { worker, kind, detail } | What::WorkerUnwell { worker, kind, detail } => {
+            format!("{worker} {kind}: {detail}")
+        }
         What::WorkerGone {
             worker,
             kind,

@@ -20,7 +20,9 @@ use super::signals::Signals;
 use super::traces;
 use crate::access::{Access, Lasting};
 use crate::config::paths::User;
-use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
+use crate::config::{
+    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice,
+};
 use crate::control;
 use crate::driver::{Burials, Crew, Driver};
 use crate::history::History;
@@ -31,7 +33,7 @@ use crate::sandbox::cgroup::{Hierarchies, Host, Unavailable};
 use crate::sys::{activation, kernel};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::{self, LogArgs};
-use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers};
+use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers, most_memory};
 
 /// Workers' reports that may wait for the driver.
 const EVENTS: usize = 256;
@@ -98,12 +100,12 @@ impl Start {
             },
             watch,
         };
-        let groups = std::mem::take(&mut forked.sandboxes.hierarchies);
+        let groups = Arc::new(std::mem::take(&mut forked.sandboxes.hierarchies));
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, tls, forked, reloading);
+        let served = serve(config, tls, (forked, Arc::clone(&groups)), reloading);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
-        if let Err(e) = groups.close() {
+        if let Some(Err(e)) = Arc::into_inner(groups).map(Hierarchies::close) {
             warn!(
                 "cannot remove herd's own control groups; the next herd with this state directory will: {e}"
             );
@@ -202,7 +204,7 @@ pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>,
 fn serve(
     config: Arc<Config>,
     tls: Option<Arc<Tls>>,
-    forked: Forked,
+    forked: (Forked, Arc<Hierarchies>),
     reloading: Reloading,
 ) -> anyhow::Result<ExitCode> {
     let user = User::current();
@@ -240,7 +242,7 @@ fn serve(
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
 async fn supervise(
     config: Arc<Config>,
-    forked: Forked,
+    (forked, groups): (Forked, Arc<Hierarchies>),
     reloading: Reloading,
     (state, history, access_log): (StateDir, Option<History>, Option<Target>),
     control: control::Server,
@@ -250,6 +252,7 @@ async fn supervise(
     let plans = forked.sandboxes.plans.clone();
     let secret = config.secret_variables();
     let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, &secret, events);
+    let workers = workers.counted_in(groups);
     try_sandboxes(&config, &workers, &reloading.source.file).await?;
     let launcher_lost = workers.launcher_lost();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
@@ -423,8 +426,35 @@ pub(super) fn tell_weaker(config: &Config, plans: &Plans) {
     }
 }
 
+/// Kinds whose sessions will all be refused, because no worker of theirs fits into this host.
+pub(super) fn too_large(config: &Config) -> Vec<String> {
+    let Some(total) = most_memory().filter(|_| config.admission.memory == MemoryAdmission::On) else {
+        return Vec::new();
+    };
+    let total = total.saturating_sub(config.admission.reserve);
+    let of = |kind: &Arc<Kind>| {
+        let memory = kind
+            .sandbox
+            .on()?
+            .limits
+            .memory
+            .filter(|memory| *memory > total)?;
+        Some(format!(
+            "workers.{}.sandbox.memory is {} MiB and this host has {} MiB for workers, so none will start; lower it, or \
+             admission.reserve, or write admission: {{memory: off}}",
+            kind.name,
+            memory >> 20,
+            total >> 20
+        ))
+    };
+    config.kinds.iter().filter_map(of).collect()
+}
+
 /// Says for each kind what its workers are held by.
 fn tell_sandboxes(config: &Config, forked: &Forked) {
+    for warning in too_large(config) {
+        warn!("{warning}");
+    }
     tell_weaker(config, &forked.sandboxes.plans);
     let unsaid = |kind: &&Arc<Kind>| matches!(kind.sandbox, SandboxChoice::Unsaid);
     let bare: Vec<&str> = config

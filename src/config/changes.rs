@@ -21,6 +21,7 @@ impl Config {
             state_dir,
             lifetime,
             session: _,
+            admission: _,
             drain_timeout: _,
             kinds: _,
             former: _,
@@ -114,8 +115,11 @@ impl Kind {
             id: _,
             min: _,
             max: _,
+            max_starting: _,
             ttl: _,
             max_lifetime: _,
+            // Those who watch its workers go by the new one at once.
+            liveness: _,
             start_timeout: _,
             stop_timeout: _,
             disconnect_grace: _,
@@ -172,7 +176,7 @@ mod tests {
         assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\
-                    session: {header: X-Other, lost_for: 1s}\ndrain_timeout: 1s\n\
+                    session: {header: X-Other, lost_for: 1s}\nadmission: {memory: off, reserve: 1M}\ndrain_timeout: 1s\n\
                     access_log: {path: /l, sample: 0.1}";
         assert!(old.needs_restart_for(&with(live, "max: 3")).is_empty());
         let tls = |cert: &str| with(&format!("network: {{tls: {{cert: {cert}, key: /k}}}}"), "");
@@ -206,8 +210,10 @@ mod tests {
         for kind in [
             "min: 1",
             "max: 3",
+            "max_starting: 1",
             "ttl: 1m",
             "max_lifetime: 1h",
+            "liveness: /h",
             "start_timeout: 1s",
             "stop_timeout: 1s",
             "disconnect_grace: 1s",

@@ -6,6 +6,7 @@ mod changes;
 mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod liveness;
 mod load;
 mod model;
 mod origin;
@@ -29,10 +30,11 @@ use crate::yaml::{self, problem};
 pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
-    AccessLog, Auth, Bind, Config, ControlKey, DataKey, FormerKind, HeaderSource, History, HostHeader,
-    KeySource, Kind, Lifetime, Limits, LogTarget, May, Mount, Network, OnCrash, OnDisconnect, OriginPattern,
-    Profile, Protocol, ProxyProtocol, Query, Queue, Rate, Require, Reuse, Root, Route, Sandbox,
-    SandboxChoice, SandboxNetwork, Session, SessionShown, Share, Tls, TokenSecret, Tokens, Traces, Upstream,
+    AccessLog, Admission, Auth, Bind, Config, ControlKey, DataKey, FormerKind, HeaderSource, History,
+    HostHeader, KeySource, Kind, Lifetime, Limits, Liveness, LogTarget, May, MemoryAdmission, Mount, Network,
+    OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, ProxyProtocol, Query, Queue, Rate, Require,
+    Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, SessionShown, Share, Tls,
+    TokenSecret, Tokens, Traces, Upstream,
 };
 pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};

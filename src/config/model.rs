@@ -38,6 +38,7 @@ pub struct Config {
     pub traces: Option<Traces>,
     pub lifetime: Lifetime,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT.
+    pub admission: Admission,
     pub drain_timeout: Duration,
     /// In the order of the file; never empty.
     pub kinds: Vec<Arc<Kind>>,
@@ -235,6 +236,21 @@ pub enum TokenSecret {
     File(PathBuf),
 }
 
+/// What new workers are admitted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    pub memory: MemoryAdmission,
+    /// Bytes of the host's memory that are for no worker.
+    pub reserve: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryAdmission {
+    /// The `memory` of a new worker has to fit into what the host has left.
+    On,
+    Off,
+}
+
 /// What is kept on disk of sessions that have ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
@@ -348,12 +364,16 @@ pub struct Kind {
     pub per_session: bool,
     pub min: usize,
     pub max: usize,
+    /// Most that start at a time, at least 1; `None`: all of `max`.
+    pub max_starting: Option<usize>,
     /// `None`: never ends for idleness (`ttl: never`).
     pub ttl: Option<Duration>,
     pub max_lifetime: Option<Duration>,
     pub reuse: Reuse,
     /// Ready when a GET of this path answers 200–399; `None`: when it accepts a connection.
     pub health_path: Option<String>,
+    /// `None`: a ready worker is taken to be alive as long as its program runs.
+    pub liveness: Option<Liveness>,
     pub start_timeout: Duration,
     pub stop_timeout: Duration,
     pub disconnect_grace: Duration,
@@ -367,6 +387,17 @@ pub struct Kind {
     pub sandbox: SandboxChoice,
     /// Bytes of a worker's output that are kept.
     pub log_buffer: usize,
+}
+
+/// How herd asks whether a worker is alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Liveness {
+    /// A GET of it answers 200–399.
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many failures in a row are the worker's end; at least 1.
+    pub failures: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

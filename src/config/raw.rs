@@ -39,6 +39,8 @@ pub(super) struct File {
     /// `strict` refuses to start where the kernel cannot guarantee that nothing survives herd;
     /// `best-effort` (default) warns and uses the weaker guard.
     pub(super) lifetime: Option<Lifetime>,
+    /// Whether new workers have to fit into what this host has left.
+    pub(super) admission: Option<Admission>,
     /// How long bound sessions may go on after the first SIGTERM or SIGINT. Default: 30s.
     pub(super) drain_timeout: Option<Time>,
     /// Settings for every kind of worker that does not set them itself: any worker key except `cmd`.
@@ -156,6 +158,19 @@ pub(super) struct History {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(
     deny_unknown_fields,
+    expecting = "keys and values, e.g. {memory: on, reserve: 256M}"
+)]
+pub(super) struct Admission {
+    /// `on` (default): a worker whose sandbox has a limit of `memory` starts only when this host has that much left, less
+    /// what other workers were promised. `off`: nobody asks.
+    pub(super) memory: Option<MemoryAdmission>,
+    /// Memory of the host that is for no worker. Default: 256M.
+    pub(super) reserve: Option<Size>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    deny_unknown_fields,
     expecting = "keys and values, e.g. {env: HERD_KEY, may: metrics}"
 )]
 pub(super) struct ControlKey {
@@ -195,6 +210,8 @@ pub(super) struct Kind {
     pub(super) min: Option<Count>,
     /// Most workers at a time, starting, warm, bound and dying ones together. Default: 10.
     pub(super) max: Option<Count>,
+    /// Most that start at a time; further sessions wait in the queue. Default: no limit but `max`.
+    pub(super) max_starting: Option<Count>,
     /// A session that nothing holds ends after this. `never` turns it off. Default: 15m.
     pub(super) ttl: Option<TimeOrNever>,
     /// A session ends after this, whatever it does. Default: never.
@@ -204,6 +221,9 @@ pub(super) struct Kind {
     /// A worker is ready when a GET of this path answers 200 to 399. Default: when it accepts
     /// connections.
     pub(super) health_path: Option<HealthPath>,
+    /// Whether a ready worker is still alive: the path to ask for, or settings; asked only while the session is
+    /// silent. Default: off.
+    pub(super) liveness: Option<super::liveness::Choice>,
     /// A worker that is not ready within this is killed. Default: 30s.
     pub(super) start_timeout: Option<PositiveTime>,
     /// Time between SIGTERM and SIGKILL at a polite end. Default: 5s.
@@ -272,6 +292,7 @@ pub(super) use words;
 
 words! {
     Lifetime { Strict = "strict", BestEffort = "best-effort" }
+    MemoryAdmission { On = "on", Off = "off" }
     OnDisconnect { Kill = "kill", Ttl = "ttl" }
     Bind { Session = "session", Connection = "connection" }
     OnCrash { Lost = "lost", Respawn = "respawn" }

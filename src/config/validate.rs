@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::model::{
-    Config, ControlKey, History, KeySource, Kind, Lifetime, May, Network, ProxyProtocol, Queue, Reuse, Route,
-    SandboxChoice, Session, Tls, Upstream,
+    Admission, Config, ControlKey, History, KeySource, Kind, Lifetime, Liveness, May, MemoryAdmission,
+    Network, ProxyProtocol, Queue, Reuse, Route, SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
 use super::template::{Template, Variable};
@@ -68,6 +68,7 @@ pub(super) fn validate(file: raw::File, tree: &Node, problems: &mut Collector) -
             Some(raw::Lifetime::Strict) => Lifetime::Strict,
             Some(raw::Lifetime::BestEffort) | None => Lifetime::BestEffort,
         },
+        admission: admission(file.admission.unwrap_or_default()),
         drain_timeout: file.drain_timeout.map_or(30 * SECOND, |time| time.0),
         kinds: kinds
             .into_iter()
@@ -409,6 +410,15 @@ impl Judge<'_> {
             );
         }
         let sandbox = self.sandbox(&name, raw.sandbox, cwd.as_ref());
+        let max_starting = raw.max_starting.as_ref().map(|count| count.0);
+        if max_starting == Some(0) {
+            self.at_setting(
+                &name,
+                &["max_starting"],
+                "is 0, so no worker could ever start; write at least 1, or remove the key",
+            );
+        }
+        let liveness = self.liveness(&name, raw.liveness);
         let queue = raw.queue.unwrap_or_default();
         let routes = self.kind_routes(&name, raw.routes);
         Some(Kind {
@@ -426,10 +436,12 @@ impl Judge<'_> {
             per_session: per_session.is_some(),
             min,
             max,
+            max_starting,
             ttl: raw.ttl.unwrap_or(TimeOrNever(Some(15 * MINUTE))).0,
             max_lifetime,
             reuse,
             health_path: raw.health_path.map(|path| path.0),
+            liveness,
             start_timeout: raw.start_timeout.map_or(30 * SECOND, |time| time.0),
             stop_timeout: raw.stop_timeout.map_or(5 * SECOND, |time| time.0),
             disconnect_grace: raw.disconnect_grace.map_or(Duration::ZERO, |time| time.0),
@@ -482,6 +494,23 @@ impl Judge<'_> {
                 SandboxChoice::Unsaid
             }
         }
+    }
+
+    fn liveness(&mut self, name: &str, choice: Option<super::liveness::Choice>) -> Option<Liveness> {
+        let wrong = match super::liveness::validated(choice) {
+            Ok(liveness) => return liveness,
+            Err(wrong) => wrong,
+        };
+        for (key, message) in wrong {
+            let setting: Vec<&str> = std::iter::once("liveness").chain(key).collect();
+            let path = setting.join(".");
+            if !self.is_broken(name, &path)
+                && !self.problems.mentions_inside(&format!("workers.{name}.{path}"))
+            {
+                self.at_setting(name, &setting, message);
+            }
+        }
+        None
     }
 
     fn env_names(&mut self, env: &[&str], kind: &raw::Kind) {
@@ -629,6 +658,16 @@ impl Judge<'_> {
     }
 }
 
+fn admission(raw: raw::Admission) -> Admission {
+    Admission {
+        memory: match raw.memory {
+            Some(raw::MemoryAdmission::On) | None => MemoryAdmission::On,
+            Some(raw::MemoryAdmission::Off) => MemoryAdmission::Off,
+        },
+        reserve: raw.reserve.map_or(256 << 20, |size| size.0 as u64),
+    }
+}
+
 fn is_kind_name(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     name.len() <= 63
@@ -684,10 +723,12 @@ fn merge(own: raw::Kind, defaults: &raw::Kind) -> raw::Kind {
         cwd,
         min,
         max,
+        max_starting,
         ttl,
         max_lifetime,
         reuse,
         health_path,
+        liveness,
         start_timeout,
         stop_timeout,
         disconnect_grace,

@@ -192,14 +192,16 @@ impl Problem {
                 let detail = format!("session {id} is bound to a worker of kind {kind}");
                 Self::new(StatusCode::CONFLICT, code, detail)
             }
-            Refusal::AtCapacity { retry_after } => unavailable(
-                "every worker slot is taken and the queue is full".into(),
-                retry_after,
-            ),
-            Refusal::QueueTimeout { waited } => unavailable(
-                format!("no worker slot became free within {:.1} s", waited.as_secs_f64()),
-                second,
-            ),
+            Refusal::AtCapacity { retry_after, lack } => {
+                unavailable(format!("{lack} and the queue is full"), retry_after)
+            }
+            Refusal::QueueTimeout { waited, lack } => {
+                let waited = waited.as_secs_f64();
+                unavailable(
+                    format!("no worker could be had within {waited:.1} s: {lack}"),
+                    second,
+                )
+            }
             Refusal::QuotaExceeded { most, retry_after } => {
                 let detail = format!("the principal of {id} may have so many sessions at a time: {most}");
                 let mut problem = unavailable(detail, retry_after);

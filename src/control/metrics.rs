@@ -9,6 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::build::{Build, VERSION};
 use crate::access::Access;
+use crate::core::Lack;
 use crate::driver::{PoolView, PoolsView, SessionState, SessionView};
 use crate::metrics::{Metrics, OfWorker};
 use crate::sys::host::OwnUse;
@@ -20,6 +21,12 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 struct InState {
     worker: String,
     state: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ForWant {
+    worker: String,
+    of: &'static str,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -157,6 +164,30 @@ fn of_herd(
         "Sessions that wait for a slot or a start",
         per_kind(|pool| number(pool.queued)),
     );
+    let waits = Gauges::<ForWant>::default();
+    for pool in &pools.kinds {
+        for lack in [Lack::Slots, Lack::Starts, Lack::Memory] {
+            let of = ForWant {
+                worker: pool.kind.clone(),
+                of: lack.code(),
+            };
+            let waits_for = pool.waits_for == Some(lack);
+            waits.get_or_create(&of).set(i64::from(waits_for));
+        }
+    }
+    registry.register(
+        "queue_for_want",
+        "1 while sessions wait because there is not enough of it",
+        waits,
+    );
+    if let Some(memory) = pools.memory {
+        registry.register_with_unit(
+            "admission_memory_left",
+            "Memory for workers with a limit that is neither in use nor promised",
+            Unit::Bytes,
+            ConstGauge::new(i64::try_from(memory.left).unwrap_or(i64::MAX)),
+        );
+    }
     let memory = per_kind(|_| 0);
     for view in sessions {
         if let Some(usage) = view.pid.and_then(|pid| forest.of(pid)) {

@@ -1,12 +1,17 @@
 //! `GET /v1/pressure`.
 
-use super::views::{HerdPressure, HostPressure, PoolPressure, Pressure};
+use super::views::{AdmissionPressure, HerdPressure, HostPressure, PoolPressure, Pressure};
 use crate::driver::PoolsView;
 use crate::sys::host::{HostLoad, OwnUse};
 
 pub(super) fn pressure(pools: PoolsView) -> Pressure {
     let (host, own) = (HostLoad::read(), OwnUse::read());
+    let admission = pools.memory.map(|memory| AdmissionPressure {
+        memory_left_bytes: memory.left,
+        memory_total_bytes: memory.total,
+    });
     Pressure {
+        admission,
         draining: pools.draining,
         workers: pools.kinds.into_iter().map(PoolPressure::from).collect(),
         herd: HerdPressure {

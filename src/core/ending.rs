@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Memory;
+
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
@@ -16,18 +18,21 @@ pub enum EndReason {
     MaxLifetime,
     /// The worker ended by itself.
     Crashed(Exit),
+    /// The worker lives, and did not answer herd's liveness probes; killed.
+    ProbeFailed(Unwell),
     /// herd is draining and `drain_timeout` passed, or a second signal came.
     Drained,
 }
 
 impl EndReason {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 6] = [
+    pub const CODES: [&'static str; 7] = [
         "stopped",
         "disconnected",
         "ttl",
         "max_lifetime",
         "crashed",
+        "probe_failed",
         "drained",
     ];
 
@@ -39,8 +44,14 @@ impl EndReason {
             Self::Ttl => "ttl",
             Self::MaxLifetime => "max_lifetime",
             Self::Crashed(_) => "crashed",
+            Self::ProbeFailed(_) => "probe_failed",
             Self::Drained => "drained",
         }
+    }
+
+    /// Whether the worker was lost, and with it what its client believes to be there.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Crashed(_) | Self::ProbeFailed(_))
     }
 }
 
@@ -52,8 +63,25 @@ impl fmt::Display for EndReason {
             Self::Ttl => f.write_str("idle for its ttl"),
             Self::MaxLifetime => f.write_str("reached max_lifetime"),
             Self::Crashed(exit) => write!(f, "the worker ended by itself: {exit}"),
+            Self::ProbeFailed(unwell) => write!(f, "the worker {unwell}"),
             Self::Drained => f.write_str("herd is shutting down"),
         }
+    }
+}
+
+/// What liveness probes have come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwell {
+    /// In a row.
+    pub failures: u32,
+    /// What the latest probe saw.
+    pub last: String,
+}
+
+impl fmt::Display for Unwell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (failures, last) = (self.failures, &self.last);
+        write!(f, "failed {failures} liveness probes in a row; the last: {last}")
     }
 }
 
@@ -146,11 +174,13 @@ pub enum StartFailureKind {
     PortTaken { port: u16 },
     /// herd could not give the worker what it needs (a port, a directory, a launcher).
     Resource { message: String },
+    /// A worker may use more memory than this host has, so it was never begun. Bytes.
+    TooLarge { memory: u64, of: Memory },
 }
 
 impl StartFailureKind {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 5] = ["exec", "exited", "timeout", "port_taken", "resource"];
+    pub const CODES: [&'static str; 6] = ["exec", "exited", "timeout", "port_taken", "resource", "too_large"];
 
     /// The stable word for metrics.
     pub fn code(&self) -> &'static str {
@@ -160,6 +190,7 @@ impl StartFailureKind {
             Self::Timeout { .. } => "timeout",
             Self::PortTaken { .. } => "port_taken",
             Self::Resource { .. } => "resource",
+            Self::TooLarge { .. } => "too_large",
         }
     }
 }
@@ -171,6 +202,14 @@ impl fmt::Display for StartFailureKind {
             Self::Exited(exit) => write!(f, "the worker ended before it was ready: {exit}"),
             Self::Timeout { after, last } => {
                 write!(f, "the worker was not ready within {after:?}; last probe: {last}")
+            }
+            Self::TooLarge { memory, of } => {
+                let (memory, total) = (memory >> 20, of.total >> 20);
+                write!(
+                    f,
+                    "a worker may use {memory} MiB (sandbox.memory), and this host has {total} MiB for all of them \
+                     (admission.reserve set aside); it would never fit"
+                )
             }
             Self::PortTaken { port } => {
                 write!(f, "port {port} is used by a process that is not the worker's")

@@ -8,7 +8,7 @@
 //! ```text
 //!            attach                    worker ready                 end (any reason but a crash)
 //!  (unknown) ──────▶ Waiting ─────────────────────────▶ Bound ─────────────────────────▶ (unknown)
-//!                       │ all clients left,               │ its worker died by itself
+//!                       │ all clients left,               │ its worker died by itself, or is not alive any more
 //!                       │ queue timeout, start failed     ▼
 //!                       ▼                                Lost ──▶ (unknown)  on expiry, DELETE,
 //!                   (unknown)                                                X-Herd-Session: new
@@ -24,7 +24,7 @@
 //! ```
 //!
 //! Waiting sessions form one FIFO per kind. Workers are started for the length of that queue plus the
-//! warm stock, never beyond `max`; a worker that becomes ready serves the head of the queue. A waiting
+//! warm stock, never beyond `max`, and no more at a time than `max_starting`; a worker that becomes ready serves the head of the queue. A waiting
 //! session is *covered* while its place in the queue is within the number of starting workers: then it
 //! waits for a start, not for a slot, and the queue's limits do not apply to it.
 //!
@@ -45,7 +45,7 @@ mod refusal;
 mod rules;
 mod timers;
 
-pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status};
+pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status, Unwell};
 pub use holders::{HolderKind, Holders, Idle, NoGuest, Release, Snapshot, Unheld};
 pub use ids::{
     ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId,
@@ -55,5 +55,5 @@ pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
     StopOutcome, Wait,
 };
-pub use refusal::Refusal;
-pub use rules::{Change, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};
+pub use refusal::{Lack, Refusal};
+pub use rules::{Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

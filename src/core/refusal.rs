@@ -1,8 +1,41 @@
 //! Why a request was not given a session. One variant per answer that a client can tell apart.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{EndReason, KindId, StartFailure, StartFailureKind};
+
+/// What there is not enough of for one more worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// `max` workers are there.
+    Slots,
+    /// `max_starting` workers start.
+    Starts,
+    /// This host has less left than a worker may use.
+    Memory,
+}
+
+impl Lack {
+    /// The stable word for the control API.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Slots => "slots",
+            Self::Starts => "starts",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Slots => "every worker slot is taken",
+            Self::Starts => "as many workers are starting as may at a time",
+            Self::Memory => "this host has less memory left than a worker may use",
+        })
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -10,10 +43,10 @@ pub enum Refusal {
     UnknownWorker,
     /// The id is bound to another kind.
     WorkerMismatch { bound_to: KindId },
-    /// No slot is free and the queue is full, or the client asked not to wait.
-    AtCapacity { retry_after: Duration },
-    /// Waited `queue.timeout` for a slot.
-    QueueTimeout { waited: Duration },
+    /// No worker can be had now and the queue is full, or the client asked not to wait.
+    AtCapacity { retry_after: Duration, lack: Lack },
+    /// Waited `queue.timeout` for a start.
+    QueueTimeout { waited: Duration, lack: Lack },
     /// Its principal has as many sessions as it may.
     QuotaExceeded { most: usize, retry_after: Duration },
     /// herd is shutting down.
@@ -68,7 +101,7 @@ impl Refusal {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Exit, StartFailureKind};
+    use super::super::{Exit, Memory, StartFailureKind, Unwell};
     use super::*;
 
     #[test]
@@ -79,6 +112,10 @@ mod tests {
             EndReason::Ttl,
             EndReason::MaxLifetime,
             EndReason::Crashed(Exit::KeeperLost),
+            EndReason::ProbeFailed(Unwell {
+                failures: 3,
+                last: String::new(),
+            }),
             EndReason::Drained,
         ];
         assert_eq!(ends.each_ref().map(EndReason::code), EndReason::CODES);
@@ -92,6 +129,10 @@ mod tests {
             StartFailureKind::Timeout { after: zero, last },
             StartFailureKind::PortTaken { port: 1 },
             StartFailureKind::Resource { message },
+            StartFailureKind::TooLarge {
+                memory: 2,
+                of: Memory { left: 0, total: 1 },
+            },
         ];
         assert_eq!(
             failures.each_ref().map(StartFailureKind::code),
@@ -106,8 +147,14 @@ mod tests {
         let refusals = [
             Refusal::UnknownWorker,
             Refusal::WorkerMismatch { bound_to: KindId(0) },
-            Refusal::AtCapacity { retry_after: zero },
-            Refusal::QueueTimeout { waited: zero },
+            Refusal::AtCapacity {
+                retry_after: zero,
+                lack: Lack::Slots,
+            },
+            Refusal::QueueTimeout {
+                waited: zero,
+                lack: Lack::Slots,
+            },
             Refusal::QuotaExceeded {
                 most: 1,
                 retry_after: zero,

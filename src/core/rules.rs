@@ -36,13 +36,26 @@ pub enum StartedFor {
     OneSession,
 }
 
+/// What this host has for workers with a limit of memory, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// That neither is in use nor was promised.
+    pub left: u64,
+    /// Most that there could ever be.
+    pub total: u64,
+}
+
 /// The rules of one kind.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub min: usize,
     /// At least 1 and at least `min`.
     pub max: usize,
+    /// Most that start at a time, at least 1; `None`: all of `max`.
+    pub max_starting: Option<usize>,
     pub started_for: StartedFor,
+    /// Bytes that one of its workers may use. `None`: nobody has said, and nobody asks whether it is there.
+    pub memory: Option<u64>,
     /// `None`: no end for idleness.
     pub ttl: Option<Duration>,
     pub max_lifetime: Option<Duration>,

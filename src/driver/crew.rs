@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::core::{SessionId, WorkerId};
-use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Workers};
+use crate::core::{Memory, SessionId, WorkerId};
+use crate::worker::{KillSwitch, Logs, Make, Plan, Plans, Probes, Workers};
 
 /// What the driver needs of [`Workers`]; a fake in tests.
 pub trait Crew {
     /// Never fails here: the outcome arrives as an [`Event`](crate::worker::Event).
     fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>);
+    /// Asks a ready worker from now on whether it is alive, in this way or not any more.
+    fn watch(&mut self, worker: WorkerId, probes: Option<Probes>);
     /// SIGTERM.
     fn terminate(&mut self, worker: WorkerId);
     /// SIGKILL to the whole tree, now.
@@ -22,6 +24,9 @@ pub trait Crew {
     fn plans(&self) -> Plans;
     /// Other plans are in force: sandboxes may be made ahead by these, and by no others.
     fn renew(&mut self, plans: &[Arc<Plan>]);
+    /// What this host has left for workers with a limit of memory, with all in mind that were started; `None`: what it told
+    /// last is still good, or it cannot tell.
+    fn memory(&mut self) -> Option<Memory>;
     /// Drops what is kept about a worker that is gone.
     fn forget(&mut self, worker: WorkerId);
 }
@@ -29,6 +34,10 @@ pub trait Crew {
 impl Crew for Workers {
     fn start(&mut self, worker: WorkerId, make: &Make, session: Option<&SessionId>) {
         Workers::start(self, worker, make, session);
+    }
+
+    fn watch(&mut self, worker: WorkerId, probes: Option<Probes>) {
+        Workers::watch(self, worker, probes);
     }
 
     fn terminate(&mut self, worker: WorkerId) {
@@ -57,6 +66,10 @@ impl Crew for Workers {
 
     fn renew(&mut self, plans: &[Arc<Plan>]) {
         Workers::renew(self, plans);
+    }
+
+    fn memory(&mut self) -> Option<Memory> {
+        Workers::memory(self)
     }
 
     fn forget(&mut self, worker: WorkerId) {

@@ -11,7 +11,8 @@ use super::reload::{Cause, Next, NotReloaded, Reloaded, Reloads};
 use super::session::{Hold, Session};
 use crate::config::Current;
 use crate::core::{
-    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Refusal, SessionId, SessionRef, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Lack, Memory, Refusal, SessionId,
+    SessionRef, WorkerId,
 };
 pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Metrics;
@@ -111,6 +112,8 @@ pub struct PoolsView {
     pub kinds: Vec<PoolView>,
     /// herd is ending: no new session.
     pub draining: bool,
+    /// What workers with a limit of memory are admitted by; `None`: nobody asks, or it was not read yet.
+    pub memory: Option<Memory>,
 }
 
 /// One kind's pool.
@@ -121,6 +124,8 @@ pub struct PoolView {
     pub standing: Standing,
     pub min: usize,
     pub max: usize,
+    /// Most that may start at a time.
+    pub max_starting: Option<usize>,
     pub starting: usize,
     pub warm: usize,
     pub bound: usize,
@@ -128,6 +133,10 @@ pub struct PoolView {
     /// Of all of them, those of a configuration that knew other workers.
     pub outdated: usize,
     pub queued: usize,
+    /// How many more workers may start now.
+    pub room: usize,
+    /// What those lack that no start covers.
+    pub waits_for: Option<Lack>,
     pub queue_max: usize,
     /// How long the first in the queue has waited.
     pub longest_wait: Option<Duration>,

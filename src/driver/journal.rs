@@ -54,6 +54,12 @@ pub enum Event {
         kind: String,
         failure: String,
     },
+    /// A ready worker has failed too many liveness probes in a row.
+    WorkerUnwell {
+        worker: WorkerId,
+        kind: String,
+        unwell: String,
+    },
     /// A worker's whole tree is gone and reaped.
     WorkerGone {
         worker: WorkerId,

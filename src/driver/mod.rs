@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
@@ -40,14 +40,14 @@ use self::attention::{Attention, Listed};
 use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
-use crate::config::{Config, Current, Kind};
+use crate::config::{Config, Current, Kind, MemoryAdmission};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Moment, Output,
-    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
-    WorkerId,
+    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Memory, Moment,
+    Output, Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome,
+    TicketId, Unwell, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
-use crate::worker::{Death, Endpoint, Event, Make, Sandboxing};
+use crate::worker::{Death, Endpoint, Event, Make, Probes, Pulse, Sandboxing};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
@@ -85,6 +85,7 @@ struct Staff {
     config: ConfigGeneration,
     sandboxing: Sandboxing,
     endpoint: Option<Endpoint>,
+    pulse: Arc<Pulse>,
     session: Option<SessionRef>,
     /// When the client left whose leaving ends it.
     left: Option<Moment>,
@@ -205,6 +206,7 @@ impl<C: Crew> Driver<C> {
     pub async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut shutdown: mpsc::Receiver<Shutdown>) {
         // Without a reader nobody waits for one.
         self.wishes = None;
+        self.weigh();
         self.core.start(self.clock.now());
         self.carry_out();
         let attention = Arc::clone(&self.attention);
@@ -218,7 +220,10 @@ impl<C: Crew> Driver<C> {
                 Some(event) = events.recv() => self.worker_event(event),
                 () = attention.listed() => self.attend(),
                 Some(command) = self.commands.recv() => self.command(command),
-                () = sleep_until(deadline) => self.core.advance(self.clock.now()),
+                () = sleep_until(deadline) => {
+                    self.weigh();
+                    self.core.advance(self.clock.now());
+                }
             }
             self.carry_out();
             // After the grants that were decided just now: one to a client that has left comes back from its
@@ -258,7 +263,25 @@ impl<C: Crew> Driver<C> {
         }
     }
 
+    /// Tells the core what memory is left, before it may start workers.
+    fn weigh(&mut self) {
+        let admission = &self.config.admission;
+        if admission.memory == MemoryAdmission::Off {
+            return self.core.weigh(None);
+        }
+        if self.makes.iter().all(|make| make.memory().is_none()) {
+            return;
+        }
+        if let Some(Memory { left, total }) = self.crew.memory() {
+            self.core.weigh(Some(Memory {
+                left: left.saturating_sub(admission.reserve),
+                total: total.saturating_sub(admission.reserve),
+            }));
+        }
+    }
+
     fn worker_event(&mut self, event: Event) {
+        self.weigh();
         let now = self.clock.now();
         match event {
             Event::Ready { worker, endpoint } => {
@@ -267,6 +290,10 @@ impl<C: Crew> Driver<C> {
                 }
                 let kind = self.kind_name(worker).to_owned();
                 self.journal.push(JournalEvent::WorkerReady { worker, kind });
+                let probes = self.probes(worker);
+                if probes.is_some() {
+                    self.crew.watch(worker, probes);
+                }
                 self.core.worker_ready(worker, now);
             }
             Event::StartFailed { worker, failure } => {
@@ -281,8 +308,52 @@ impl<C: Crew> Driver<C> {
                 });
                 self.core.worker_failed(worker, failure, now);
             }
+            Event::ProbeFailed {
+                worker,
+                strike,
+                of,
+                what,
+            } => self.probe_failed(worker, strike, of, what),
             Event::Gone { worker, death } => self.worker_gone(worker, death),
         }
+    }
+
+    /// How a worker is to be asked whether it is alive, by the configuration of its kind. `None`: not at all.
+    fn probes(&self, worker: WorkerId) -> Option<Probes> {
+        let staff = self.staff.get(&worker)?;
+        let kind = &self.makes.get(staff.kind.0)?.kind;
+        Some(Probes {
+            endpoint: staff.endpoint.clone()?,
+            protocol: kind.protocol,
+            liveness: kind.liveness.clone()?,
+            pulse: Arc::clone(&staff.pulse),
+        })
+    }
+
+    fn probe_failed(&mut self, worker: WorkerId, strike: u32, of: u32, what: String) {
+        // Its end may have been decided while this was on its way.
+        if !self.core.is_up(worker) {
+            return;
+        }
+        let kind = self.kind_name(worker).to_owned();
+        let session = self.staff.get(&worker).and_then(|staff| staff.session.as_ref());
+        let session = session.map(|session| tracing::field::display(&session.id));
+        self.metrics.probe_failed(&kind);
+        if strike < of {
+            debug!(session, %worker, kind, strike, of, "liveness probe failed: {what}");
+            return;
+        }
+        let unwell = Unwell {
+            failures: strike,
+            last: what,
+        };
+        warn!(session, %worker, kind, "the worker {unwell}; it is killed");
+        self.journal.push(JournalEvent::WorkerUnwell {
+            worker,
+            kind,
+            unwell: unwell.to_string(),
+        });
+        self.core.worker_unwell(worker, unwell, self.clock.now());
     }
 
     fn worker_gone(&mut self, worker: WorkerId, death: Death) {
@@ -340,6 +411,7 @@ impl<C: Crew> Driver<C> {
         let now = self.clock.now();
         match command {
             Command::Attach { attach, reply } => {
+                self.weigh();
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
                 let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
@@ -469,6 +541,7 @@ impl<C: Crew> Driver<C> {
                             config: self.core.config_generation(),
                             sandboxing: make.sandboxing(),
                             endpoint: None,
+                            pulse: Arc::default(),
                             session: None,
                             left: None,
                         },
@@ -527,6 +600,7 @@ impl<C: Crew> Driver<C> {
         let endpoint = staff.endpoint.clone()?;
         staff.session = Some(name.clone());
         let (config, sandboxing) = (staff.config, staff.sandboxing);
+        let pulse = Arc::clone(&staff.pulse);
         let kind = Arc::clone(&self.makes.get(kind_id.0)?.kind);
         let pid = self.crew.pid(worker);
         self.records.bound(records::Bound {
@@ -554,6 +628,7 @@ impl<C: Crew> Driver<C> {
             kind,
             worker,
             endpoint,
+            pulse,
             holders,
             kill_switch: self.crew.kill_switch(worker),
             end: watch::Sender::new(None),
@@ -668,6 +743,8 @@ pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {
     Rules {
         min: kind.min,
         max: kind.max,
+        max_starting: kind.max_starting,
+        memory: kind.sandbox.on().and_then(|sandbox| sandbox.limits.memory),
         started_for: if kind.per_session {
             StartedFor::OneSession
         } else {

@@ -13,7 +13,7 @@ use super::handle::DriverGone;
 use super::journal::{By, Event as JournalEvent};
 use super::{Crew, Driver, REASONS, rules};
 use crate::config::{Config, FormerKind, Kind, Problem};
-use crate::core::{Change, ConfigGeneration, KindId};
+use crate::core::{Change, ConfigGeneration, KindId, WorkerId};
 use crate::worker::{Make, Plan, Plans};
 
 /// A configuration that has been judged, and what its sandboxes are made of.
@@ -127,13 +127,20 @@ impl<C: Crew> Driver<C> {
         };
         // Until the file names them.
         let mut changes = vec![Change::Removed; self.makes.len()];
+        let mut asked_otherwise = Vec::new();
         for (index, kind) in config.kinds.iter_mut().enumerate() {
             let plan = plans.get(index).cloned().flatten();
             let turn = self.take_kind(kind, plan);
+            if let Turn::Adjusted {
+                liveness: Liveness::Other,
+            } = turn
+            {
+                asked_otherwise.push(kind.id);
+            }
             let rules = rules(kind, config.session.lost_for);
             let change = match turn {
                 Turn::Added | Turn::Renewed => Change::Renewed(rules),
-                Turn::Adjusted | Turn::Same => Change::Kept(rules),
+                Turn::Adjusted { .. } | Turn::Same => Change::Kept(rules),
             };
             match changes.get_mut(kind.id.0) {
                 Some(known) => *known = change,
@@ -143,7 +150,7 @@ impl<C: Crew> Driver<C> {
             match turn {
                 Turn::Added => reloaded.added.push(name),
                 Turn::Renewed => reloaded.renewed.push(name),
-                Turn::Adjusted => reloaded.adjusted.push(name),
+                Turn::Adjusted { .. } => reloaded.adjusted.push(name),
                 Turn::Same => {}
             }
         }
@@ -162,6 +169,7 @@ impl<C: Crew> Driver<C> {
         });
         config.former = former.collect();
         self.core.reload(changes, config.first_kind(), self.clock.now());
+        self.watch_anew(&asked_otherwise);
         let plans: Vec<Arc<Plan>> = plans.into_iter().flatten().collect();
         self.crew.renew(&plans);
         self.config = Arc::new(config);
@@ -182,6 +190,23 @@ impl<C: Crew> Driver<C> {
             reloaded: reloaded.clone(),
         });
         Ok(reloaded)
+    }
+
+    /// Has the workers of these kinds asked whether they are alive as their kinds want it now; not those of another
+    /// configuration, which may not know what they would be asked.
+    fn watch_anew(&mut self, kinds: &[KindId]) {
+        let core = &self.core;
+        let workers: Vec<WorkerId> = self
+            .staff
+            .iter()
+            .filter(|(_, staff)| kinds.contains(&staff.kind) && staff.endpoint.is_some())
+            .filter(|(_, staff)| !core.is_outdated(staff.kind, staff.config))
+            .map(|(worker, _)| *worker)
+            .collect();
+        for worker in workers {
+            let probes = self.probes(worker);
+            self.crew.watch(worker, probes);
+        }
     }
 
     /// Gives the kind the number that its name has, and its make the place of the one that there was.
@@ -210,7 +235,11 @@ impl<C: Crew> Driver<C> {
         } else if !same_plan || !old.kind.has_the_workers_of(kind) {
             Turn::Renewed
         } else if *old.kind != **kind {
-            Turn::Adjusted
+            let liveness = match old.kind.liveness == kind.liveness {
+                true => Liveness::Same,
+                false => Liveness::Other,
+            };
+            Turn::Adjusted { liveness }
         } else {
             Turn::Same
         }
@@ -222,8 +251,15 @@ impl<C: Crew> Driver<C> {
 enum Turn {
     Added,
     Renewed,
-    Adjusted,
+    Adjusted { liveness: Liveness },
     Same,
+}
+
+/// How its workers are asked whether they are alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Liveness {
+    Same,
+    Other,
 }
 
 fn is_same(old: &Option<Arc<Plan>>, new: &Option<Arc<Plan>>) -> bool {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Kind;
 use crate::core::{EndReason, HolderKind, Holders, KindId, Moment, NoGuest, Release, SessionRef, WorkerId};
-use crate::worker::{Command, Endpoint, ExecError, KillSwitch, MOST_COMMANDS, Running};
+use crate::worker::{Command, Endpoint, ExecError, KillSwitch, MOST_COMMANDS, Pulse, Running};
 
 use super::attention::{Attention, Listed};
 use super::clock::Clock;
@@ -21,6 +21,8 @@ pub struct Session {
     pub kind: Arc<Kind>,
     pub worker: WorkerId,
     pub endpoint: Endpoint,
+    /// Who moves the session's bytes notes it here.
+    pub pulse: Arc<Pulse>,
     pub(super) holders: Arc<Holders>,
     pub(super) kill_switch: Option<Arc<KillSwitch>>,
     pub(super) end: watch::Sender<Option<EndReason>>,

@@ -48,6 +48,7 @@ impl<C: Crew> Driver<C> {
             generation: self.core.config_generation(),
             kinds: present.chain(former.filter(PoolView::has_workers)).collect(),
             draining: self.core.is_draining(),
+            memory: self.core.memory(),
         }
     }
 
@@ -65,12 +66,15 @@ impl<C: Crew> Driver<C> {
             standing,
             min,
             max,
+            max_starting: kind.max_starting,
             starting: counts.starting,
             warm: counts.warm,
             bound: counts.bound,
             dying: counts.dying,
             outdated: counts.outdated,
             queued: counts.queued,
+            room: counts.room,
+            waits_for: counts.waits_for,
             queue_max,
             longest_wait: counts.waiting_since.map(|since| now.since(since)),
             backoff: counts.backoff_until.map(|until| until.since(now)),

@@ -82,6 +82,7 @@ pub struct Metrics {
     start_failures: Family<ForReason, Counter>,
     rejections: Family<ForReason, Counter>,
     crashes: Family<OfWorker, Counter>,
+    liveness_failures: Family<OfWorker, Counter>,
     ended: Family<ForReason, Counter>,
     lives: Histograms<OfWorker>,
     disconnect_to_dead: Histograms<OfWorker>,
@@ -108,6 +109,7 @@ impl Metrics {
             start_failures: Family::default(),
             rejections: Family::default(),
             crashes: Family::default(),
+            liveness_failures: Family::default(),
             ended: Family::default(),
             lives: histograms(LIVES),
             disconnect_to_dead: histograms(DEATHS),
@@ -136,6 +138,7 @@ impl Metrics {
         let of = of(worker);
         drop(self.queue_wait.get_or_create(&of));
         drop(self.crashes.get_or_create(&of));
+        drop(self.liveness_failures.get_or_create(&of));
         drop(self.survivors.get_or_create(&of));
         drop(self.lives.get_or_create(&of));
         drop(self.disconnect_to_dead.get_or_create(&of));
@@ -203,6 +206,11 @@ impl Metrics {
             "worker_crashes",
             "Sessions whose worker ended by itself",
             self.crashes.clone(),
+        );
+        registry.register(
+            "liveness_failures",
+            "Liveness probes that were not answered as they should be",
+            self.liveness_failures.clone(),
         );
         registry.register("sessions_ended", "Sessions that ended", self.ended.clone());
         registry.register_with_unit(
@@ -305,6 +313,10 @@ impl Metrics {
 
     pub fn crashed(&self, worker: &str) {
         self.crashes.get_or_create(&of(worker)).inc();
+    }
+
+    pub fn probe_failed(&self, worker: &str) {
+        self.liveness_failures.get_or_create(&of(worker)).inc();
     }
 
     pub fn survived(&self, worker: &str, survivors: usize) {

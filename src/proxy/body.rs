@@ -420,7 +420,7 @@ impl HttpBody for WorkerBody {
             return Poll::Ready(None);
         };
         match ready!(news.as_mut().poll(cx)) {
-            Some(reason @ EndReason::Crashed(_)) => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
+            Some(reason) if reason.is_loss() => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
             _ => {
                 self.news = None;
                 self.complete();
@@ -442,6 +442,10 @@ impl HttpBody for WorkerBody {
 
 /// What the client gets.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is nearly every body, and a box for each would cost more"
+)]
 pub(crate) enum Body {
     /// Made by herd.
     Own {

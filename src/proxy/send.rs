@@ -127,9 +127,7 @@ pub(crate) type Shaken = (Response<Incoming>, oneshot::Receiver<(WorkerIo, Bytes
 
 /// Sends an upgrade request over a connection of its own. The receiver yields the stream after a 101.
 pub(crate) async fn shake_hands(bound: &Bound, request: Request<ClientBody>) -> Result<Shaken, Lost> {
-    let io = WorkerIo::connect(&bound.session.endpoint)
-        .await
-        .map_err(Lost::Connect)?;
+    let io = WorkerIo::connect(&bound.session).await.map_err(Lost::Connect)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .handshake(hyper_util::rt::TokioIo::new(io))
         .await

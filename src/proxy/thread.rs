@@ -229,14 +229,13 @@ impl Thread {
                     self.config().kind_name(bound_to)
                 ),
             ),
-            Refusal::AtCapacity { retry_after } => Problem::new(
-                Code::AtCapacity,
-                "every worker slot is taken and this request may not wait",
-            )
-            .retry_after(retry_after),
-            Refusal::QueueTimeout { waited } => Problem::new(
+            Refusal::AtCapacity { retry_after, lack } => {
+                Problem::new(Code::AtCapacity, format!("{lack} and this request may not wait"))
+                    .retry_after(retry_after)
+            }
+            Refusal::QueueTimeout { waited, lack } => Problem::new(
                 Code::QueueTimeout,
-                format!("no worker slot became free within {waited:?}"),
+                format!("no worker could be had within {waited:?}: {lack}"),
             )
             .retry_after(Duration::from_secs(1)),
             Refusal::QuotaExceeded { most, retry_after } => Problem::new(
@@ -278,6 +277,9 @@ pub(crate) fn ended(reason: &EndReason) -> Problem {
     match reason {
         EndReason::Crashed(exit) => {
             Problem::new(Code::WorkerCrashed, format!("the worker ended by itself: {exit}"))
+        }
+        EndReason::ProbeFailed(unwell) => {
+            Problem::new(Code::WorkerCrashed, format!("the worker was killed: it {unwell}"))
         }
         reason => Problem::new(Code::SessionEnded, format!("the session ended: {reason}")),
     }

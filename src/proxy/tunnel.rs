@@ -23,6 +23,7 @@ use super::upstream::WorkerIo;
 use super::websocket::{self, Frames};
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
+use crate::worker::Connection;
 
 const SCRATCH: usize = 64 * 1024;
 /// Reads in a row that fill the whole buffer before a direction is spliced.
@@ -66,6 +67,16 @@ pub(crate) struct Carried {
 pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
     /// What carries the bytes just as they are, if anything does.
     fn socket(&self) -> Option<Socket<'_>>;
+
+    /// The kernel has taken bytes from it, or given it some, that were never seen here.
+    fn spliced(&self, _: Way) {}
+}
+
+/// Of bytes, as one side sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    From,
+    To,
 }
 
 impl Side for Transport {
@@ -76,10 +87,17 @@ impl Side for Transport {
 
 impl Side for WorkerIo {
     fn socket(&self) -> Option<Socket<'_>> {
-        Some(match self {
-            Self::Tcp(stream) => Socket::Tcp(stream),
-            Self::Unix(stream) => Socket::Unix(stream),
+        Some(match self.stream() {
+            Connection::Tcp(stream) => Socket::Tcp(stream),
+            Connection::Unix(stream) => Socket::Unix(stream),
         })
+    }
+
+    fn spliced(&self, way: Way) {
+        match way {
+            Way::From => self.pulse().said(),
+            Way::To => self.pulse().sent(),
+        }
     }
 }
 
@@ -167,7 +185,11 @@ impl Flow {
             };
             let turn = match turn {
                 Turn::Dry => self.poll_copy(cx, from, to),
-                turn => Poll::Ready(Ok(turn)),
+                turn => {
+                    from.spliced(Way::From);
+                    to.spliced(Way::To);
+                    Poll::Ready(Ok(turn))
+                }
             };
             match turn {
                 Poll::Ready(Ok(Turn::End)) => return Poll::Ready(Ok(())),
@@ -487,6 +509,7 @@ async fn farewell<C: ClientStream>(mut tunnel: Tunnel<C>, reason: &EndReason) {
     }
     let frame = match reason {
         EndReason::Crashed(_) => websocket::close(1011, "the worker crashed"),
+        EndReason::ProbeFailed(_) => websocket::close(1011, "the worker is not alive any more"),
         reason => websocket::close(1001, &format!("session ended: {}", reason.code())),
     };
     last.extend_from_slice(&frame);

@@ -12,68 +12,94 @@ use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::body::ClientBody;
 use super::gather::{self, Gathered};
 use super::http1::Http1;
 use crate::driver::Session;
-use crate::worker::{Connection, Endpoint};
+use crate::worker::{Connection, Pulse};
 
 /// An idle connection older than this is not used again; workers commonly close after 5 s, and a request
 /// that meets the close could not be told from a refused one.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// A stream to a worker.
+/// A stream to a worker; tells the worker's pulse of the bytes that it carries.
 #[derive(Debug)]
-pub(crate) enum WorkerIo {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+pub(crate) struct WorkerIo {
+    stream: Connection,
+    pulse: Arc<Pulse>,
 }
 
 impl WorkerIo {
-    pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
-        Ok(match endpoint.connect().await? {
-            Connection::Tcp(stream) => Self::Tcp(stream),
-            Connection::Unix(stream) => Self::Unix(stream),
-        })
+    pub(crate) fn new(stream: Connection, pulse: Arc<Pulse>) -> Self {
+        Self { stream, pulse }
+    }
+
+    pub(crate) async fn connect(session: &Session) -> io::Result<Self> {
+        let stream = session.endpoint.connect().await?;
+        Ok(Self::new(stream, Arc::clone(&session.pulse)))
+    }
+
+    pub(crate) fn stream(&self) -> &Connection {
+        &self.stream
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Writes what the socket takes at once.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+        let written = match &self.stream {
+            Connection::Tcp(stream) => stream.try_write(bytes),
+            Connection::Unix(stream) => stream.try_write(bytes),
+        };
+        if written.is_ok() {
+            self.pulse.sent();
         }
+        written
     }
 }
 
 macro_rules! either {
     ($self:ident, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            WorkerIo::Tcp($io) => $call,
-            WorkerIo::Unix($io) => $call,
+        match &mut $self.stream {
+            Connection::Tcp($io) => $call,
+            Connection::Unix($io) => $call,
         }
     };
 }
 
 impl AsyncRead for WorkerIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => Pin::new(io).poll_read(cx, buf))
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = either!(self, io => Pin::new(io).poll_read(cx, buf));
+        if let Poll::Ready(Ok(())) = read {
+            // The stream's end counts, too: somebody has closed it.
+            self.pulse.said();
+        }
+        read
     }
 }
 
 impl AsyncWrite for WorkerIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, io => Pin::new(io).poll_write(cx, buf))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = either!(self, io => Pin::new(io).poll_write(cx, buf));
+        if let Poll::Ready(Ok(_)) = written {
+            self.pulse.sent();
+        }
+        written
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, io => Pin::new(io).poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, io => Pin::new(io).poll_shutdown(cx))
     }
 
@@ -82,14 +108,18 @@ impl AsyncWrite for WorkerIo {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        gather::write(bufs, |gathered| match gathered {
+        let written = gather::write(bufs, |gathered| match gathered {
             Gathered::One(bytes) => either!(self, io => Pin::new(io).poll_write(cx, bytes)),
             Gathered::Many(bufs) => either!(self, io => Pin::new(io).poll_write_vectored(cx, bufs)),
-        })
+        });
+        if let Poll::Ready(Ok(_)) = written {
+            self.pulse.sent();
+        }
+        written
     }
 }
 
@@ -154,7 +184,7 @@ impl Bound {
     }
 
     pub(crate) async fn connect(&self) -> io::Result<Http1> {
-        WorkerIo::connect(&self.session.endpoint).await.map(Http1::new)
+        WorkerIo::connect(&self.session).await.map(Http1::new)
     }
 
     pub(crate) async fn http2(&self) -> io::Result<Http2Sender> {
@@ -163,7 +193,7 @@ impl Bound {
         {
             return Ok(sender.clone());
         }
-        let io = WorkerIo::connect(&self.session.endpoint).await?;
+        let io = WorkerIo::connect(&self.session).await?;
         let (sender, connection) = http2::Builder::new(LocalTasks)
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)

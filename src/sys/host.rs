@@ -35,6 +35,12 @@ impl HostLoad {
     }
 }
 
+/// Bytes available without swapping, and there at all. `None`: the kernel does not tell.
+pub fn available_memory() -> Option<(u64, u64)> {
+    let memory = Meminfo::current().ok()?;
+    Some((memory.mem_available?, memory.mem_total))
+}
+
 /// What this process uses; `None` where the kernel does not tell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OwnUse {

@@ -6,7 +6,9 @@ mod escape;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod kill;
+mod liveness;
 mod logs;
+mod memory;
 mod output;
 mod ports;
 mod readiness;
@@ -22,7 +24,9 @@ use std::time::Duration;
 pub use endpoint::{Connection, Endpoint, InsideEndpoint, TcpEndpoint};
 pub use escape::escape;
 pub use kill::KillSwitch;
+pub use liveness::{Probes, Pulse};
 pub use logs::{Line, Logs, Stream};
+pub use memory::most_memory;
 pub use output::tail;
 pub use ports::DEFAULT_PORTS;
 pub use state_dir::{StateDir, StateDirError};
@@ -69,6 +73,11 @@ impl Make {
     pub fn sandboxing(&self) -> Sandboxing {
         Sandboxing::by(self.plan.as_deref())
     }
+
+    /// Bytes that a worker may use at most, where that is limited.
+    pub fn memory(&self) -> Option<u64> {
+        self.kind.sandbox.on()?.limits.memory
+    }
 }
 
 /// What a worker's end took with it.
@@ -89,7 +98,7 @@ pub struct Death {
 }
 
 /// What the driver hears of its workers. For each worker: at most one of `Ready` and `StartFailed`,
-/// then exactly one `Gone`.
+/// then exactly one `Gone`; after `Ready` any number of `ProbeFailed`.
 #[derive(Debug)]
 pub enum Event {
     Ready {
@@ -99,6 +108,13 @@ pub enum Event {
     StartFailed {
         worker: WorkerId,
         failure: StartFailure,
+    },
+    /// A ready worker did not answer a liveness probe, for the `strike`th time in a row; `of` are its end.
+    ProbeFailed {
+        worker: WorkerId,
+        strike: u32,
+        of: u32,
+        what: String,
     },
     /// The whole tree is gone and reaped.
     Gone {

@@ -103,8 +103,10 @@ impl NotYet {
     }
 }
 
-enum Unwell {
+/// Why a worker did not answer as it should.
+pub(super) enum Unwell {
     Because(String),
+    /// herd has no descriptor free to ask with.
     Short(io::Error),
 }
 
@@ -205,6 +207,16 @@ async fn healthy(kind: &Kind, endpoint: &Endpoint) -> Result<(), Unwell> {
     let Some(path) = &kind.health_path else {
         return Ok(());
     };
+    ask(endpoint, kind.protocol, path, PROBE_LIMIT).await
+}
+
+/// Asks for `path`; well is who answers 200 to 399 within `limit`.
+pub(super) async fn ask(
+    endpoint: &Endpoint,
+    protocol: Protocol,
+    path: &str,
+    limit: Duration,
+) -> Result<(), Unwell> {
     let because = |text| Unwell::Because(format!("GET {path}{text}"));
     let probe = async {
         let connection = endpoint.connect().await.map_err(|e| match is_short(&e) {
@@ -212,20 +224,20 @@ async fn healthy(kind: &Kind, endpoint: &Endpoint) -> Result<(), Unwell> {
             false => because(format!(": connecting: {e}")),
         })?;
         let asked = match connection {
-            Connection::Tcp(stream) => ask(stream, kind.protocol, path).await,
-            Connection::Unix(stream) => ask(stream, kind.protocol, path).await,
+            Connection::Tcp(stream) => status(stream, protocol, path).await,
+            Connection::Unix(stream) => status(stream, protocol, path).await,
         };
         asked.map_err(|text| because(format!(": {text}")))
     };
-    match tokio::time::timeout(PROBE_LIMIT, probe).await {
+    match tokio::time::timeout(limit, probe).await {
         Ok(Ok(status)) if (200..400).contains(&status.as_u16()) => Ok(()),
         Ok(Ok(status)) => Err(because(format!(" answered {status}"))),
         Ok(Err(unwell)) => Err(unwell),
-        Err(_) => Err(because(format!(" was not answered within {PROBE_LIMIT:?}"))),
+        Err(_) => Err(because(format!(" was not answered within {limit:?}"))),
     }
 }
 
-async fn ask<S>(stream: S, protocol: Protocol, path: &str) -> Result<StatusCode, String>
+async fn status<S>(stream: S, protocol: Protocol, path: &str) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

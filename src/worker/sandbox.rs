@@ -25,6 +25,8 @@ pub(super) struct Created {
     pub(super) reaped: oneshot::Receiver<()>,
     pub(super) report: ReportReader,
     pub(super) outputs: [OwnedFd; 2],
+    /// Where its limits are kept.
+    pub(super) group: GroupId,
     /// Given back when the tree is reaped.
     pub(super) place: Place,
 }
@@ -151,11 +153,12 @@ impl Shared {
         let (err, err_end) = pipe()?;
         let (status, status_end) = pipe()?;
         let report = ReportReader::new(status).map_err(|e| e.to_string())?;
+        let group = GroupId(number);
         let sandbox = NewSandbox {
             plan: Arc::clone(plan),
             slot: place.slot,
             dir: self.sandbox_dir.clone(),
-            group: GroupId(number),
+            group,
         };
         let (keeper, reaped) = self
             .client
@@ -167,6 +170,7 @@ impl Shared {
             reaped,
             report,
             outputs: [out, err],
+            group,
             place,
         })
     }

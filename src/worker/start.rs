@@ -361,6 +361,7 @@ impl Life {
                 .map_err(NotStarted::AtAll)?,
         };
         self.shared.alive(self.worker, &created.keeper);
+        self.shared.counted_in(self.worker, created.group);
         let mut running = Running {
             worker: self.worker,
             keeper: created.keeper,

@@ -7,17 +7,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::core::{SessionId, WorkerId};
+use crate::core::{Memory, SessionId, WorkerId};
 use crate::launcher::sandbox::{Plan, PlanId, Plans};
 use crate::launcher::{Client, Keeper, Lost};
+use crate::sandbox::cgroup::{GroupId, Hierarchies};
 use crate::sys::process::Census;
 
 use super::environment;
 use super::kill::KillSwitch;
+use super::liveness::{self, Probes, Vigil};
 use super::logs::Logs;
+use super::memory::{Promise, Scales};
 use super::ports::Ports;
 use super::sandbox::Stock;
 use super::start::Life;
@@ -30,6 +33,7 @@ use super::{Event, Make};
 pub struct Workers {
     shared: Rc<Shared>,
     lost: watch::Receiver<Option<Lost>>,
+    scales: Scales,
     /// One per worker, and one that hears the launcher.
     tasks: JoinSet<()>,
 }
@@ -47,6 +51,8 @@ pub(super) struct Shared {
     /// it, which would take the mount away, and nobody has to.
     pub(super) sandbox_dir: String,
     slots: RefCell<HashMap<WorkerId, Slot>>,
+    /// Liveness probes that may be under way.
+    probes: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -55,7 +61,19 @@ struct Slot {
     tree: Tree,
     /// When the driver decided to kill it while there was nothing to kill.
     doomed: Option<Instant>,
+    watch: Watch,
+    /// Of memory, if it has a limit.
+    promise: Option<Promise>,
     reaped: Option<Instant>,
+}
+
+/// Whether it is asked if it is alive.
+#[derive(Debug)]
+enum Watch {
+    Off,
+    On(#[expect(dead_code, reason = "it watches as long as it is there")] Vigil),
+    /// It was told to end, or has.
+    Over,
 }
 
 #[derive(Debug)]
@@ -104,6 +122,7 @@ impl Workers {
             own_env: environment::own(secret),
             events,
             slots: RefCell::default(),
+            probes: Arc::new(Semaphore::new(liveness::AT_ONCE)),
         });
         let (tell, lost) = watch::channel(None);
         let mut tasks = JoinSet::new();
@@ -112,7 +131,25 @@ impl Workers {
             let lost = listening.client.listen().await;
             tell.send_replace(Some(lost));
         });
-        Self { shared, lost, tasks }
+        Self {
+            shared,
+            lost,
+            scales: Scales::default(),
+            tasks,
+        }
+    }
+
+    /// With the groups in which sandboxes' use of memory is counted.
+    #[must_use]
+    pub fn counted_in(mut self, groups: Arc<Hierarchies>) -> Self {
+        self.scales = Scales::new(groups);
+        self
+    }
+
+    /// What this host has left for workers with a limit of memory, unless it was read just now.
+    pub fn memory(&mut self) -> Option<Memory> {
+        let slots = self.shared.slots.borrow();
+        self.scales.weigh(slots.values().filter_map(|slot| slot.promise))
     }
 
     /// Makes the first sandbox of each kind that has any; the kinds, by their place, for which none can be made, and why.
@@ -138,6 +175,8 @@ impl Workers {
             logs: Arc::clone(&logs),
             tree,
             doomed: None,
+            watch: Watch::Off,
+            promise: make.memory().map(|limit| Promise { limit, group: None }),
             reaped: None,
         };
         self.shared.slots.borrow_mut().insert(worker, slot);
@@ -151,9 +190,25 @@ impl Workers {
         self.tasks.spawn_local(life.run());
     }
 
+    /// Asks a ready worker from now on whether it is alive, in this way or not any more. What it has failed before does
+    /// not count.
+    pub fn watch(&mut self, worker: WorkerId, probes: Option<Probes>) {
+        let vigil = probes.map(|probes| {
+            let (at_once, events) = (Arc::clone(&self.shared.probes), self.shared.events.clone());
+            let watch = liveness::watch(worker, probes, at_once, events);
+            Vigil::new(self.tasks.spawn_local(watch))
+        });
+        if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker)
+            && !matches!(slot.watch, Watch::Over)
+        {
+            slot.watch = vigil.map_or(Watch::Off, Watch::On);
+        }
+    }
+
     /// SIGTERM to the worker's process group; as soon as there is one, if it is only starting.
     pub fn terminate(&mut self, worker: WorkerId) {
         if let Some(slot) = self.shared.slots.borrow_mut().get_mut(&worker) {
+            slot.watch = Watch::Over;
             match &mut slot.tree {
                 Tree::Pending { terminate } => *terminate = Terminate::Asked,
                 Tree::Alive(switch) => terminate_now(worker, switch),
@@ -242,6 +297,7 @@ fn unheard() -> Lost {
 
 impl Slot {
     fn kill(&mut self) {
+        self.watch = Watch::Over;
         match &self.tree {
             Tree::Alive(switch) => switch.kill(),
             Tree::Pending { .. } | Tree::Gone => {
@@ -293,6 +349,15 @@ impl Shared {
         }
     }
 
+    /// Its sandbox is there.
+    pub(super) fn counted_in(&self, worker: WorkerId, counted_in: GroupId) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(&worker)
+            && let Some(promise) = &mut slot.promise
+        {
+            promise.group = Some(counted_in);
+        }
+    }
+
     /// The keeper is reaped, and there may be another.
     pub(super) fn pending(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
@@ -305,6 +370,7 @@ impl Shared {
     /// The tree is gone: the end of the time that its death took.
     pub(super) fn reaped(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
+            slot.watch = Watch::Over;
             slot.reaped = Some(Instant::now());
         }
     }
@@ -312,6 +378,7 @@ impl Shared {
     pub(super) fn gone(&self, worker: WorkerId) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(&worker) {
             slot.tree = Tree::Gone;
+            slot.promise = None;
             slot.logs.close();
         }
     }

@@ -91,10 +91,16 @@ impl Client {
 
     /// What the control API answers at this path.
     pub(crate) fn look(&self, path: &str) -> Result<Value> {
+        let body = self.text(path)?;
+        serde_json::from_str(&body).map_err(|e| std::io::Error::other(format!("{e}: {body}")))
+    }
+
+    /// The same, as it is.
+    pub(crate) fn text(&self, path: &str) -> Result<String> {
         let mut text = String::new();
         self.control(&format!("GET {path}"))?.read_to_string(&mut text)?;
-        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        serde_json::from_str(body).map_err(|e| std::io::Error::other(format!("{e}: {text}")))
+        let body = text.split_once("\r\n\r\n");
+        Ok(body.map_or(String::new(), |(_, body)| body.to_owned()))
     }
 
     fn control(&self, line: &str) -> Result<UnixStream> {

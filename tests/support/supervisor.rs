@@ -161,6 +161,7 @@ fn tell_event(event: Event, workers: &Workers, endpoints: &mut BTreeMap<u64, End
             json!({"failed": worker.0, "why": failure.to_string(), "kind": format!("{:?}", failure.kind),
                    "tail": failure.log_tail})
         }
+        Event::ProbeFailed { worker, what, .. } => json!({"unwell": worker.0, "why": what}),
         Event::Gone { worker, death } => {
             json!({"gone": worker.0, "exit": death.exit.to_string(), "pids": death.pids,
                    "processes": death.processes, "memory": death.memory,
@@ -189,6 +190,8 @@ fn kind(spec: Spec) -> Kind {
         max_lifetime: None,
         reuse: Reuse::Never,
         health_path: spec.health_path,
+        max_starting: None,
+        liveness: None,
         start_timeout: Duration::from_millis(spec.start_timeout_ms.unwrap_or(30_000)),
         stop_timeout: Duration::from_secs(5),
         disconnect_grace: Duration::ZERO,

@@ -138,8 +138,8 @@ fn yaml_itself_is_checked_with_its_place() {
         ),
         (
             "workers:\n  a: &a {cmd: [x]}\n  b: {<<: *a, cmd: [y]}\n",
-            "3:7: workers.b.<<: is not a key herd knows; write one of cmd, env, env_passthrough, cwd, min, max, ttl, \
-             max_lifetime, reuse, health_path, start_timeout, stop_timeout, disconnect_grace, on_disconnect, bind, \
+            "3:7: workers.b.<<: is not a key herd knows; write one of cmd, env, env_passthrough, cwd, min, max, max_starting, ttl, \
+             max_lifetime, reuse, health_path, liveness, start_timeout, stop_timeout, disconnect_grace, on_disconnect, bind, \
              on_crash, queue, host_header, protocol, routes, sandbox, log_buffer",
         ),
     ]);

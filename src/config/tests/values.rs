@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AccessLog, ControlKey, DataKey, HeaderSource, KeySource, LogTarget, May, Origin, ProxyProtocol, Query,
-    Rate, SessionShown, Share, Tls, TokenSecret, Tokens, Traces,
+    AccessLog, Admission, ControlKey, DataKey, HeaderSource, KeySource, Liveness, LogTarget, May,
+    MemoryAdmission, Origin, ProxyProtocol, Query, Rate, SessionShown, Share, Tls, TokenSecret, Tokens,
+    Traces,
 };
 use crate::core::KindId;
 
@@ -63,8 +64,16 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.traces, None);
     assert_eq!(config.lifetime, Lifetime::BestEffort);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    let admission = Admission {
+        memory: MemoryAdmission::On,
+        reserve: 256 << 20,
+    };
+    assert_eq!(config.admission, admission);
     let kind = &config.kinds[0];
-    assert_eq!((kind.name.as_str(), kind.min, kind.max), ("a", 0, 10));
+    assert_eq!(
+        (kind.name.as_str(), kind.min, kind.max, kind.max_starting),
+        ("a", 0, 10, None)
+    );
     assert_eq!(
         (kind.ttl, kind.max_lifetime),
         (Some(Duration::from_secs(900)), None)
@@ -73,7 +82,7 @@ fn defaults_are_the_documented_ones() {
         (kind.reuse, kind.upstream, kind.per_session),
         (Reuse::Never, Upstream::Port, false)
     );
-    assert_eq!(kind.health_path, None);
+    assert_eq!((&kind.health_path, &kind.liveness), (&None, &None));
     assert_eq!(kind.start_timeout, Duration::from_secs(30));
     assert_eq!(
         (kind.stop_timeout, kind.disconnect_grace),
@@ -138,6 +147,7 @@ traces:
   service_name: front
   headers: {X-Tenant: {value: t}, Authorization: {env: OTLP}, x-file: {file: /h}}
 lifetime: strict
+admission: {memory: off, reserve: 1G}
 drain_timeout: 7s
 workers:
   z:
@@ -146,9 +156,11 @@ workers:
     env_passthrough: [AWS_*, DISPLAY]
     cwd: "{{.Dir}}"
     max: 2
+    max_starting: 1
     ttl: never
     max_lifetime: 1h30m
     health_path: /healthz?full=1
+    liveness: {path: /alive, interval: 4s, timeout: 3s, failures: 2}
     start_timeout: 250ms
     stop_timeout: 0s
     disconnect_grace: 8s
@@ -279,6 +291,11 @@ workers:
         (config.lifetime, config.drain_timeout),
         (Lifetime::Strict, Duration::from_secs(7))
     );
+    let admission = Admission {
+        memory: MemoryAdmission::Off,
+        reserve: 1 << 30,
+    };
+    assert_eq!(config.admission, admission);
 
     let names: Vec<&str> = config.kinds.iter().map(|kind| kind.name.as_str()).collect();
     assert_eq!(names, ["z", "a"], "kinds keep the order of the file");
@@ -305,14 +322,21 @@ workers:
     assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);
     assert_eq!(kind.cwd.as_ref().map(render).as_deref(), Some("/d"));
     assert_eq!(
-        (kind.upstream, kind.per_session, kind.max),
-        (Upstream::Socket, true, 2)
+        (kind.upstream, kind.per_session, kind.max, kind.max_starting),
+        (Upstream::Socket, true, 2, Some(1))
     );
     assert_eq!(
         (kind.ttl, kind.max_lifetime),
         (None, Some(Duration::from_secs(5400)))
     );
     assert_eq!(kind.health_path.as_deref(), Some("/healthz?full=1"));
+    let liveness = Liveness {
+        path: "/alive".to_owned(),
+        interval: Duration::from_secs(4),
+        timeout: Duration::from_secs(3),
+        failures: 2,
+    };
+    assert_eq!(kind.liveness, Some(liveness));
     assert_eq!(
         (kind.start_timeout, kind.stop_timeout),
         (Duration::from_millis(250), Duration::ZERO)
@@ -360,6 +384,25 @@ fn an_access_log_has_every_request_and_no_query() {
         session: SessionShown::Plain,
     };
     assert_eq!(config.access_log, Some(access_log));
+}
+
+#[test]
+fn a_path_is_enough_for_liveness_and_a_kind_can_be_without_that_of_defaults() {
+    let config = good(
+        "defaults: {liveness: /alive}\nworkers:\n  own: {cmd: [x], liveness: {path: /h, failures: 9}}\n  \
+         plain: {cmd: [x]}\n  none: {cmd: [x], liveness: off}\n",
+    );
+    let liveness = |path: &str, failures| Liveness {
+        path: path.to_owned(),
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(2),
+        failures,
+    };
+    let found: Vec<_> = config.kinds.iter().map(|kind| kind.liveness.clone()).collect();
+    assert_eq!(
+        found,
+        [Some(liveness("/h", 9)), Some(liveness("/alive", 3)), None]
+    );
 }
 
 #[test]

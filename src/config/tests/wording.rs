@@ -65,6 +65,10 @@ fn wrong_values_are_told_what_to_write_instead() {
             "4:10: workers.a.min: is 11, more than the default max 10; write at most 10, or raise max",
         ),
         (
+            "max_starting: 0",
+            "4:19: workers.a.max_starting: is 0, so no worker could ever start; write at least 1, or remove the key",
+        ),
+        (
             "reuse: yes",
             "4:12: workers.a.reuse: is the text \"yes\"; write true or false",
         ),
@@ -95,6 +99,30 @@ fn wrong_values_are_told_what_to_write_instead() {
         (
             "health_path: /a b",
             "4:18: workers.a.health_path: \"/a b\" is not a request path; percent-encode special characters",
+        ),
+        (
+            "liveness: yes",
+            "4:15: workers.a.liveness: \"yes\" does not start with /; write e.g. /healthz",
+        ),
+        (
+            "liveness: true",
+            "4:15: workers.a.liveness: is the truth value true; write the path to ask for, e.g. /healthz",
+        ),
+        (
+            "liveness: {interval: 5s}",
+            "4:15: workers.a.liveness: has no path; write e.g. {path: /healthz}",
+        ),
+        (
+            "liveness: {path: /h, interval: 9ms}",
+            "4:36: workers.a.liveness.interval: is too short; write at least 100ms, e.g. 10s",
+        ),
+        (
+            "liveness: {path: /h, failures: 0}",
+            "4:36: workers.a.liveness.failures: is out of range; write 1 to 1000, e.g. 3",
+        ),
+        (
+            "liveness: {path: /h, retries: 1}",
+            "4:26: workers.a.liveness.retries: is not a key herd knows; write one of path, interval, timeout, failures",
         ),
         (
             "log_buffer: 1KB",

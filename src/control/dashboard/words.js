@@ -59,7 +59,8 @@ export function sentence(event) {
     case "session.refused": return `${event.session}: ${event.detail}`;
     case "session.ended": return `${event.session}: ${event.detail}`;
     case "worker.ready": return `${event.worker} can serve`;
-    case "worker.failed": return `${event.worker}: ${event.detail}`;
+    case "worker.failed":
+    case "worker.unwell": return `${event.worker}: ${event.detail}`;
     case "worker.gone": {
       const { processes: died, memory_bytes: freed, took_ms: took, exit } = event.death;
       const of = event.session ? ` of ${event.session}` : "";

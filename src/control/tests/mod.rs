@@ -46,6 +46,12 @@ impl Crew for Pretended {
         self.events.try_send(Event::Ready { worker, endpoint }).unwrap();
     }
 
+    fn memory(&mut self) -> Option<crate::core::Memory> {
+        None
+    }
+
+    fn watch(&mut self, _: WorkerId, _: Option<crate::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

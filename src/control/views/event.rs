@@ -60,6 +60,13 @@ pub enum What {
         kind: String,
         detail: String,
     },
+    /// A ready worker has failed its liveness probes; it is killed.
+    #[serde(rename = "worker.unwell")]
+    WorkerUnwell {
+        worker: String,
+        kind: String,
+        detail: String,
+    },
     /// A worker's whole tree is gone and reaped.
     #[serde(rename = "worker.gone")]
     WorkerGone {
@@ -140,6 +147,7 @@ impl What {
             Self::SessionEnded { .. } => "session.ended",
             Self::WorkerReady { .. } => "worker.ready",
             Self::WorkerFailed { .. } => "worker.failed",
+            Self::WorkerUnwell { .. } => "worker.unwell",
             Self::WorkerGone { .. } => "worker.gone",
             Self::Draining { .. } => "herd.draining",
             Self::ControlToken { .. } => "control.token",
@@ -170,6 +178,7 @@ impl What {
             Self::WorkerGone { session, .. } => session.as_deref(),
             Self::WorkerReady { .. }
             | Self::WorkerFailed { .. }
+            | Self::WorkerUnwell { .. }
             | Self::Draining { .. }
             | Self::ConfigReloaded { .. }
             | Self::ConfigReloadFailed { .. }
@@ -185,6 +194,7 @@ impl What {
             | Self::SessionEnded { kind, .. }
             | Self::WorkerReady { kind, .. }
             | Self::WorkerFailed { kind, .. }
+            | Self::WorkerUnwell { kind, .. }
             | Self::WorkerGone { kind, .. } => Some(kind),
             _ => None,
         }
@@ -252,6 +262,11 @@ impl From<JournalEvent> for What {
                 worker: worker.to_string(),
                 kind,
                 detail: failure,
+            },
+            JournalEvent::WorkerUnwell { worker, kind, unwell } => Self::WorkerUnwell {
+                worker: worker.to_string(),
+                kind,
+                detail: unwell,
             },
             JournalEvent::WorkerGone {
                 worker,

@@ -54,8 +54,8 @@ pub struct Session {
     /// That configuration knew other workers of this kind than the present one. Its worker serves nobody after it.
     pub outdated: bool,
     pub state: State,
-    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`; of a former herd that
-    /// left no end of it on record, `herd_died`.
+    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `probe_failed`, `drained`;
+    /// of a former herd that left no end of it on record, `herd_died`.
     pub reason: Option<String>,
     /// The reason for people.
     pub detail: Option<String>,
@@ -267,6 +267,8 @@ pub struct Pool {
     pub min: usize,
     /// starting + warm + bound + dying never exceeds it.
     pub max: usize,
+    /// Most that may start at a time; null: all.
+    pub max_starting: Option<usize>,
     pub starting: usize,
     pub warm: usize,
     pub bound: usize,
@@ -275,6 +277,9 @@ pub struct Pool {
     pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
+    /// What the first of them that no start is for waits for: `slots` (`max` is reached), `starts` (`max_starting` is) or
+    /// `memory` (the host has less left than a worker may use).
+    pub waits_for: Option<String>,
     /// More than these are refused.
     pub queue_max: usize,
     /// How long the first of them has waited.
@@ -291,6 +296,17 @@ pub struct Pressure {
     pub workers: Vec<PoolPressure>,
     pub herd: HerdPressure,
     pub host: HostPressure,
+    /// What workers with a limit of memory are admitted by; null where nobody asks.
+    pub admission: Option<AdmissionPressure>,
+}
+
+/// What the host has for workers with a limit of memory, `admission.reserve` set aside.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AdmissionPressure {
+    /// Neither in use nor promised, when it was last read; a worker whose limit is larger waits.
+    pub memory_left_bytes: u64,
+    /// A worker whose limit is larger is refused.
+    pub memory_total_bytes: u64,
 }
 
 /// How full a pool is.
@@ -300,9 +316,12 @@ pub struct PoolPressure {
     /// Slots that are taken, and of how many.
     pub taken: usize,
     pub max: usize,
-    /// Sessions that can be had now: warm workers, and free slots unless starts keep failing.
+    /// Sessions that can be had now: warm workers, and those that may start. Each kind alone: they share the host's memory.
     pub available: usize,
     pub queued: usize,
+    /// What they wait for: `slots` (`max` is reached), `starts` (`max_starting` is) or `memory` (the host has less left than
+    /// a worker may use).
+    pub waits_for: Option<String>,
     pub queue_max: usize,
     pub longest_wait_ms: Option<u64>,
     pub backoff_ms: Option<u64>,
@@ -608,12 +627,14 @@ impl From<PoolView> for Pool {
             removed: pool.standing == Standing::Removed,
             min: pool.min,
             max: pool.max,
+            max_starting: pool.max_starting,
             starting: pool.starting,
             warm: pool.warm,
             bound: pool.bound,
             dying: pool.dying,
             outdated: pool.outdated,
             queued: pool.queued,
+            waits_for: pool.waits_for.map(|lack| lack.code().to_owned()),
             queue_max: pool.queue_max,
             longest_wait_ms: pool.longest_wait.map(millis),
             backoff_ms: pool.backoff.map(millis),
@@ -625,16 +646,16 @@ impl From<PoolView> for Pool {
 impl From<PoolView> for PoolPressure {
     fn from(pool: PoolView) -> Self {
         let taken = pool.starting + pool.warm + pool.bound + pool.dying;
-        let free = pool.max.saturating_sub(taken);
         Self {
             kind: pool.kind,
             taken,
             max: pool.max,
             available: match pool.backoff {
-                None => pool.warm + free,
+                None => pool.warm + pool.room,
                 Some(_) => pool.warm,
             },
             queued: pool.queued,
+            waits_for: pool.waits_for.map(|lack| lack.code().to_owned()),
             queue_max: pool.queue_max,
             longest_wait_ms: pool.longest_wait.map(millis),
             backoff_ms: pool.backoff.map(millis),

@@ -137,8 +137,13 @@ impl Core {
         };
         let afterwards = self.afterwards(worker, &reason);
         let recycled = afterwards == Afterwards::Recycled;
-        // The client is gone, or somebody said "now": nothing is left to be polite to, and nothing to wait for.
-        if matches!(reason, EndReason::Disconnected | EndReason::Stopped) && !recycled {
+        // The client is gone, somebody said "now", or the worker would not listen: nothing is left to be polite to, and
+        // nothing to wait for.
+        let at_once = matches!(
+            reason,
+            EndReason::Disconnected | EndReason::Stopped | EndReason::ProbeFailed(_)
+        );
+        if at_once && !recycled {
             self.kill(worker);
         }
         self.timers.arm(Subject::Session(name.clone()), None);
@@ -150,8 +155,7 @@ impl Core {
             afterwards,
         });
         let rules = &self.rules[kind.0];
-        let crashed = matches!(reason, EndReason::Crashed(_));
-        if crashed && rules.on_crash == OnCrash::Lost && self.phase == Phase::Serving {
+        if reason.is_loss() && rules.on_crash == OnCrash::Lost && self.phase == Phase::Serving {
             let until = now + rules.lost_for;
             if let Some(session) = self.sessions.get_mut(id) {
                 session.state = SessionState::Lost {
@@ -178,7 +182,7 @@ impl Core {
                 self.consider_recycling(&name, now);
             }
             // Killed above.
-            EndReason::Disconnected | EndReason::Stopped => {}
+            EndReason::Disconnected | EndReason::Stopped | EndReason::ProbeFailed(_) => {}
             EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
         }
         self.reconcile(kind, now);
@@ -191,7 +195,7 @@ impl Core {
         };
         let reused = self.rules[known.kind.0].reuse == Reuse::AfterSession && self.phase == Phase::Serving;
         match reason {
-            EndReason::Crashed(_) | EndReason::Drained => Afterwards::Ends,
+            EndReason::Crashed(_) | EndReason::ProbeFailed(_) | EndReason::Drained => Afterwards::Ends,
             _ if reused && self.is_current(worker) => Afterwards::Recycled,
             _ => Afterwards::Ends,
         }

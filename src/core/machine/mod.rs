@@ -17,8 +17,8 @@ use self::pool::Pool;
 use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
-    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Moment, Refusal, Reuse, Rules,
-    SessionId, SessionRef, StartedFor, TicketId, WorkerId,
+    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Memory, Moment, Refusal,
+    Reuse, Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.
@@ -182,6 +182,10 @@ pub struct Counts {
     pub outdated: usize,
     /// Sessions that wait for a slot or a start.
     pub queued: usize,
+    /// How many more workers may start now.
+    pub room: usize,
+    /// What those lack that no start covers.
+    pub waits_for: Option<Lack>,
     /// When the one that waits longest came.
     pub waiting_since: Option<Moment>,
     /// New sessions are refused until then, because starts keep failing.
@@ -285,6 +289,8 @@ pub struct Core {
     sessions: HashMap<SessionId, Session>,
     quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
+    /// `None`: it is as if there were enough.
+    memory: Option<Memory>,
     /// Which waiting session a request belongs to.
     tickets: HashMap<TicketId, SessionId>,
     timers: Timers,
@@ -306,6 +312,7 @@ impl Core {
             sessions: HashMap::new(),
             quotas: Quotas::default(),
             workers: HashMap::new(),
+            memory: None,
             tickets: HashMap::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
@@ -326,6 +333,16 @@ impl Core {
     /// Generations go on after `last`, which is of a herd before this one. To be called before any session exists.
     pub fn count_from(&mut self, last: Generation) {
         self.last_generation = self.last_generation.max(last.0);
+    }
+
+    /// What this host has left from now on, as it was just read: with all workers in mind that were asked for until now.
+    /// Takes effect with the next input. `None`: nobody is to care.
+    pub fn weigh(&mut self, memory: Option<Memory>) {
+        self.memory = memory;
+    }
+
+    pub fn memory(&self) -> Option<Memory> {
+        self.memory
     }
 
     /// Fills the warm pools.
@@ -404,6 +421,8 @@ impl Core {
             dying: pool.dying,
             outdated: pool.outdated,
             queued: pool.waiting.len(),
+            room: self.room(kind),
+            waits_for: self.waits_for(kind),
             waiting_since: longest.map(|session| session.since),
             backoff_until: pool.backoff(now).map(|left| now + left),
         }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::super::{Lack, Memory, Rules};
 use super::{
     ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState,
     StartedFor, Subject, Worker, WorkerId, WorkerState,
@@ -13,6 +14,9 @@ use super::{
 const CRASH_LOOP: u32 = 5;
 /// How long a refill waits for the request that made it necessary.
 pub(super) const BREATH: Duration = Duration::from_millis(1);
+/// How often memory is looked at for sessions that wait for it, and for the warm stock.
+pub(super) const WAITED_FOR: Duration = Duration::from_millis(250);
+const STOCK: Duration = Duration::from_secs(5);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -58,6 +62,13 @@ impl Pool {
 
     pub(super) fn occupied(&self) -> usize {
         self.starting.len() + self.warm.len() + self.bound + self.dying
+    }
+
+    /// How many more workers may start now, if there is memory for them.
+    fn room(&self, rules: &Rules) -> usize {
+        let starts = rules.max_starting.unwrap_or(usize::MAX);
+        let slots = rules.max.saturating_sub(self.occupied());
+        slots.min(starts.saturating_sub(self.starting.len()))
     }
 
     pub(super) fn backoff(&self, now: Moment) -> Option<Duration> {
@@ -133,18 +144,20 @@ impl Core {
         let retry = pool.refill_at.max(pool.backoff_until);
         let wants_more = self.phase == Phase::Serving
             && (pool.starting.len() + pool.warm.len() < self.rules[kind.0].min || !pool.waiting.is_empty());
-        self.timers
-            .arm(Subject::Kind(kind), (wants_more && retry > now).then_some(retry));
+        let retry = (retry > now)
+            .then_some(retry)
+            .or_else(|| self.look_again(kind, now));
+        self.timers.arm(Subject::Kind(kind), retry.filter(|_| wants_more));
     }
 
     fn start_missing(&mut self, kind: KindId, now: Moment) {
         if self.phase != Phase::Serving || self.pools[kind.0].backoff(now).is_some() {
             return;
         }
-        let (min, max) = (self.rules[kind.0].min, self.rules[kind.0].max);
+        let min = self.rules[kind.0].min;
         if self.rules[kind.0].started_for == StartedFor::OneSession {
             for id in self.pools[kind.0].waiting.clone() {
-                if self.pools[kind.0].occupied() >= max {
+                if self.room(kind) == 0 {
                     break;
                 }
                 let Some(SessionState::Waiting { own: own @ None, .. }) =
@@ -162,7 +175,11 @@ impl Core {
             let pool = &self.pools[kind.0];
             let stock = if pool.refill_at > now { 0 } else { min };
             let wanted = pool.waiting.len() + stock.saturating_sub(pool.warm.len());
-            if pool.starting.len() >= wanted || pool.occupied() >= max {
+            if pool.starting.len() >= wanted || self.room(kind) == 0 {
+                return;
+            }
+            let for_stock = pool.starting.len() >= pool.waiting.len();
+            if for_stock && self.is_memory_waited_for(kind) {
                 return;
             }
             self.last_worker += 1;
@@ -170,8 +187,74 @@ impl Core {
         }
     }
 
+    /// How many more workers may start now.
+    pub(super) fn room(&self, kind: KindId) -> usize {
+        self.pools[kind.0]
+            .room(&self.rules[kind.0])
+            .min(self.memory_room(kind))
+    }
+
+    /// For how many more of its workers there is memory.
+    fn memory_room(&self, kind: KindId) -> usize {
+        match (self.memory, self.rules[kind.0].memory) {
+            (Some(memory), Some(need)) => usize::try_from(memory.left / need.max(1)).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        }
+    }
+
+    /// What a worker of the kind may use, and what there is, if that will never be enough.
+    pub(super) fn never_fits(&self, kind: KindId) -> Option<(u64, Memory)> {
+        let (memory, need) = (self.memory?, self.rules[kind.0].memory?);
+        (need > memory.total).then_some((need, memory))
+    }
+
+    /// By sessions of another kind, which come before this one's stock.
+    fn is_memory_waited_for(&self, stock: KindId) -> bool {
+        let others = (0..self.pools.len()).map(KindId).filter(|kind| *kind != stock);
+        self.rules[stock.0].memory.is_some() && { others }
+            .any(|kind| self.waits_for(kind) == Some(Lack::Memory))
+    }
+
+    /// When memory that a start waits for is to be looked at again. Nobody tells when some is free.
+    fn look_again(&self, kind: KindId, now: Moment) -> Option<Moment> {
+        self.rules[kind.0].memory?;
+        self.memory?;
+        let lacks = self.lack(kind) == Some(Lack::Memory);
+        match (self.waits_for(kind), self.pools[kind.0].waiting.is_empty()) {
+            (Some(Lack::Memory), _) => Some(now + WAITED_FOR),
+            (_, true) if lacks || self.is_memory_waited_for(kind) => Some(now + STOCK),
+            _ => None,
+        }
+    }
+
+    /// Why no further worker of the kind can start now, if it is for want of something.
+    pub(super) fn lack(&self, kind: KindId) -> Option<Lack> {
+        let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
+        if pool.occupied() >= rules.max {
+            Some(Lack::Slots)
+        } else if pool.room(rules) == 0 {
+            Some(Lack::Starts)
+        } else if self.memory_room(kind) == 0 {
+            Some(Lack::Memory)
+        } else {
+            None
+        }
+    }
+
+    /// The same, if a session waits for it.
+    pub(super) fn waits_for(&self, kind: KindId) -> Option<Lack> {
+        let pool = &self.pools[kind.0];
+        match pool.waiting.len() > pool.starting.len() {
+            true => self.lack(kind),
+            false => None,
+        }
+    }
+
     fn begin_start(&mut self, worker: WorkerId, kind: KindId, session: Option<SessionId>) {
         self.pools[kind.0].starting.push_back(worker);
+        if let (Some(memory), Some(need)) = (&mut self.memory, self.rules[kind.0].memory) {
+            memory.left = memory.left.saturating_sub(need);
+        }
         self.workers.insert(
             worker,
             Worker {
@@ -277,7 +360,9 @@ impl Core {
             }
         }
         for (id, _) in late {
-            self.give_up(&id, &Refusal::QueueTimeout { waited: timeout });
+            let lack = self.lack(kind).unwrap_or(Lack::Slots);
+            let waited = timeout;
+            self.give_up(&id, &Refusal::QueueTimeout { waited, lack });
         }
     }
 }

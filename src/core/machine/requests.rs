@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::EndReason;
+use super::super::{EndReason, Lack, StartFailure, StartFailureKind};
 use super::pool::Standing;
 use super::{
     Core, Generation, Holders, KindChoice, KindId, Moment, Origin, Output, Phase, Refusal, Remains, Request,
@@ -62,18 +62,16 @@ impl Core {
                         return Ok(());
                     }
                     if !holders.snapshot().left {
-                        return Err(Refusal::AtCapacity {
-                            retry_after: RETRY_AFTER,
-                        });
+                        let kind = session.kind;
+                        return Err(self.at_capacity(kind));
                     }
                     // Its last holder's word of that is on its way here; the next incarnation does not wait for it.
                     self.end(&id, EndReason::Disconnected, now);
                 }
                 SessionState::Waiting { tickets, covered, .. } => {
                     if wait == Wait::Refuse && covered.is_none() {
-                        return Err(Refusal::AtCapacity {
-                            retry_after: RETRY_AFTER,
-                        });
+                        let kind = session.kind;
+                        return Err(self.at_capacity(kind));
                     }
                     tickets.push(Ticket { id: ticket, holder });
                     self.tickets.insert(ticket, id);
@@ -124,7 +122,13 @@ impl Core {
         if let Some(retry_after) = pool.backoff(now) {
             return Err(Refusal::WorkerBackoff { retry_after });
         }
-        let startable = rules.max.saturating_sub(pool.occupied());
+        if let Some((memory, of)) = self.never_fits(kind) {
+            return Err(Refusal::StartFailed(StartFailure {
+                kind: StartFailureKind::TooLarge { memory, of },
+                log_tail: Vec::new(),
+            }));
+        }
+        let startable = self.room(kind);
         let coverable = match rules.started_for {
             StartedFor::Anyone => pool.starting.len() + startable,
             // Starts under way belong to those who wait already.
@@ -133,11 +137,16 @@ impl Core {
         let uncovered = (pool.waiting.len() + 1).saturating_sub(coverable);
         let allowed = if wait == Wait::Refuse { 0 } else { rules.queue_max };
         if uncovered > allowed {
-            return Err(Refusal::AtCapacity {
-                retry_after: RETRY_AFTER,
-            });
+            return Err(self.at_capacity(kind));
         }
         Ok(())
+    }
+
+    fn at_capacity(&self, kind: KindId) -> Refusal {
+        Refusal::AtCapacity {
+            retry_after: RETRY_AFTER,
+            lack: self.lack(kind).unwrap_or(Lack::Slots),
+        }
     }
 
     /// The client left while it waited; it gets no answer. Its place goes with the last of its session.
@@ -244,9 +253,7 @@ impl Core {
                 });
                 origin = Origin::Reused;
             } else {
-                let refusal = Refusal::AtCapacity {
-                    retry_after: RETRY_AFTER,
-                };
+                let refusal = self.at_capacity(kind);
                 self.outputs.push_back(Output::Refuse {
                     ticket: ticket.id,
                     refusal,

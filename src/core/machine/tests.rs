@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::*;
-use super::pool::BREATH;
+use super::pool::{BREATH, WAITED_FOR};
 
 mod reload;
 
@@ -16,6 +16,8 @@ fn rules() -> Rules {
     Rules {
         min: 0,
         max: 2,
+        max_starting: None,
+        memory: None,
         started_for: StartedFor::Anyone,
         ttl: Some(secs(60)),
         max_lifetime: None,
@@ -359,7 +361,10 @@ fn who_waits_too_long_for_a_slot_is_refused_but_a_start_may_take_longer() {
     let outputs = bench.take();
     assert_eq!(
         answer(&outputs, queued),
-        Some(Err(Refusal::QueueTimeout { waited: secs(30) }))
+        Some(Err(Refusal::QueueTimeout {
+            waited: secs(30),
+            lack: Lack::Slots
+        }))
     );
     assert_eq!(answer(&outputs, starting), None);
 }
@@ -433,6 +438,223 @@ fn a_crash_loop_is_refused_until_its_delay_is_over() {
     bench.pass(delay);
     bench.ask("a", HolderKind::Request);
     assert_eq!(starts(&bench.take()), 1);
+}
+
+#[test]
+fn a_session_whose_worker_is_unwell_is_lost_and_a_warm_worker_is_replaced() {
+    let mut bench = Bench::bound(Rules { min: 1, ..rules() }, HolderKind::Request);
+    bench.pass(BREATH);
+    bench.ready(2);
+    bench.take();
+    let unwell = Unwell {
+        failures: 3,
+        last: "silence".to_owned(),
+    };
+    bench.core.worker_unwell(WorkerId(2), unwell.clone(), bench.now);
+    let outputs = bench.take();
+    assert_eq!((killed(&outputs), endings(&outputs)), (vec![2], vec![]));
+    bench.gone(2);
+    bench.pass(secs(1));
+    assert_eq!(starts(&bench.take()), 1, "another for the stock");
+    bench.core.worker_unwell(WorkerId(1), unwell.clone(), bench.now);
+    let outputs = bench.take();
+    assert_eq!(
+        (killed(&outputs), endings(&outputs)),
+        (vec![1], vec!["probe_failed"])
+    );
+    bench.core.worker_unwell(WorkerId(1), unwell.clone(), bench.now);
+    assert_eq!(killed(&bench.take()), Vec::<u64>::new(), "it is dying");
+    let ticket = bench.ask("a", HolderKind::Request);
+    let reason = EndReason::ProbeFailed(unwell);
+    let refusal = Refusal::SessionLost { reason };
+    assert_eq!(answer(&bench.take(), ticket), Some(Err(refusal)));
+}
+
+#[test]
+fn no_more_workers_start_at_a_time_than_may_and_the_rest_come_in_their_order() {
+    let mut bench = Bench::new(Rules {
+        max: 5,
+        max_starting: Some(2),
+        ..rules()
+    });
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|id| bench.ask(id, HolderKind::Request));
+    assert_eq!(starts(&bench.take()), 2);
+    let at_once = Request {
+        wait: Wait::Refuse,
+        ..Bench::request("e", HolderKind::Request)
+    };
+    let e = bench.ask_for(at_once);
+    let f = bench.ask("f", HolderKind::Request);
+    let outputs = bench.take();
+    for refused in [e, f] {
+        let told = answer(&outputs, refused);
+        let starts = matches!(
+            told,
+            Some(Err(Refusal::AtCapacity {
+                lack: Lack::Starts,
+                ..
+            }))
+        );
+        assert!(starts, "neither may wait, or finds room in the queue: {told:?}");
+    }
+    let counts = bench.core.counts(KindId(0), bench.now);
+    assert_eq!((counts.queued, counts.waits_for), (4, Some(Lack::Starts)));
+    bench.ready(2);
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, a), starts(&outputs)),
+        (Some(Ok(Origin::Created)), 1)
+    );
+    bench.fail(1);
+    let outputs = bench.take();
+    assert!(matches!(answer(&outputs, b), Some(Err(Refusal::StartFailed(_)))));
+    assert_eq!(starts(&outputs), 1, "for d");
+    bench.pass(secs(30));
+    let outputs = bench.take();
+    assert_eq!(answer(&outputs, c), None, "its start goes on");
+    assert_eq!(answer(&outputs, d), None);
+}
+
+#[test]
+fn a_session_waits_for_a_start_no_longer_than_in_any_queue_and_the_warm_stock_waits_for_it() {
+    let mut bench = Bench::new(Rules {
+        min: 2,
+        max: 5,
+        max_starting: Some(1),
+        ..rules()
+    });
+    assert_eq!(starts(&bench.take()), 1, "the stock, one after the other");
+    let a = bench.ask("a", HolderKind::Request);
+    let b = bench.ask("b", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 0);
+    bench.ready(1);
+    let outputs = bench.take();
+    assert_eq!(
+        answer(&outputs, a),
+        Some(Ok(Origin::Created)),
+        "and not the stock"
+    );
+    assert_eq!((answer(&outputs, b), starts(&outputs)), (None, 1));
+    let c = bench.ask("c", HolderKind::Request);
+    bench.pass(secs(30));
+    let late = Refusal::QueueTimeout {
+        waited: secs(30),
+        lack: Lack::Starts,
+    };
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, b), answer(&outputs, c)),
+        (None, Some(Err(late)))
+    );
+}
+
+fn memory(left: u64, total: u64) -> Option<Memory> {
+    Some(Memory { left, total })
+}
+
+#[test]
+fn a_worker_that_does_not_fit_waits_until_it_does_and_promises_add_up() {
+    let mut bench = Bench::new(Rules {
+        max: 5,
+        memory: Some(10),
+        ..rules()
+    });
+    bench.core.weigh(memory(25, 100));
+    let [_, _, c] = ["a", "b", "c"].map(|id| bench.ask(id, HolderKind::Request));
+    assert_eq!(starts(&bench.take()), 2, "of 25, two take 20");
+    let counts = bench.core.counts(KindId(0), bench.now);
+    assert_eq!((counts.room, counts.waits_for), (0, Some(Lack::Memory)));
+    let at_once = Request {
+        wait: Wait::Refuse,
+        ..Bench::request("d", HolderKind::Request)
+    };
+    let d = bench.ask_for(at_once);
+    let told = answer(&bench.take(), d);
+    assert!(
+        matches!(
+            told,
+            Some(Err(Refusal::AtCapacity {
+                lack: Lack::Memory,
+                ..
+            }))
+        ),
+        "{told:?}"
+    );
+    bench.pass(WAITED_FOR);
+    assert_eq!(starts(&bench.take()), 0);
+    bench.core.weigh(memory(10, 100));
+    bench.pass(WAITED_FOR);
+    assert_eq!(starts(&bench.take()), 1, "it was looked again without an event");
+    let e = bench.ask("e", HolderKind::Request);
+    bench.pass(secs(30));
+    let late = Refusal::QueueTimeout {
+        waited: secs(30),
+        lack: Lack::Memory,
+    };
+    let outputs = bench.take();
+    assert_eq!(
+        (answer(&outputs, c), answer(&outputs, e)),
+        (None, Some(Err(late)))
+    );
+}
+
+#[test]
+fn a_worker_that_can_never_fit_is_refused_at_once() {
+    let mut bench = Bench::new(Rules {
+        memory: Some(101),
+        ..rules()
+    });
+    bench.core.weigh(memory(100, 100));
+    let asked = bench.ask("a", HolderKind::Request);
+    let kind = StartFailureKind::TooLarge {
+        memory: 101,
+        of: Memory {
+            left: 100,
+            total: 100,
+        },
+    };
+    let told = answer(&bench.take(), asked);
+    assert!(
+        matches!(&told, Some(Err(Refusal::StartFailed(failure))) if failure.kind == kind),
+        "{told:?}"
+    );
+    bench.core.weigh(None);
+    bench.ask("a", HolderKind::Request);
+    assert_eq!(starts(&bench.take()), 1, "nobody is to care");
+}
+
+#[test]
+fn another_kinds_session_that_waits_for_memory_comes_before_the_warm_stock() {
+    let stock = Rules {
+        min: 1,
+        memory: Some(5),
+        ..rules()
+    };
+    let needy = Rules {
+        memory: Some(20),
+        ..rules()
+    };
+    let mut core = Core::new(vec![stock, needy]);
+    let mut now = Moment::default();
+    core.weigh(memory(0, 100));
+    core.start(now);
+    let request = Request {
+        kind: KindChoice::Named(KindId(1)),
+        ..Bench::request("a", HolderKind::Request)
+    };
+    core.attach(TicketId(1), request, now);
+    core.weigh(memory(15, 100));
+    now = now + secs(6);
+    core.advance(now);
+    assert!(core.poll_output().is_none(), "the stock would fit, and waits");
+    core.weigh(memory(20, 100));
+    now = now + secs(6);
+    core.advance(now);
+    let started = core.poll_output();
+    assert!(
+        matches!(started, Some(Output::Start { kind: KindId(1), .. })),
+        "{started:?}"
+    );
 }
 
 #[test]

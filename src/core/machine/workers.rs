@@ -1,6 +1,6 @@
 //! Workers: what the driver reports of them, and how they are told to end.
 
-use super::super::{EndReason, Exit, Reuse, StartFailure, StartFailureKind};
+use super::super::{EndReason, Exit, Reuse, StartFailure, StartFailureKind, Unwell};
 use super::{
     Core, KindId, Moment, Output, Phase, Refusal, SessionId, SessionRef, SessionState, StartedFor, Subject,
     WorkerId, WorkerState,
@@ -78,6 +78,36 @@ impl Core {
         }
         self.reconcile(kind, now);
         self.check_drained();
+    }
+
+    /// Whether it is ready, and not told to end.
+    pub fn is_up(&self, worker: WorkerId) -> bool {
+        matches!(
+            self.workers.get(&worker).map(|known| &known.state),
+            Some(WorkerState::Warm { .. } | WorkerState::Bound { .. } | WorkerState::Recycling { .. })
+        )
+    }
+
+    /// A ready worker is not alive any more, as far as probes tell. It is killed, and its session ends as by a crash.
+    pub fn worker_unwell(&mut self, worker: WorkerId, unwell: Unwell, now: Moment) {
+        let Some(known) = self.workers.get(&worker) else {
+            return;
+        };
+        let kind = known.kind;
+        match &known.state {
+            // Nobody probes a worker that starts, and one that is dying needs no verdict.
+            WorkerState::Starting { .. } | WorkerState::Dying { .. } => return,
+            WorkerState::Warm { .. } => {
+                self.kill(worker);
+                self.pools[kind.0].failed(now);
+            }
+            WorkerState::Bound { session } => {
+                let id = session.clone();
+                self.end(&id, EndReason::ProbeFailed(unwell), now);
+            }
+            WorkerState::Recycling { .. } => self.kill(worker),
+        }
+        self.reconcile(kind, now);
     }
 
     fn start_failed(

@@ -1,5 +1,7 @@
 //! Answers in any number of pieces, and what is refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,6 +9,11 @@ use tokio::net::UnixStream;
 
 use super::answer::{Malformed, Parsed, Piece, Wanted, parse};
 use super::*;
+use crate::worker::Connection;
+
+fn io(stream: UnixStream) -> WorkerIo {
+    WorkerIo::new(Connection::Unix(stream), Arc::default())
+}
 
 /// Status, body and trailers of one answer, and whether its connection can be used again; `end` closes it.
 async fn answer(
@@ -20,7 +27,7 @@ async fn answer(
         .uri("/a?b")
         .body(ClientBody::empty())
         .unwrap();
-    let exchange = Http1::new(WorkerIo::Unix(ours)).begin(request).unwrap();
+    let exchange = Http1::new(io(ours)).begin(request).unwrap();
     let worker = async {
         let mut request = [0; 64];
         let n = theirs.read(&mut request).await.unwrap();
@@ -241,7 +248,7 @@ async fn a_head_without_end_is_refused() {
 async fn a_connection_that_was_closed_takes_not_a_byte() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let mut connection = Http1::new(WorkerIo::Unix(ours));
+    let mut connection = Http1::new(io(ours));
     while connection.is_quiet() {
         tokio::task::yield_now().await;
     }

@@ -86,6 +86,12 @@ impl Crew for Fakes {
         });
     }
 
+    fn memory(&mut self) -> Option<crate::core::Memory> {
+        None
+    }
+
+    fn watch(&mut self, _: WorkerId, _: Option<crate::worker::Probes>) {}
+
     fn terminate(&mut self, worker: WorkerId) {
         self.kill(worker);
     }

@@ -33,6 +33,7 @@ mod open;
 mod place;
 mod plan;
 mod remove;
+mod room;
 mod why;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use limits::{Controller, Controllers, Cpus, Limits};
 pub use open::{GroupId, Hierarchies, Opened};
 pub use plan::{Offer, survey};
 pub use remove::{Removal, Removals};
+pub use room::{Own, Room};
 pub use why::{Host, Reason, Unavailable};
 
 /// Which interface a controller is reached by: cgroups(7).

@@ -172,3 +172,34 @@ fn a_drain_refuses_new_sessions_and_serves_bound_ones() {
     let status = herd.running.wait();
     assert!(status.success(), "{status}");
 }
+
+#[test]
+fn workers_start_one_after_the_other_where_they_may_not_start_together() {
+    // It starts until it is given up.
+    let settings = "max: 5\nmax_starting: 1\nhealth_path: /health\nstart_timeout: 60s\nqueue: {timeout: 1s}";
+    let herd = Herd::one(", \"health=503 No\"", settings);
+    let mut first = herd.client();
+    first.send(&get("a", "/", ""));
+    herd.running.until("a", "starting");
+    let problem = herd
+        .client()
+        .get_with("b", "/", "x-herd-wait: 0\r\n")
+        .problem(503, "at_capacity");
+    assert_eq!(
+        detail(&problem),
+        "as many workers are starting as may at a time and this request may not wait"
+    );
+    let problem = herd.get("c", "/").problem(503, "queue_timeout");
+    assert_eq!(
+        detail(&problem),
+        "no worker could be had within 1s: as many workers are starting as may at a time"
+    );
+    let control = crate::client::Client::of(&herd.running).unwrap();
+    let pressure = control.look("/v1/pressure").unwrap();
+    let pool = &pressure["workers"][0];
+    assert_eq!(
+        (&pool["taken"], &pool["available"]),
+        (&1.into(), &0.into()),
+        "{pool}"
+    );
+}

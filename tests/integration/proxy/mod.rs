@@ -1,8 +1,10 @@
 //! The data plane of a real `herd start`, asked over raw sockets, with workers that misbehave on request.
 
+mod admission;
 mod bodies;
 mod capacity;
 mod crashes;
+mod liveness;
 mod requests;
 mod starts;
 

@@ -1,0 +1,131 @@
+//! Workers that live and do not answer.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::client::Client as Control;
+
+const QUICK: &str = "liveness: {path: /health, interval: 100ms, timeout: 100ms, failures: 3}";
+
+/// Stops the program itself: the last of the processes that descend from its keeper.
+fn hang(herd: &Herd, id: &str) {
+    let mut pid = herd.keeper_of(id);
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        match children.split_whitespace().next() {
+            Some(child) => pid = Pid::from_raw(child.parse().unwrap()),
+            None => break,
+        }
+    }
+    kill(pid, Signal::SIGSTOP).unwrap();
+}
+
+fn assert_lost(herd: &Herd, id: &str, probe: &str) {
+    let ended = herd.running.until(id, "ended");
+    assert_eq!(ended["reason"], "probe_failed");
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("the worker failed 3 liveness probes in a row; the last: GET /health"),
+        "{detail}"
+    );
+    assert!(detail.ends_with(probe), "{detail}");
+    let problem = herd.get(id, "/").problem(410, "session_lost");
+    assert!(self::detail(&problem).contains("liveness probes"), "{problem}");
+}
+
+#[test]
+fn a_session_whose_worker_hangs_is_lost() {
+    let herd = Herd::one("", QUICK);
+    herd.get("a", "/").good();
+    hang(&herd, "a");
+    assert_lost(&herd, "a", "was not answered within 100ms");
+    let metrics = Control::of(&herd.running).unwrap().text("/metrics").unwrap();
+    assert!(
+        metrics.contains("herd_sessions_ended_total{worker=\"w\",reason=\"probe_failed\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn a_request_under_way_is_told_that_its_worker_was_killed() {
+    let herd = Herd::one("", QUICK);
+    herd.get("a", "/").good();
+    hang(&herd, "a");
+    let problem = herd.get("a", "/").problem(502, "worker_crashed");
+    assert!(
+        detail(&problem).starts_with("the worker was killed: it failed 3 liveness probes"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_worker_that_hangs_in_a_sandbox_is_found_through_it() {
+    let sandbox = "sandbox: {rootfs: host, mounts: [{source: DIR, target: /app}]}";
+    let kind = format!(
+        "  w:\n    cmd: [python3, /app/worker.py, \"{{{{.Port}}}}\"]\n    cwd: /app\n    {sandbox}\n    {QUICK}\n"
+    );
+    let herd = Herd::start(&kind);
+    herd.get("a", "/").good();
+    hang(&herd, "a");
+    assert_lost(&herd, "a", "was not answered within 100ms");
+}
+
+#[test]
+fn a_warm_worker_that_is_unwell_is_replaced_and_the_next_session_starts_anew() {
+    let herd = Herd::one(", \"health=503 No\"", &format!("min: 1\n{QUICK}"));
+    let control = Control::of(&herd.running).unwrap();
+    let unwell = poll("a worker that is unwell", || {
+        let events = herd
+            .running
+            .herd(&["events", "-o", "json", "--no-follow", "--replay", "999"]);
+        let text = crate::running::stdout(&events);
+        let line = text.lines().find(|line| line.contains("worker.unwell"));
+        line.map(str::to_owned).ok_or(text)
+    });
+    assert!(unwell.contains("GET /health answered 503"), "{unwell}");
+    poll("another in its place", || {
+        let workers = control.look("/v1/workers").unwrap();
+        match workers["workers"][0]["warm"].as_u64() {
+            Some(1) => Ok(()),
+            _ => Err(workers.to_string()),
+        }
+    });
+}
+
+#[test]
+fn a_worker_is_not_asked_while_requests_flow_and_is_as_soon_as_they_do_not() {
+    // Whoever is asked fails at once.
+    let settings = "liveness: {path: /health, interval: 1s, failures: 1}";
+    let herd = Herd::one(", \"health=503 No\"", settings);
+    let mut client = herd.client();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(3500) {
+        client.get("a", "/").good();
+    }
+    assert_eq!(herd.running.until("a", "ended")["reason"], "probe_failed");
+}
+
+#[test]
+fn a_probe_keeps_no_session_alive() {
+    let settings = "ttl: 1s\nliveness: {path: /health, interval: 100ms}";
+    let herd = Herd::one("", settings);
+    herd.get("a", "/").good();
+    assert_eq!(herd.running.until("a", "ended")["reason"], "ttl");
+}
+
+#[test]
+fn a_reload_asks_the_workers_that_are_there() {
+    let herd = Herd::one("", "");
+    herd.get("a", "/").good();
+    hang(&herd, "a");
+    let file = herd.path("herd.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        format!("{}    {QUICK}\n", text.trim_end_matches('\n').to_owned() + "\n"),
+    )
+    .unwrap();
+    let reload = herd.running.herd(&["reload"]);
+    assert!(reload.status.success(), "{reload:?}");
+    assert_lost(&herd, "a", "was not answered within 100ms");
+}
