@@ -113,7 +113,7 @@ fn json_says_the_same_to_programs() {
         ]))),
         (
             Some(0),
-            serde_json::json!({ "file": "good.yaml", "ok": true, "workers": ["a"], "problems": [] })
+            serde_json::json!({ "file": "good.yaml", "ok": true, "workers": ["a"], "problems": [], "warnings": [] })
         )
     );
 }
