@@ -24,7 +24,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("access", &["access", "config", "core"]),
     ("metrics", &["metrics"]),
     ("history", &["history"]),
-    ("driver", &["driver", "worker", "config", "core", "metrics"]),
+    (
+        "driver",
+        &["driver", "access", "worker", "config", "core", "metrics"],
+    ),
     (
         "proxy",
         &[

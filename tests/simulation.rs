@@ -709,6 +709,7 @@ impl World {
             EndReason::MaxLifetime => "max_lifetime",
             EndReason::Crashed(_) => "crashed",
             EndReason::Drained => "drained",
+            EndReason::Revoked => unreachable!("there are no principals here"),
         });
         self.ended.push(session);
     }

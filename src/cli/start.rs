@@ -17,10 +17,10 @@ use tracing::{error, info, warn};
 use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
-use crate::access::{Access, Lasting};
+use crate::access::{Access, BadSecret, InForce, Lasting, Secrets};
 use crate::config::paths::User;
-use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice};
-use crate::control;
+use crate::config::{self, Config, ConfigFile, Finding, Kind, Overrides, Problems, SandboxChoice, Step};
+use crate::control::{self, Admission};
 use crate::driver::{Burials, Crew, Driver};
 use crate::history::History;
 use crate::launcher::sandbox::PlanError;
@@ -134,7 +134,7 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<(Sandboxes, Vec<Una
 /// The mistakes where they stand in the file.
 pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
     let finding = |e: PlanError| Finding {
-        setting: std::iter::once("sandbox").chain(e.key).collect(),
+        setting: std::iter::once("sandbox").chain(e.key).map(Step::from).collect(),
         message: with_causes(&e.why),
         kind: Some(e.kind),
     };
@@ -160,11 +160,25 @@ pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>,
     read.map_err(|e| {
         let finding = Finding {
             kind: None,
-            setting: vec!["network", "tls", e.setting],
+            setting: ["network", "tls", e.setting].map(Step::from).to_vec(),
             message: e.to_string(),
         };
         config::point_out(file, vec![finding])
     })
+}
+
+/// Whom the data plane and the control API let in, read from where the file says; every mistake in one run.
+pub(super) fn keys(config: &Config, file: &Path) -> Result<(Option<Secrets>, Admission), Problems> {
+    let wrong = match (Secrets::read(config), Admission::read(config)) {
+        (Ok(secrets), Ok(admission)) => return Ok((secrets, admission)),
+        (secrets, admission) => [secrets.err(), admission.err()].into_iter().flatten().flatten(),
+    };
+    let finding = |bad: BadSecret| Finding {
+        kind: None,
+        setting: bad.at,
+        message: bad.why.to_string(),
+    };
+    Err(config::point_out(file, wrong.map(finding).collect()))
 }
 
 fn serve(
@@ -175,7 +189,9 @@ fn serve(
 ) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
-    let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
+    let control = control::Server::bind(&config.control_socket_for(&user))?;
+    let (secrets, admission) = keys(&config, &reloading.source.file)?;
+    let control = control.listen(&config, admission)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
     let history = history(&config, &user)?;
     let data = match activation::listener()? {
@@ -193,13 +209,20 @@ fn serve(
     let local = LocalSet::new();
     local.block_on(
         &runtime,
-        supervise(config, forked, reloading, (state, history), control, data),
+        supervise(
+            (config, secrets),
+            forked,
+            reloading,
+            (state, history),
+            control,
+            data,
+        ),
     )
 }
 
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
 async fn supervise(
-    config: Arc<Config>,
+    (config, secrets): (Arc<Config>, Option<Secrets>),
     forked: Forked,
     reloading: Reloading,
     (state, history): (StateDir, Option<History>),
@@ -211,14 +234,18 @@ async fn supervise(
     let secret = config.secret_variables();
     let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, &secret, events);
     let launcher_lost = workers.launcher_lost();
-    let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
+    let address = data.local_addr()?;
+    let access = Access::new(&config, secrets, address.port());
+    tell_access(&config, address, access.as_deref());
+    let first = InForce {
+        config: Arc::clone(&config),
+        access,
+    };
+    let (mut driver, handle) = Driver::new(first, workers);
     let (control, writing) = match history {
         Some(history) => keep(history, control, &mut driver, handle.journal().started())?,
         None => (control, None),
     };
-    let address = data.local_addr()?;
-    let access = Access::open(&config, address.port())?;
-    tell_access(&config, address, access.as_deref());
     let scheme = match config.network.tls {
         Some(_) => "https",
         None => "http",
@@ -226,12 +253,11 @@ async fn supervise(
     let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
         url: data_url.clone(),
-        access: access.clone(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let proxy = data.guarded_by(access).serve(handle.clone(), threads)?;
+    let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
     let Reloading { source, means, watch } = reloading;
@@ -239,7 +265,8 @@ async fn supervise(
     let reloader = Reloader::new(
         source.clone(),
         means,
-        (config, plans, tls),
+        (config, plans),
+        (tls, control.door()),
         handle.clone(),
         wishes,
         data_url.clone(),
@@ -383,16 +410,20 @@ fn tell_access(config: &Config, address: SocketAddr, access: Option<&Access>) {
     let Some(access) = access else {
         return;
     };
-    if access.lasting() == Lasting::UntilHerdEnds {
-        info!(
-            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
-        );
-    }
+    tell_lasting(access);
     if !address.ip().is_loopback() && config.network.tls.is_none() {
         warn!(
             %address,
             "keys and tokens cross the network in the clear unless something with TLS stands before the data port; network.tls \
              gives it a certificate"
+        );
+    }
+}
+
+pub(super) fn tell_lasting(access: &Access) {
+    if access.lasting() == Lasting::UntilHerdEnds {
+        info!(
+            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
         );
     }
 }

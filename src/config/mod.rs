@@ -2,7 +2,6 @@
 
 mod auth;
 mod changes;
-mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod load;
@@ -23,7 +22,6 @@ mod tests;
 
 use crate::yaml::{self, problem};
 
-pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
     Auth, Bind, Config, ControlKey, DataKey, FormerKind, History, HostHeader, KeySource, Kind, Lifetime,
@@ -36,3 +34,4 @@ pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use template::{Template, TemplateError, Values, Variable};
+pub use yaml::Step;

@@ -18,17 +18,20 @@ pub enum EndReason {
     Crashed(Exit),
     /// herd is draining and `drain_timeout` passed, or a second signal came.
     Drained,
+    /// Its principal is in herd.yaml no more.
+    Revoked,
 }
 
 impl EndReason {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 6] = [
+    pub const CODES: [&'static str; 7] = [
         "stopped",
         "disconnected",
         "ttl",
         "max_lifetime",
         "crashed",
         "drained",
+        "revoked",
     ];
 
     /// The stable word for logs, metrics and the control API.
@@ -40,6 +43,7 @@ impl EndReason {
             Self::MaxLifetime => "max_lifetime",
             Self::Crashed(_) => "crashed",
             Self::Drained => "drained",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -53,6 +57,7 @@ impl fmt::Display for EndReason {
             Self::MaxLifetime => f.write_str("reached max_lifetime"),
             Self::Crashed(exit) => write!(f, "the worker ended by itself: {exit}"),
             Self::Drained => f.write_str("herd is shutting down"),
+            Self::Revoked => f.write_str("its key was taken out of herd.yaml"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who starts and ends workers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::core::{SessionId, WorkerId};
@@ -20,8 +21,9 @@ pub trait Crew {
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
     /// The sandboxes' plans that it was made with, one per kind of the first configuration.
     fn plans(&self) -> Plans;
-    /// Other plans are in force: sandboxes may be made ahead by these, and by no others.
-    fn renew(&mut self, plans: &[Arc<Plan>]);
+    /// Other plans are in force: sandboxes may be made ahead by these, and by no others. `secret` are variables of herd's
+    /// environment that no worker sees any more.
+    fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>);
     /// Drops what is kept about a worker that is gone.
     fn forget(&mut self, worker: WorkerId);
 }
@@ -55,8 +57,8 @@ impl Crew for Workers {
         Workers::plans(self).clone()
     }
 
-    fn renew(&mut self, plans: &[Arc<Plan>]) {
-        Workers::renew(self, plans);
+    fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>) {
+        Workers::renew(self, plans, secret);
     }
 
     fn forget(&mut self, worker: WorkerId) {

@@ -224,12 +224,12 @@ struct Asked {
 impl Asked {
     fn read(thread: &Thread, request: Request<Incoming>, story: &mut Story) -> Result<Self, Problem> {
         one_host(&request)?;
-        let config = thread.config();
+        let (config, access) = thread.in_force();
         let fields = Present::among(request.headers());
         let (headers, uri) = (request.headers(), request.uri());
         // Before anything is told, be it what there is not.
-        let entry = match &thread.access {
-            Some(access) => Some(Box::new(Entry::of(access, headers, uri)?)),
+        let entry = match access {
+            Some(access) => Some(Box::new(Entry::of(&access, headers, uri)?)),
             None => None,
         };
         story.session = match &entry {
@@ -286,8 +286,12 @@ impl Asked {
                 Err(Refused::Refusal(Refusal::UnknownWorker))
                     if !Rc::ptr_eq(&self.config, &thread.config()) =>
                 {
-                    self.config = thread.config();
+                    let (config, access) = thread.in_force();
+                    self.config = config;
                     let (headers, uri) = (self.request.headers(), self.request.uri());
+                    if let (Some(entry), Some(access)) = (&mut self.entry, access) {
+                        entry.renew(&access, headers, uri)?;
+                    }
                     let kind = identity::kind(&self.config, self.fields, headers, uri)?;
                     self.kind = match &self.entry {
                         Some(entry) => entry.kind(&self.config, kind)?,
@@ -442,16 +446,17 @@ impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
-        let token = self.thread.access.as_ref().map(|access| access.query.as_str());
+        let tokens = self.config.auth.as_ref().map(|auth| &auth.tokens);
+        let token = tokens.map(|tokens| tokens.query.as_str());
         let own = [self.config.session.query.as_deref(), token];
         let target = identity::origin_form(own, &parts.uri);
         fields::strip(&mut parts.headers);
-        if let Some(access) = &self.thread.access {
+        if let Some(tokens) = tokens {
             if self.authorization == Authorization::Herds {
                 parts.headers.remove(AUTHORIZATION);
             }
             if self.fields.cookie {
-                entry::hide_cookie(&mut parts.headers, &access.cookie);
+                entry::hide_cookie(&mut parts.headers, &tokens.cookie);
             }
         }
         fields::forwarded(

@@ -66,7 +66,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::InForce;
 use crate::config::Config;
 use crate::driver::Handle;
 
@@ -90,7 +90,6 @@ pub(crate) enum Stage {
 pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    access: Option<Arc<Access>>,
 }
 
 impl Server {
@@ -125,11 +124,7 @@ impl Server {
 
     /// Serves where somebody else listens already: a service manager, which goes on listening while herd is restarted.
     pub fn on(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            tls: None,
-            access: None,
-        }
+        Self { listener, tls: None }
     }
 
     /// Speaks TLS, and nothing else.
@@ -147,19 +142,13 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves only those whom this knows. To be called where the configuration has `auth`.
-    #[must_use]
-    pub fn guarded_by(mut self, access: Option<Arc<Access>>) -> Self {
-        self.access = access;
-        self
-    }
-
     /// Starts `threads` data-plane threads.
     ///
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
     pub fn serve(self, driver: Handle, threads: usize) -> io::Result<Proxy> {
-        if driver.config().get().1.auth.is_some() && self.access.is_none() {
+        let (_, InForce { config, access }) = driver.config().get();
+        if config.auth.is_some() && access.is_none() {
             return Err(io::Error::other(
                 "auth is configured, and nobody was named who may",
             ));
@@ -167,7 +156,6 @@ impl Server {
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
-        let (_, config) = driver.config().get();
         let places = Arc::new(Places::new(config.network.max_connections));
         let mut proxy = Proxy {
             stage,
@@ -178,7 +166,6 @@ impl Server {
             let listener = self.listener.try_clone()?;
             let share = Share {
                 tls: self.tls.clone(),
-                access: self.access.clone(),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
                 stages: stages.clone(),
@@ -200,7 +187,6 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     tls: Option<Arc<Tls>>,
-    access: Option<Arc<Access>>,
     driver: Handle,
     places: Arc<Places>,
     stages: watch::Receiver<Stage>,
@@ -211,7 +197,6 @@ impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             tls,
-            access,
             driver,
             places,
             stages,
@@ -233,7 +218,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let thread = thread::Thread::new(tls, access, driver);
+                    let thread = thread::Thread::new(tls, driver);
                     accept::run(thread, listener, places, stages).await;
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),

@@ -397,6 +397,14 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
             "2:15: auth.keys.a: has to have exactly one of sha256, env and file",
         ),
         (
+            "{keys: {a: {env: A, also: [{env: B}, {}]}}}",
+            "2:44: auth.keys.a.also[1]: has to have exactly one of sha256, env and file",
+        ),
+        (
+            "{keys: {a: {env: A, also: [{env: 1x}]}}}",
+            "2:40: auth.keys.a.also[0].env: is not the name of a variable; write e.g. HERD_KEY",
+        ),
+        (
             "{keys: {-a: {env: A}}}",
             "2:15: auth.keys.-a: is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
         ),
@@ -449,9 +457,7 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
     )));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].ends_with(
-            "auth.keys.b.sha256: is another name's key already; each principal has a key of its own"
-        ),
+        told[0].ends_with("auth.keys.b.sha256: is there twice; each principal has keys of its own"),
         "{told:?}"
     );
 }

@@ -54,7 +54,7 @@ pub struct Session {
     /// That configuration knew other workers of this kind than the present one. Its worker serves nobody after it.
     pub outdated: bool,
     pub state: State,
-    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`.
+    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `drained`, `revoked`.
     pub reason: Option<String>,
     /// The reason for people.
     pub detail: Option<String>,

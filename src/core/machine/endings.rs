@@ -138,7 +138,11 @@ impl Core {
         let afterwards = self.afterwards(worker, &reason);
         let recycled = afterwards == Afterwards::Recycled;
         // The client is gone, or somebody said "now": nothing is left to be polite to, and nothing to wait for.
-        if matches!(reason, EndReason::Disconnected | EndReason::Stopped) && !recycled {
+        if matches!(
+            reason,
+            EndReason::Disconnected | EndReason::Stopped | EndReason::Revoked
+        ) && !recycled
+        {
             self.kill(worker);
         }
         self.timers.arm(Subject::Session(name.clone()), None);
@@ -178,7 +182,7 @@ impl Core {
                 self.consider_recycling(&name, now);
             }
             // Killed above.
-            EndReason::Disconnected | EndReason::Stopped => {}
+            EndReason::Disconnected | EndReason::Stopped | EndReason::Revoked => {}
             EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
         }
         self.reconcile(kind, now);
