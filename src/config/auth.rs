@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::model::{self, DataKey, KeySource, Kind, Rate, Session, TokenSecret};
 use super::raw::{OtherKey, named_keys};
-use super::template::Variable;
+use super::template::{Template, Variable};
 use super::text::{CookieName, Digest, FromText, InOrder, QueryName, from_text, is_env_name};
 use super::units::Count;
 use super::validate::Judge;
@@ -303,12 +303,22 @@ impl Judge<'_> {
                     &[place],
                     "{{.Principal}} is named here, but without auth there are no principals; remove it, or add auth",
                 ),
-                (Some(place), None) if keys > 1 => self.at_setting(
-                    &kind.name,
-                    &[place],
-                    "{{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have the same id, and \
-                     would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}",
-                ),
+                (Some(_), _) if keys > 1 => {
+                    let unclear = |template: &Template| {
+                        template.names(Variable::SessionId) && !template.tells_sessions_apart()
+                    };
+                    if let Some(place) =
+                        super::validate::found_in(unclear, &kind.cmd, &kind.env, kind.cwd.as_ref())
+                    {
+                        self.at_setting(
+                            &kind.name,
+                            &[place],
+                            "{{.SessionID}} is named here without {{.Principal}} and a separator: sessions of two keys may have \
+                             the same id, and would share what it names; write e.g. /data/{{.Principal}}/{{.SessionID}}, with a \
+                             / or : between the two",
+                        );
+                    }
+                }
                 _ => {}
             }
         }

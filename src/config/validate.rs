@@ -672,13 +672,22 @@ pub(super) fn named_in(
     env: &BTreeMap<String, Template>,
     cwd: Option<&Template>,
 ) -> Option<&'static str> {
-    let names = |template: &Template| template.names(variable);
-    if cmd.iter().any(names) {
+    found_in(|template| template.names(variable), cmd, env, cwd)
+}
+
+/// Which of `cmd`, `env` and `cwd` has such a template.
+pub(super) fn found_in(
+    is_such: impl Fn(&Template) -> bool,
+    cmd: &[Template],
+    env: &BTreeMap<String, Template>,
+    cwd: Option<&Template>,
+) -> Option<&'static str> {
+    if cmd.iter().any(&is_such) {
         Some("cmd")
-    } else if env.values().any(names) {
+    } else if env.values().any(&is_such) {
         Some("env")
     } else {
-        cwd.is_some_and(names).then_some("cwd")
+        cwd.is_some_and(is_such).then_some("cwd")
     }
 }
 

@@ -385,6 +385,8 @@ pub(crate) async fn run<C: ClientStream>(
         },
         down: Flow {
             left: BytesMut::from(&first[..]),
+            // The answer that opened it may wait with TLS still, should the worker say nothing.
+            unflushed: true,
             frames,
             ..Flow::default()
         },

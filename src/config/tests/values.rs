@@ -133,7 +133,7 @@ drain_timeout: 7s
 workers:
   z:
     cmd: [x, "{{.Socket}}", 8080, true, 1.10]
-    env: {SID: "{{.Principal}}.{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
+    env: {SID: "{{.Principal}}:{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
     env_passthrough: [AWS_*, DISPLAY]
     cwd: "{{.Dir}}"
     max: 2
@@ -279,7 +279,7 @@ workers:
         [
             ("EMPTY", String::new()),
             ("PORT_BASE", "0x10".into()),
-            ("SID", "alice.id".into())
+            ("SID", "alice:id".into())
         ]
     );
     assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);

@@ -466,10 +466,28 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
 fn what_a_worker_is_told_has_to_tell_principals_apart() {
     let file = |cmd: &str, keys: &str| format!("workers: {{a: {{cmd: [x, \"{cmd}\"]}}}}\n{keys}");
     let two = "auth: {keys: {a: {env: A}, b: {env: B}}}";
-    let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have \
-                  the same id, and would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}";
-    assert_eq!(bad(&file("{{.SessionID}}", two)), [shared]);
-    good(&file("{{.Principal}}/{{.SessionID}}", two));
+    let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}} and a separator: sessions of two \
+                  keys may have the same id, and would share what it names; write e.g. \
+                  /data/{{.Principal}}/{{.SessionID}}, with a / or : between the two";
+    // a-b and c would be a and b-c, and in two arguments either could stand alone.
+    for unclear in [
+        "{{.SessionID}}",
+        "{{.Principal}}-{{.SessionID}}",
+        "{{.Principal}}{{.SessionID}}",
+        "{{.SessionID}}~.x{{.Principal}}",
+        "/{{.SessionID}}/",
+        "{{.Principal}}\", \"/{{.SessionID}}",
+    ] {
+        assert_eq!(bad(&file(unclear, two)), [shared], "{unclear}");
+    }
+    for clear in [
+        "{{.Principal}}/{{.SessionID}}",
+        "{{.SessionID}}:{{.Principal}}",
+        "/d/{{.Principal}}-{{.Worker}}/s-{{.SessionID}}.db",
+        "{{.Principal}}",
+    ] {
+        good(&file(clear, two));
+    }
     good(&file("{{.SessionID}}", "auth: {keys: {a: {env: A}}}"));
     good(&file("{{.SessionID}}", ""));
     assert_eq!(
