@@ -61,6 +61,7 @@ pub enum Credential {
 }
 
 /// See the module's documentation.
+#[derive(Clone)]
 pub struct Access {
     principals: Vec<Arc<Principal>>,
     signer: Arc<Signer>,

@@ -42,7 +42,7 @@ struct Known {
     generation: u64,
     config: Rc<Config>,
     /// `None`: whoever can connect may.
-    access: Option<Rc<Arc<Access>>>,
+    access: Option<Rc<Access>>,
 }
 
 impl Known {
@@ -51,7 +51,7 @@ impl Known {
         Self {
             generation,
             config: Rc::new(Config::clone(&config)),
-            access: access.map(Rc::new),
+            access: access.map(|access| Rc::new(Access::clone(&access))),
         }
     }
 }
@@ -89,7 +89,7 @@ impl Thread {
     }
 
     /// The same, and whom it lets in; `None`: whoever can connect.
-    pub(crate) fn in_force(&self) -> (Rc<Config>, Option<Rc<Arc<Access>>>) {
+    pub(crate) fn in_force(&self) -> (Rc<Config>, Option<Rc<Access>>) {
         let mut known = self.known.borrow_mut();
         if known.generation != self.current.generation() {
             *known = Known::of(&self.current);

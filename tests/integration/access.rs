@@ -420,11 +420,7 @@ fn the_secret_that_herd_made_goes_on_and_a_secret_that_is_gone_signs_nothing() {
     let made = sign();
     reload(&herd, "max: 8", "max: 7");
     assert!(with(&herd, "t", &made).starts_with("HTTP/1.1 200"));
-    reload(
-        &herd,
-        "workers:\n",
-        &format!("  tokens: {{ query: tok }}\nworkers:\n"),
-    );
+    reload(&herd, "workers:\n", "  tokens: { query: tok }\nworkers:\n");
     let got = ask(&herd, &format!("GET /healthz?tok={made}"), "");
     assert!(got.starts_with("HTTP/1.1 200"), "{got}");
 }

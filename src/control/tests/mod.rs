@@ -92,6 +92,7 @@ struct Herd {
     socket: PathBuf,
     port: Option<std::net::SocketAddr>,
     driver: Handle,
+    door: crate::control::Door,
     stop: oneshot::Sender<()>,
     served: oneshot::Receiver<()>,
     tasks: JoinSet<()>,
@@ -132,7 +133,7 @@ fn start_with(more: &str) -> Herd {
         .unwrap()
         .listen(&config, super::Admission::read(&config).unwrap())
         .unwrap();
-    let port = server.local_addr();
+    let (port, door) = (server.local_addr(), server.door());
     let (stop, stopped) = oneshot::channel();
     let (done, served) = oneshot::channel();
     let mut tasks = JoinSet::new();
@@ -151,6 +152,7 @@ fn start_with(more: &str) -> Herd {
     Herd {
         socket,
         port,
+        door,
         driver,
         stop,
         served,
