@@ -415,7 +415,7 @@ impl Crew for Outside {
         herd::worker::Plans::new()
     }
 
-    fn renew(&mut self, _: &[Arc<herd::worker::Plan>]) {}
+    fn renew(&mut self, _: &[Arc<herd::worker::Plan>], _: &std::collections::BTreeSet<&str>) {}
 
     fn forget(&mut self, _: WorkerId) {}
 }

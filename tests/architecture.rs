@@ -25,7 +25,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("metrics", &["metrics"]),
     ("telemetry", &["telemetry", "worker", "config"]),
     ("history", &["history"]),
-    ("driver", &["driver", "worker", "config", "core", "metrics"]),
+    (
+        "driver",
+        &["driver", "access", "worker", "config", "core", "metrics"],
+    ),
     (
         "proxy",
         &[

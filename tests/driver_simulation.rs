@@ -158,7 +158,7 @@ impl Crew for Pretended {
         Plans::new()
     }
 
-    fn renew(&mut self, _: &[Arc<Plan>]) {}
+    fn renew(&mut self, _: &[Arc<Plan>], _: &std::collections::BTreeSet<&str>) {}
 
     fn forget(&mut self, worker: WorkerId) {
         assert!(
@@ -249,6 +249,7 @@ impl World {
         self.say(|| format!("reload: {file}"));
         let next = Next {
             config,
+            secrets: None,
             plans: Plans::new(),
         };
         let draining = self.draining;

@@ -761,6 +761,7 @@ impl World {
             EndReason::Crashed(_) => "crashed",
             EndReason::ProbeFailed(_) => "probe_failed",
             EndReason::Drained => "drained",
+            EndReason::Revoked => unreachable!("there are no principals here"),
         });
         self.ended.push(session);
     }

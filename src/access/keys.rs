@@ -2,13 +2,13 @@
 //! may get into a core dump, opens nothing.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::config::KeySource;
+use crate::config::{KeySource, Step};
 
 /// Shorter keys could be guessed.
 const SHORTEST: usize = 16;
@@ -16,36 +16,79 @@ const SHORTEST: usize = 16;
 /// SHA-256.
 pub(crate) type Digest256 = [u8; 32];
 
-/// Why a key or a secret cannot be used. `key` is where it stands in herd.yaml.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    #[error("{key}: the variable {variable} is not set, or not text")]
-    Unset { key: String, variable: String },
-    #[error("{key}: cannot read {}: {source}", .path.display())]
-    Unreadable {
-        key: String,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("{key}: others can read {path}, so it is no secret; run `chmod 600 {path}`", path = .path.display())]
-    Open { key: String, path: PathBuf },
-    #[error("{key}: a key has at least {SHORTEST} characters; `herd key` makes one")]
-    Short { key: String },
-    #[error("{key}: a secret has at least {least} bytes; `head -c 32 /dev/urandom | base64` makes one", least = super::token::SHORTEST)]
-    ShortSecret { key: String },
+/// A key or a secret that cannot be used, and where herd.yaml names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSecret {
+    pub at: Vec<Step>,
+    pub why: SecretError,
 }
 
-/// The digest of the key `name` in the section `keys`.
-pub(crate) fn read(keys: &str, name: &str, source: &KeySource) -> Result<Digest256, SecretError> {
-    let key = || format!("{keys}.{name}");
+impl BadSecret {
+    pub(super) fn of_tokens(why: SecretError) -> Self {
+        let at = ["auth", "tokens"].map(Step::from).to_vec();
+        Self { at, why }
+    }
+}
+
+/// Why it cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    #[error("the variable {variable} is not set, or not text")]
+    Unset { variable: String },
+    #[error("cannot read {}: {why}", .path.display())]
+    Unreadable { path: PathBuf, why: String },
+    #[error("others can read {path}, so it is no secret; run `chmod 600 {path}`", path = .path.display())]
+    Open { path: PathBuf },
+    #[error("a key has at least {SHORTEST} characters; `herd key` makes one")]
+    Short,
+    #[error("a secret has at least {least} bytes; `head -c 32 /dev/urandom | base64` makes one", least = super::token::SHORTEST)]
+    ShortSecret,
+    #[error("this is {other}'s key, too; each principal has keys of its own")]
+    Shared { other: String },
+    #[error("no randomness for the secret of tokens: {0}")]
+    NoRandomness(getrandom::Error),
+}
+
+/// The digests of the keys that stand `at` a place of herd.yaml, the first there and the others in its `also`, each with
+/// its own place; `wrong` gets those that cannot be used.
+pub(crate) fn read_all(
+    at: &[Step],
+    sources: &[KeySource],
+    wrong: &mut Vec<BadSecret>,
+) -> Vec<(Vec<Step>, Digest256)> {
+    let mut read_ones = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let also = index
+            .checked_sub(1)
+            .map(|index| [Step::from("also"), Step::Index(index)]);
+        let word = match source {
+            KeySource::Sha256(_) => "sha256",
+            KeySource::Env(_) => "env",
+            KeySource::File(_) => "file",
+        };
+        let at: Vec<Step> = at
+            .iter()
+            .cloned()
+            .chain(also.into_iter().flatten())
+            .chain([word.into()])
+            .collect();
+        match read(source) {
+            Ok(digest) => read_ones.push((at, digest)),
+            Err(why) => wrong.push(BadSecret { at, why }),
+        }
+    }
+    read_ones
+}
+
+fn read(source: &KeySource) -> Result<Digest256, SecretError> {
     let text = match source {
         KeySource::Sha256(digest) => return Ok(*digest),
-        KeySource::Env(variable) => from_env(variable, key)?,
-        KeySource::File(path) => from_file(path, key)?,
+        KeySource::Env(variable) => from_env(variable)?,
+        KeySource::File(path) => from_file(path)?,
     };
     let text = text.trim();
     if text.len() < SHORTEST {
-        return Err(SecretError::Short { key: key() });
+        return Err(SecretError::Short);
     }
     Ok(digest_of(text))
 }
@@ -59,29 +102,30 @@ pub(crate) fn same(a: &Digest256, b: &Digest256) -> bool {
     a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-/// The text that this variable holds. `key`: where in herd.yaml it is named.
-pub(crate) fn from_env(variable: &str, key: impl Fn() -> String) -> Result<String, SecretError> {
+/// The text that this variable holds.
+pub(crate) fn from_env(variable: &str) -> Result<String, SecretError> {
     std::env::var(variable).map_err(|_| SecretError::Unset {
-        key: key(),
         variable: variable.to_owned(),
     })
 }
 
 /// The text of this file, which others cannot read.
-pub(crate) fn from_file(path: &Path, key: impl Fn() -> String) -> Result<String, SecretError> {
-    let unreadable = |source| SecretError::Unreadable {
-        key: key(),
+pub(crate) fn from_file(path: &Path) -> Result<String, SecretError> {
+    let unreadable = |error: io::Error| SecretError::Unreadable {
         path: path.to_owned(),
-        source,
+        why: error.to_string(),
     };
-    let others = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o007;
+    // One file, whatever is put in its place meanwhile: what is looked at is what is read.
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let others = file.metadata().map_err(unreadable)?.permissions().mode() & 0o007;
     if others != 0 {
         return Err(SecretError::Open {
-            key: key(),
             path: path.to_owned(),
         });
     }
-    fs::read_to_string(path).map_err(unreadable)
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -89,7 +133,7 @@ mod tests {
     use super::*;
 
     fn refused(source: &KeySource) -> String {
-        read("control.keys", "k", source).unwrap_err().to_string()
+        read(source).unwrap_err().to_string()
     }
 
     #[test]
@@ -98,7 +142,7 @@ mod tests {
         let path = dir.path().join("key");
         fs::write(&path, "0123456789abcdef\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let read = |source| read("control.keys", "k", &source).unwrap();
+        let read = |source| read(&source).unwrap();
         let expected = digest_of("0123456789abcdef");
         assert_eq!(read(KeySource::File(path)), expected, "without its line end");
         assert_eq!(read(KeySource::Sha256(expected)), expected);
@@ -123,10 +167,7 @@ mod tests {
         fs::write(&path, "short").unwrap();
         assert!(refused(&KeySource::File(path)).contains("at least 16 characters"));
         let told = refused(&KeySource::Env("HERD_NO_SUCH_VARIABLE".to_owned()));
-        assert_eq!(
-            told,
-            "control.keys.k: the variable HERD_NO_SUCH_VARIABLE is not set, or not text"
-        );
+        assert_eq!(told, "the variable HERD_NO_SUCH_VARIABLE is not set, or not text");
     }
 
     #[test]

@@ -5,41 +5,32 @@
 //! token (header, query, cookie)   ─ HMAC-SHA-256, expiry, port ─────────▶ principal, one session, perhaps one kind
 //! ```
 //!
-//! Nothing here changes while herd runs except the buckets of rates, each one atomic number; so the threads of the data
-//! plane share it without a lock. Where a request carries its credential, and what is taken out of it, is `proxy::entry`'s;
+//! A reload makes another [`Access`] and leaves the one before as it is, except the buckets of rates, each one atomic
+//! number, which go over from the one to the other; so the threads of the data plane share it without a lock. What can be
+//! wrong with a key is found before, by [`Secrets::read`]. Where a request carries its credential, and what is taken out of it, is `proxy::entry`'s;
 //! how many sessions a principal has is counted where sessions are made, in the core.
 
+mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 pub(crate) mod keys;
 mod rate;
+mod secrets;
 pub(crate) mod token;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, DataKey};
+use crate::config::{Config, Tokens};
 use crate::core::{KindId, SessionId};
-pub use keys::SecretError;
-use keys::{digest_of, same};
+pub use current::{Current, InForce};
+pub use keys::{BadSecret, SecretError};
+use keys::{Digest256, digest_of, same};
 use rate::Bucket;
+pub use secrets::Secrets;
 pub use token::{Claims, Rejection};
 use token::{PREFIX, Signer};
-
-/// Where keys stand in herd.yaml.
-const KEYS: &str = "auth.keys";
-
-/// Why the data plane cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum AccessError {
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("auth.keys.{name}: this is {other}'s key, too; each principal has a key of its own")]
-    Shared { name: String, other: Arc<str> },
-    #[error("no randomness for the secret of tokens: {0}")]
-    NoRandomness(getrandom::Error),
-}
 
 /// How long tokens can be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +45,11 @@ pub enum Lasting {
 #[derive(Debug)]
 pub struct Principal {
     pub name: Arc<str>,
-    digest: keys::Digest256,
-    /// `None`: all.
+    /// Of each of its keys.
+    digests: Vec<Digest256>,
+    /// In the order of herd.yaml; `None`: all.
     workers: Option<Vec<KindId>>,
-    bucket: Option<Bucket>,
+    bucket: Option<Arc<Bucket>>,
 }
 
 /// What a text that came as a credential is.
@@ -69,9 +61,10 @@ pub enum Credential {
 }
 
 /// See the module's documentation.
+#[derive(Clone)]
 pub struct Access {
     principals: Vec<Arc<Principal>>,
-    signer: Signer,
+    signer: Arc<Signer>,
     lasting: Lasting,
     /// Of the data plane; tokens are for it only.
     port: u16,
@@ -80,35 +73,55 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads keys and secrets from where they are. `None`: herd.yaml has no `auth`, and everyone may.
-    pub fn open(config: &Config, port: u16) -> Result<Option<Arc<Self>>, AccessError> {
-        let Some(auth) = &config.auth else {
-            return Ok(None);
-        };
-        let mut principals: Vec<Arc<Principal>> = Vec::new();
-        for key in &auth.keys {
-            let principal = Principal::read(key)?;
-            if let Some(other) = principals.iter().find(|other| other.digest == principal.digest) {
-                let (name, other) = (key.name.clone(), Arc::clone(&other.name));
-                return Err(AccessError::Shared { name, other });
+    /// Lets those in who have the `secrets` that were read for this configuration. `None`: herd.yaml has no `auth`, and
+    /// everyone may.
+    pub fn new(config: &Config, secrets: Option<Secrets>, port: u16) -> Option<Arc<Self>> {
+        let tokens = &config.auth.as_ref()?.tokens;
+        Some(Self::assemble(config, tokens, secrets?, port, None))
+    }
+
+    /// The next one, for a configuration whose kinds have their numbers. Who is still there keeps what its rate has left;
+    /// a secret that herd has made goes on to sign.
+    pub fn renewed(&self, config: &Config, secrets: Secrets) -> Option<Arc<Self>> {
+        let tokens = &config.auth.as_ref()?.tokens;
+        Some(Self::assemble(config, tokens, secrets, self.port, Some(self)))
+    }
+
+    fn assemble(
+        config: &Config,
+        tokens: &Tokens,
+        secrets: Secrets,
+        port: u16,
+        before: Option<&Self>,
+    ) -> Arc<Self> {
+        let keys = config.auth.iter().flat_map(|auth| &auth.keys);
+        let principals = keys.zip(secrets.digests).map(|(key, digests)| {
+            let known = before.and_then(|before| before.principal(&key.name));
+            let bucket = known.and_then(|known| known.bucket.as_ref());
+            Arc::new(Principal {
+                name: key.name.as_str().into(),
+                digests,
+                workers: key.workers.as_ref().map(|workers| config.in_order(workers)),
+                bucket: key.rate.map(|rate| match bucket {
+                    Some(bucket) => bucket.with(rate),
+                    None => Arc::new(Bucket::new(rate)),
+                }),
+            })
+        });
+        let (signer, lasting) = match (secrets.lasting, before) {
+            (Lasting::UntilHerdEnds, Some(before)) if before.lasting == Lasting::UntilHerdEnds => {
+                (Arc::clone(&before.signer), before.lasting)
             }
-            principals.push(Arc::new(principal));
-        }
-        let (signer, lasting) = match auth.tokens.secrets.as_slice() {
-            [] => (
-                Signer::random().map_err(AccessError::NoRandomness)?,
-                Lasting::UntilHerdEnds,
-            ),
-            secrets => (Signer::read(secrets)?, Lasting::Configured),
+            (lasting, _) => (Arc::new(secrets.signer), lasting),
         };
-        Ok(Some(Arc::new(Self {
-            principals,
+        Arc::new(Self {
+            principals: principals.collect(),
             signer,
             lasting,
             port,
-            cookie: auth.tokens.cookie.clone(),
-            query: auth.tokens.query.clone(),
-        })))
+            cookie: tokens.cookie.clone(),
+            query: tokens.query.clone(),
+        })
     }
 
     pub fn principal(&self, name: &str) -> Option<&Arc<Principal>> {
@@ -143,13 +156,14 @@ impl Access {
         }
         let digest = digest_of(text);
         // All of it, always: how long it takes tells nothing.
-        let found =
-            self.principals
-                .iter()
-                .fold(None, |found, principal| match same(&principal.digest, &digest) {
-                    true => Some(principal),
-                    false => found,
-                });
+        let keys = self
+            .principals
+            .iter()
+            .flat_map(|principal| principal.digests.iter().map(move |key| (key, principal)));
+        let found = keys.fold(None, |found, (key, principal)| match same(key, &digest) {
+            true => Some(principal),
+            false => found,
+        });
         found.map(|principal| Credential::Key(Arc::clone(principal)))
     }
 
@@ -178,15 +192,6 @@ impl fmt::Debug for Access {
 }
 
 impl Principal {
-    fn read(key: &DataKey) -> Result<Self, SecretError> {
-        Ok(Self {
-            name: key.name.as_str().into(),
-            digest: keys::read(KEYS, &key.name, &key.source)?,
-            workers: key.workers.clone(),
-            bucket: key.rate.map(Bucket::new),
-        })
-    }
-
     /// The kinds it may use; `None`: all.
     pub fn workers(&self) -> Option<&[KindId]> {
         self.workers.as_deref()
@@ -196,9 +201,9 @@ impl Principal {
         self.workers().is_none_or(|kinds| kinds.contains(&kind))
     }
 
-    /// The kind of a new session that nothing else decides: the first that it may use. `None`: everybody's.
+    /// The kind of a new session that nothing else decides: the first of herd.yaml that it may use. `None`: everybody's.
     pub fn first_kind(&self) -> Option<KindId> {
-        self.workers()?.iter().min().copied()
+        self.workers()?.first().copied()
     }
 
     /// Counts a request. `Err`: it is one too many, and after this time it would not be.

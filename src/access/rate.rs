@@ -1,6 +1,7 @@
 //! How many requests per time: a token bucket, kept as the moment at which it will be full again (the "generic cell rate
 //! algorithm"). One atomic number for all threads, so that the limit is exact whichever thread a request comes to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,6 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(rate: Rate) -> Self {
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         let interval = (nanos(rate.per) / u64::from(rate.requests.max(1))).max(1);
         Self {
             epoch: Instant::now(),
@@ -28,9 +28,25 @@ impl Bucket {
         }
     }
 
+    /// The same one, if it holds and fills at this rate; else another in which as much is missing, as far as it can be.
+    pub(super) fn with(self: &Arc<Self>, rate: Rate) -> Arc<Self> {
+        let mut next = Self::new(rate);
+        if (next.interval, next.capacity) == (self.interval, self.capacity) {
+            return Arc::clone(self);
+        }
+        let missing = self
+            .full_at
+            .load(Ordering::Relaxed)
+            .saturating_sub(nanos(next.epoch.saturating_duration_since(self.epoch)));
+        // In requests, which are what is counted.
+        let requests = u128::from(missing) * u128::from(next.interval) / u128::from(self.interval);
+        *next.full_at.get_mut() = u64::try_from(requests).unwrap_or(u64::MAX).min(next.capacity);
+        Arc::new(next)
+    }
+
     /// `Err`: after this time there would be room.
     pub(super) fn take(&self, now: Instant) -> Result<(), Duration> {
-        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now.saturating_duration_since(self.epoch));
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
             let after = full_at.max(now).saturating_add(self.interval);
@@ -48,6 +64,10 @@ impl Bucket {
             }
         }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

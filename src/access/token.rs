@@ -15,8 +15,8 @@ use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::keys::{self, SecretError};
-use crate::config::TokenSecret;
+use super::keys::{self, BadSecret, SecretError};
+use crate::config::{Step, TokenSecret};
 use crate::core::SessionId;
 
 /// What every token begins with, and no key that herd makes.
@@ -59,31 +59,34 @@ pub(crate) struct Signer {
 
 impl Signer {
     /// A secret that nobody knows, and that ends with herd.
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
+    pub(super) fn random() -> Result<Self, SecretError> {
         let mut secret = [0; SHORTEST];
-        getrandom::fill(&mut secret)?;
+        getrandom::fill(&mut secret).map_err(SecretError::NoRandomness)?;
         Ok(Self::new(&secret, &[]))
     }
 
     /// `secrets` are not empty.
-    pub(super) fn read(secrets: &[TokenSecret]) -> Result<Self, SecretError> {
-        let mut read = Vec::new();
+    pub(super) fn read(secrets: &[TokenSecret]) -> Result<Self, Vec<BadSecret>> {
+        let (mut read, mut wrong) = (Vec::new(), Vec::new());
         for (index, secret) in secrets.iter().enumerate() {
-            let key = || format!("auth.tokens.secrets[{index}]");
-            let text = match secret {
-                TokenSecret::Env(variable) => keys::from_env(variable, key)?,
-                TokenSecret::File(path) => keys::from_file(path, key)?,
+            let (word, text) = match secret {
+                TokenSecret::Env(variable) => ("env", keys::from_env(variable)),
+                TokenSecret::File(path) => ("file", keys::from_file(path)),
             };
-            let text = text.trim().to_owned();
-            if text.len() < SHORTEST {
-                return Err(SecretError::ShortSecret { key: key() });
+            match text.map(|text| text.trim().to_owned()) {
+                Ok(text) if text.len() >= SHORTEST => read.push(text.into_bytes()),
+                outcome => {
+                    let why = outcome.err().unwrap_or(SecretError::ShortSecret);
+                    let [auth, tokens, secrets] = ["auth", "tokens", "secrets"].map(Step::from);
+                    let at = vec![auth, tokens, secrets, Step::Index(index), word.into()];
+                    wrong.push(BadSecret { at, why });
+                }
             }
-            read.push(text.into_bytes());
         }
-        let (first, others) = read
-            .split_first()
-            .map_or((&[][..], &[][..]), |(f, o)| (&f[..], o));
-        Ok(Self::new(first, others))
+        match read.split_first() {
+            Some((first, others)) if wrong.is_empty() => Ok(Self::new(first, others)),
+            _ => Err(wrong),
+        }
     }
 
     pub(super) fn new(first: &[u8], others: &[Vec<u8>]) -> Self {
@@ -304,11 +307,9 @@ mod tests {
         let path = dir.path().join("secret");
         std::fs::write(&path, "0123456789abcdef0123456789abcde\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let told = Signer::read(&[TokenSecret::File(path)]).unwrap_err().to_string();
-        assert!(
-            told.starts_with("auth.tokens.secrets[0]: a secret has at least 32 bytes"),
-            "{told}"
-        );
+        let wrong = Signer::read(&[TokenSecret::File(path)]).unwrap_err();
+        assert_eq!(wrong.len(), 1);
+        assert_eq!(wrong[0].why, SecretError::ShortSecret);
         assert_eq!(format!("{:?}", signer(7)), "Signer(1 secrets)");
     }
 }

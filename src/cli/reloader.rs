@@ -19,7 +19,9 @@ use tracing::{error, warn};
 
 use super::check::complaint;
 use super::{service, start};
-use crate::config::{self, Config, Finding, LoadError, Overrides, Problems};
+use crate::access::{InForce, Lasting, Secrets};
+use crate::config::{self, Config, Finding, LoadError, Overrides, Problems, Step};
+use crate::control::{Admission, Door};
 use crate::driver::{Cause, Handle, JournalEvent, Next, NotReloaded, Reloaded, Reloads, Wish};
 use crate::launcher::{Forked, Guard, sandbox};
 use crate::proxy::{Identity, Tls};
@@ -96,6 +98,8 @@ pub(super) struct Reloader {
     plans: Plans,
     tls: Option<Arc<Tls>>,
     access_log: Arc<AccessLog>,
+    /// Of the control API.
+    door: Door,
     driver: Handle,
     wishes: mpsc::Receiver<Wish>,
     /// For the service manager's status.
@@ -109,6 +113,8 @@ struct Judged {
     plans: Plans,
     identity: Option<Identity>,
     access_log: Option<Target>,
+    secrets: Option<Secrets>,
+    admission: Admission,
 }
 
 impl Reloader {
@@ -116,7 +122,7 @@ impl Reloader {
         source: Source,
         means: Means,
         (config, plans): (Arc<Config>, Plans),
-        (tls, access_log): (Option<Arc<Tls>>, Arc<AccessLog>),
+        (tls, access_log, door): (Option<Arc<Tls>>, Arc<AccessLog>, Door),
         driver: Handle,
         wishes: mpsc::Receiver<Wish>,
         url: String,
@@ -128,6 +134,7 @@ impl Reloader {
             plans,
             tls,
             access_log,
+            door,
             driver,
             wishes,
             url,
@@ -194,6 +201,8 @@ impl Reloader {
             plans,
             identity,
             access_log,
+            secrets,
+            admission,
         } = judging.await.unwrap_or_else(|e| {
             Err(NotReloaded::Invalid {
                 text: format!("the configuration could not be judged: {e}"),
@@ -202,8 +211,10 @@ impl Reloader {
         })?;
         let next = Next {
             config: config.clone(),
+            secrets,
             plans: plans.clone(),
         };
+        let lasting = self.lasting();
         let reloaded = self.driver.reconfigure(next, cause).await?;
         // Also where nothing in the file has changed: a renewed certificate is in the same files.
         if let (Some(tls), Some(identity)) = (&self.tls, identity) {
@@ -213,9 +224,27 @@ impl Reloader {
         if let Err(error) = self.access_log.turn_to(access_log) {
             error!(%error, "cannot start the thread that writes the access log");
         }
+        // Also a key that another takes the place of, in the same file.
+        self.door.renew(admission);
+        if let (
+            _,
+            InForce {
+                access: Some(access), ..
+            },
+        ) = self.driver.config().get()
+            && lasting != Some(access.lasting())
+        {
+            start::tell_lasting(&access);
+        }
         start::tell_weaker(&config, &plans);
         (self.config, self.plans) = (Arc::new(config), plans);
         Ok(reloaded)
+    }
+
+    /// How long tokens are good for; `None`: there are none.
+    fn lasting(&self) -> Option<Lasting> {
+        let (_, InForce { access, .. }) = self.driver.config().get();
+        access.map(|access| access.lasting())
     }
 }
 
@@ -243,6 +272,7 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
     let wrong = |problems: Problems| invalid(LoadError::Invalid(problems));
     let identity = start::identity(&config, file).map_err(wrong)?;
     let access_log = start::access_log(&config, file).map_err(wrong)?;
+    let (secrets, admission) = start::keys(&config, file).map_err(wrong)?;
     let mut next = sandbox::prepare(&config, means.available, &means.missing)
         .map_err(|errors| wrong(start::findings(errors, file)))?;
     for (kind, plan) in config.kinds.iter().zip(&mut next) {
@@ -259,6 +289,8 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
         plans: next,
         identity,
         access_log,
+        secrets,
+        admission,
     })
 }
 
@@ -270,7 +302,7 @@ fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
         .into_iter()
         .map(|setting| Finding {
             kind: None,
-            setting,
+            setting: setting.into_iter().map(Step::from).collect(),
             message: RESTART.to_owned(),
         });
     let mut found: Vec<Finding> = settings.collect();
@@ -278,7 +310,7 @@ fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
     if let Some(why) = means.no_sandboxes {
         found.extend(sandboxed.map(|kind| Finding {
             kind: Some(kind.name.clone()),
-            setting: vec!["sandbox"],
+            setting: vec![Step::from("sandbox")],
             message: format!("needs a restart: {why}"),
         }));
         return found;
@@ -286,7 +318,7 @@ fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
     for (kind, key) in sandbox::unopened(next, means.available, &means.missing) {
         found.push(Finding {
             kind: Some(kind),
-            setting: vec!["sandbox", key],
+            setting: ["sandbox", key].map(Step::from).to_vec(),
             message: "needs a restart: nothing was limited by it when this herd started, so it has no control groups \
                       for that"
                 .to_owned(),

@@ -18,12 +18,12 @@ use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
 use super::traces;
-use crate::access::{Access, Lasting};
+use crate::access::{Access, BadSecret, InForce, Lasting, Secrets};
 use crate::config::paths::User;
 use crate::config::{
-    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice,
+    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice, Step,
 };
-use crate::control;
+use crate::control::{self, Admission};
 use crate::driver::{Burials, Crew, Driver};
 use crate::history::History;
 use crate::launcher::sandbox::PlanError;
@@ -140,7 +140,7 @@ async fn try_sandboxes(config: &Config, workers: &Workers, file: &Path) -> Resul
     let failed = workers.make_ahead().await;
     let finding = |(kind, why): (usize, String)| Finding {
         kind: config.kinds.get(kind).map(|kind| kind.name.clone()),
-        setting: vec!["sandbox"],
+        setting: vec!["sandbox".into()],
         message: format!(
             "no such sandbox can be made here: {why}; `herd doctor` says what this host can give, and how to make it \
              give more"
@@ -155,7 +155,7 @@ async fn try_sandboxes(config: &Config, workers: &Workers, file: &Path) -> Resul
 /// The mistakes where they stand in the file.
 pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
     let finding = |e: PlanError| Finding {
-        setting: std::iter::once("sandbox").chain(e.key).collect(),
+        setting: std::iter::once("sandbox").chain(e.key).map(Step::from).collect(),
         message: with_causes(&e.why),
         kind: Some(e.kind),
     };
@@ -181,7 +181,7 @@ pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>,
     read.map_err(|e| {
         let finding = Finding {
             kind: None,
-            setting: vec!["network", "tls", e.setting],
+            setting: ["network", "tls", e.setting].map(Step::from).to_vec(),
             message: e.to_string(),
         };
         config::point_out(file, vec![finding])
@@ -194,11 +194,25 @@ pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>,
     target.transpose().map_err(|e| {
         let finding = Finding {
             kind: None,
-            setting: vec!["access_log", "path"],
+            setting: vec!["access_log".into(), "path".into()],
             message: format!("cannot be opened to add lines: {e}; the directory has to be there already"),
         };
         config::point_out(file, vec![finding])
     })
+}
+
+/// Whom the data plane and the control API let in, read from where the file says; every mistake in one run.
+pub(super) fn keys(config: &Config, file: &Path) -> Result<(Option<Secrets>, Admission), Problems> {
+    let wrong = match (Secrets::read(config), Admission::read(config)) {
+        (Ok(secrets), Ok(admission)) => return Ok((secrets, admission)),
+        (secrets, admission) => [secrets.err(), admission.err()].into_iter().flatten().flatten(),
+    };
+    let finding = |bad: BadSecret| Finding {
+        kind: None,
+        setting: bad.at,
+        message: bad.why.to_string(),
+    };
+    Err(config::point_out(file, wrong.map(finding).collect()))
 }
 
 fn serve(
@@ -209,7 +223,9 @@ fn serve(
 ) -> anyhow::Result<ExitCode> {
     let user = User::current();
     // The control socket first: it can tell which herd is in the way.
-    let control = control::Server::bind(&config.control_socket_for(&user))?.listen(&config)?;
+    let control = control::Server::bind(&config.control_socket_for(&user))?;
+    let (secrets, admission) = keys(&config, &reloading.source.file)?;
+    let control = control.listen(&config, admission)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
     let history = history(&config, &user)?;
     let access_log = access_log(&config, &reloading.source.file)?;
@@ -229,7 +245,7 @@ fn serve(
     local.block_on(
         &runtime,
         supervise(
-            config,
+            (config, secrets),
             forked,
             reloading,
             (state, history, access_log),
@@ -241,7 +257,7 @@ fn serve(
 
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
 async fn supervise(
-    config: Arc<Config>,
+    (config, secrets): (Arc<Config>, Option<Secrets>),
     (forked, groups): (Forked, Arc<Hierarchies>),
     reloading: Reloading,
     (state, history, access_log): (StateDir, Option<History>, Option<Target>),
@@ -255,7 +271,14 @@ async fn supervise(
     let workers = workers.counted_in(groups);
     try_sandboxes(&config, &workers, &reloading.source.file).await?;
     let launcher_lost = workers.launcher_lost();
-    let (mut driver, handle) = Driver::new(Arc::clone(&config), workers);
+    let address = data.local_addr()?;
+    let access = Access::new(&config, secrets, address.port());
+    tell_access(&config, address, access.as_deref());
+    let first = InForce {
+        config: Arc::clone(&config),
+        access,
+    };
+    let (mut driver, handle) = Driver::new(first, workers);
     let (control, writing) = match history {
         Some(history) => keep(history, control, &mut driver, handle.journal().started())?,
         None => (control, None),
@@ -265,9 +288,6 @@ async fn supervise(
     log.turn_to(access_log)
         .context("cannot start the thread that writes the access log")?;
     let traces = traces::start(&config, handle.metrics().traces_dropped())?.map(Arc::new);
-    let address = data.local_addr()?;
-    let access = Access::open(&config, address.port())?;
-    tell_access(&config, address, access.as_deref());
     let scheme = match config.network.tls {
         Some(_) => "https",
         None => "http",
@@ -275,15 +295,11 @@ async fn supervise(
     let data_url = format!("{scheme}://{address}");
     let data_port = control::DataPort {
         url: format!("{scheme}://{}", from_here(address)),
-        access: access.clone(),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let control_path = control.path().to_owned();
     let tls = data.tls();
-    let data = data
-        .guarded_by(access)
-        .logging_to(Arc::clone(&log))
-        .tracing_to(traces.clone());
+    let data = data.logging_to(Arc::clone(&log)).tracing_to(traces.clone());
     let proxy = data.serve(handle.clone(), threads)?;
     let control_url = control.local_addr().map(|address| format!("http://{address}"));
     let kinds = config.kinds.len();
@@ -293,7 +309,7 @@ async fn supervise(
         source.clone(),
         means,
         (config, plans),
-        (tls, Arc::clone(&log)),
+        (tls, Arc::clone(&log), control.door()),
         handle.clone(),
         wishes,
         data_url.clone(),
@@ -477,16 +493,20 @@ fn tell_access(config: &Config, address: SocketAddr, access: Option<&Access>) {
     let Some(access) = access else {
         return;
     };
-    if access.lasting() == Lasting::UntilHerdEnds {
-        info!(
-            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
-        );
-    }
+    tell_lasting(access);
     if !address.ip().is_loopback() && config.network.tls.is_none() {
         warn!(
             %address,
             "keys and tokens cross the network in the clear unless something with TLS stands before the data port; network.tls \
              gives it a certificate"
+        );
+    }
+}
+
+pub(super) fn tell_lasting(access: &Access) {
+    if access.lasting() == Lasting::UntilHerdEnds {
+        info!(
+            "session tokens are signed with a secret of this process and end with it; auth.tokens.secrets keeps them good"
         );
     }
 }

@@ -15,14 +15,14 @@ pub(super) fn start(config: &Config, dropped: &Counter) -> anyhow::Result<Option
     };
     let mut headers = HeaderMap::new();
     for (name, source) in &traces.headers {
-        let key = || format!("traces.headers.{name}");
+        let place = || format!("traces.headers.{name}");
         let text = match source {
             HeaderSource::Value(value) => {
                 headers.insert(name, value.clone());
                 continue;
             }
-            HeaderSource::Env(variable) => from_env(variable, key)?,
-            HeaderSource::File(path) => from_file(path, key)?,
+            HeaderSource::Env(variable) => from_env(variable).with_context(place)?,
+            HeaderSource::File(path) => from_file(path).with_context(place)?,
         };
         let mut value = HeaderValue::try_from(text.trim()).with_context(|| {
             format!(

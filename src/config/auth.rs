@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::model::{self, DataKey, KeySource, Kind, Rate, Session, TokenSecret};
-use super::raw::named_keys;
-use super::template::Variable;
+use super::raw::{OtherKey, named_keys};
+use super::template::{Template, Variable};
 use super::text::{CookieName, Digest, FromText, InOrder, QueryName, from_text, is_env_name};
 use super::units::Count;
 use super::validate::Judge;
@@ -45,6 +45,8 @@ pub(super) struct Key {
     env: Option<String>,
     /// Or a file that holds the key.
     file: Option<String>,
+    /// Further keys that count as this one, each sha256, env or file: the old one while a new one takes its place.
+    also: Option<Vec<OtherKey>>,
     /// The kinds of workers it may use. Default: all.
     workers: Option<Vec<String>>,
     /// Most sessions at a time, waiting, starting and bound ones together. Default: no limit.
@@ -157,21 +159,26 @@ impl Judge<'_> {
                 let path = [&path[..], &["sessions"]].concat();
                 self.at_value(&path, "is 0, so the key opens nothing; write at least 1");
             }
-            let Some(source) = self.key_source(&path, key.sha256, key.env, key.file) else {
+            let first = OtherKey {
+                sha256: key.sha256,
+                env: key.env,
+                file: key.file,
+            };
+            let Some(sources) = self.key_sources(&path, first, key.also) else {
                 continue;
             };
-            if let KeySource::Sha256(digest) = source
-                && !digests.insert(digest)
-            {
-                let path = [&path[..], &["sha256"]].concat();
-                self.at_value(
-                    &path,
-                    "is another name's key already; each principal has a key of its own",
-                );
+            for (index, source) in sources.iter().enumerate() {
+                if let KeySource::Sha256(digest) = source
+                    && !digests.insert(*digest)
+                {
+                    let mut at = super::validate::key_steps(&path, index);
+                    at.push(Step::from("sha256"));
+                    self.at_step(&at, "is there twice; each principal has keys of its own");
+                }
             }
             known.push(DataKey {
                 name,
-                source,
+                sources,
                 workers,
                 sessions,
                 rate,
@@ -296,12 +303,22 @@ impl Judge<'_> {
                     &[place],
                     "{{.Principal}} is named here, but without auth there are no principals; remove it, or add auth",
                 ),
-                (Some(place), None) if keys > 1 => self.at_setting(
-                    &kind.name,
-                    &[place],
-                    "{{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have the same id, and \
-                     would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}",
-                ),
+                (Some(_), _) if keys > 1 => {
+                    let unclear = |template: &Template| {
+                        template.names(Variable::SessionId) && !template.tells_sessions_apart()
+                    };
+                    if let Some(place) =
+                        super::validate::found_in(unclear, &kind.cmd, &kind.env, kind.cwd.as_ref())
+                    {
+                        self.at_setting(
+                            &kind.name,
+                            &[place],
+                            "{{.SessionID}} is named here without {{.Principal}} and a separator: sessions of two keys may have \
+                             the same id, and would share what it names; write e.g. /data/{{.Principal}}/{{.SessionID}}, with a \
+                             / or : between the two",
+                        );
+                    }
+                }
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 //! setting is named here, so that a new one cannot be forgotten: either it may change while herd runs, or it is told
 //! that it may not.
 
-use super::model::{Config, DataKey, Kind, Network, Share, Traces};
+use super::model::{Config, Kind, Network, Share, Traces};
 
 impl Config {
     /// The settings, as paths in the file, that differ in `next` and that only a start can take: what was made of them
@@ -12,9 +12,9 @@ impl Config {
             network,
             control_socket,
             control_tcp,
-            control_keys,
-            control_hosts,
-            auth: _,
+            control_keys: _,
+            control_hosts: _,
+            auth,
             history,
             access_log: _,
             traces,
@@ -46,14 +46,14 @@ impl Config {
         };
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
-        let compared: [(&[&'static str], bool); 11] = [
+        // With principals a session's name is another.
+        let has_principals = auth.is_some();
+        let compared: [(&[&'static str], bool); 9] = [
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
             (&["control", "tcp"], *control_tcp == next.control_tcp),
-            (&["control", "keys"], *control_keys == next.control_keys),
-            (&["control", "hosts"], *control_hosts == next.control_hosts),
-            (&["auth"], self.has_the_access_of(next)),
+            (&["auth"], has_principals == next.auth.is_some()),
             (&["history"], *history == next.history),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
@@ -61,37 +61,6 @@ impl Config {
         ];
         let differs = compared.into_iter().filter(|(_, same)| !same);
         differs.map(|(path, _)| path.to_vec()).collect()
-    }
-}
-
-impl Config {
-    /// Whether the same keys open the same. The numbers of kinds may differ, their names decide.
-    fn has_the_access_of(&self, next: &Config) -> bool {
-        let opens = |config: &Config, key: &DataKey| -> Option<Vec<String>> {
-            let names = key
-                .workers
-                .iter()
-                .flatten()
-                .map(|kind| config.kind_name(*kind).to_owned());
-            key.workers.as_ref().map(|_| names.collect())
-        };
-        let keys = |config: &Config| -> Option<Vec<_>> {
-            let keys = config.auth.as_ref()?.keys.iter();
-            Some(
-                keys.map(|key| {
-                    (
-                        DataKey {
-                            workers: None,
-                            ..key.clone()
-                        },
-                        opens(config, key),
-                    )
-                })
-                .collect(),
-            )
-        };
-        let tokens = |config: &Config| config.auth.as_ref().map(|auth| auth.tokens.clone());
-        keys(self) == keys(next) && tokens(self) == tokens(next)
     }
 }
 
@@ -173,7 +142,12 @@ mod tests {
             assert_eq!(needs.iter().map(|p| p.join(".")).collect::<Vec<_>>(), [path]);
         }
         let tcp = "control: {tcp: \"127.0.0.1:0\", keys: {k: {env: K}}}";
-        assert_eq!(old.needs_restart_for(&with(tcp, "")).len(), 2);
+        assert_eq!(old.needs_restart_for(&with(tcp, "")), [["control", "tcp"]]);
+        let keys = "control: {tcp: \"127.0.0.1:0\", keys: {l: {env: L}}, hosts: [h]}";
+        assert!(with(tcp, "").needs_restart_for(&with(keys, "")).is_empty());
+        let auth = |keys: &str| with(&format!("auth: {{keys: {{{keys}}}}}"), "");
+        let other = auth("k: {env: L, workers: [a], sessions: 1, rate: 1/s}, l: {env: M}");
+        assert!(auth("k: {env: K}").needs_restart_for(&other).is_empty());
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\
                     session: {header: X-Other, lost_for: 1s}\nadmission: {memory: off, reserve: 1M}\ndrain_timeout: 1s\n\

@@ -106,8 +106,8 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
 pub struct Finding {
     /// The kind whose setting it is; `None`: no kind's.
     pub kind: Option<String>,
-    /// `["sandbox", "bundle"]`, `["network", "tls", "cert"]`.
-    pub setting: Vec<&'static str>,
+    /// `sandbox`, `bundle`; `network`, `tls`, `cert`.
+    pub setting: Vec<Step>,
     pub message: String,
 }
 
@@ -124,8 +124,8 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
     } in findings
     {
         let steps = |start: &[&str]| -> Vec<Step> {
-            let key = |key: &&str| Step::Key((*key).to_owned());
-            start.iter().chain(&setting).map(key).collect()
+            let start = start.iter().map(|key| Step::from(*key));
+            start.chain(setting.iter().cloned()).collect()
         };
         let (own, default) = match &kind {
             Some(kind) => (steps(&["workers", kind]), steps(&["defaults"])),
@@ -142,9 +142,7 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
             Some(found) => problems.add(found.value_at, found.name, message),
             // The file has gone meanwhile.
             None => {
-                let of_kind = kind.iter().flat_map(|kind| ["workers", kind]);
-                let path: Vec<&str> = of_kind.chain(setting.iter().copied()).collect();
-                problems.add(Position { line: 1, column: 1 }, path.join("."), message);
+                problems.add(Position { line: 1, column: 1 }, yaml::written(&own), message);
             }
         }
     }

@@ -3,7 +3,6 @@
 mod access_log;
 mod auth;
 mod changes;
-mod current;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod liveness;
@@ -27,7 +26,6 @@ mod tests;
 
 use crate::yaml::{self, problem};
 
-pub use current::Current;
 pub use load::{Finding, LoadError, load, parse, point_out};
 pub use model::{
     AccessLog, Admission, Auth, Bind, Config, ControlKey, DataKey, FormerKind, HeaderSource, History,
@@ -41,3 +39,4 @@ pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use template::{Template, TemplateError, Values, Variable};
+pub use yaml::Step;

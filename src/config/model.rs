@@ -61,8 +61,8 @@ impl Config {
             .auth
             .iter()
             .flat_map(|auth| &auth.keys)
-            .map(|key| &key.source);
-        let keys = self.control_keys.iter().map(|key| &key.source).chain(data);
+            .flat_map(|key| &key.sources);
+        let keys = self.control_keys.iter().flat_map(|key| &key.sources).chain(data);
         let of_keys = keys.filter_map(|source| match source {
             KeySource::Env(name) => Some(name.as_str()),
             KeySource::Sha256(_) | KeySource::File(_) => None,
@@ -83,6 +83,12 @@ impl Config {
     /// The kind for requests that name none.
     pub fn first_kind(&self) -> KindId {
         self.kinds.first().map(|kind| kind.id).unwrap_or_default()
+    }
+
+    /// These kinds, in the order of the file.
+    pub fn in_order(&self, kinds: &[KindId]) -> Vec<KindId> {
+        let known = self.kinds.iter().map(|kind| kind.id);
+        known.filter(|kind| kinds.contains(kind)).collect()
     }
 
     /// Of one that there is, or was: only the driver knows whether a session of it may begin.
@@ -201,7 +207,8 @@ pub struct Auth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataKey {
     pub name: String,
-    pub source: KeySource,
+    /// Where its keys are; at least one.
+    pub sources: Vec<KeySource>,
     /// The kinds it may use, never none; `None`: all.
     pub workers: Option<Vec<KindId>>,
     /// Most sessions at a time.
@@ -264,7 +271,8 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlKey {
     pub name: String,
-    pub source: KeySource,
+    /// Where its keys are; at least one.
+    pub sources: Vec<KeySource>,
     pub may: May,
 }
 

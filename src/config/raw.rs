@@ -180,8 +180,21 @@ pub(super) struct ControlKey {
     pub(super) env: Option<String>,
     /// Or a file that holds the key.
     pub(super) file: Option<String>,
+    /// Further keys that count as this one, each sha256, env or file: the old one while a new one takes its place.
+    pub(super) also: Option<Vec<OtherKey>>,
     /// `metrics`: metrics, health and readiness; `read` (default): everything that changes nothing; `control`: all.
     pub(super) may: Option<May>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "sha256, env or file, e.g. {env: OLD_KEY}")]
+pub(super) struct OtherKey {
+    /// The key's SHA-256, as `herd key` prints it.
+    pub(super) sha256: Option<Digest>,
+    /// Or a variable of herd's own environment that holds the key.
+    pub(super) env: Option<String>,
+    /// Or a file that holds the key.
+    pub(super) file: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

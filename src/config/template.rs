@@ -111,6 +111,30 @@ impl Template {
         self.0.contains(&Segment::Variable(variable))
     }
 
+    /// Whether two sessions of the same id, or of any two, always read differently here: a principal and an id, and between
+    /// them what neither of the two can contain.
+    pub fn tells_sessions_apart(&self) -> bool {
+        let neither = |c: char| !c.is_ascii_alphanumeric() && !"._~-".contains(c);
+        let mut before: Option<(Variable, bool)> = None;
+        for segment in &self.0 {
+            match segment {
+                Segment::Text(text) => {
+                    if let Some((_, apart)) = &mut before {
+                        *apart |= text.contains(neither);
+                    }
+                }
+                Segment::Variable(variable @ (Variable::Principal | Variable::SessionId)) => {
+                    if before.is_some_and(|(other, apart)| apart && other != *variable) {
+                        return true;
+                    }
+                    before = Some((*variable, false));
+                }
+                Segment::Variable(_) => {}
+            }
+        }
+        false
+    }
+
     pub fn render(&self, values: &Values) -> String {
         let mut out = String::new();
         for segment in &self.0 {

@@ -13,8 +13,9 @@ use super::model::{
     Network, ProxyProtocol, Queue, Reuse, Route, SandboxChoice, Session, Tls, Upstream,
 };
 use super::problem::Collector;
+use super::raw::OtherKey;
 use super::template::{Template, Variable};
-use super::text::{Address, Digest, InOrder, is_env_name};
+use super::text::{Address, InOrder, is_env_name};
 use super::units::{Count, TimeOrNever};
 use super::yaml::{Node, Step};
 use super::{model, raw};
@@ -92,7 +93,23 @@ pub(super) fn steps(path: &[&str]) -> Vec<Step> {
     path.iter().map(|key| Step::Key((*key).to_owned())).collect()
 }
 
+/// Where the key of this number stands, of those that the name at `path` has.
+pub(super) fn key_steps(path: &[&str], number: usize) -> Vec<Step> {
+    let also = number
+        .checked_sub(1)
+        .map(|index| [Step::from("also"), Step::Index(index)]);
+    steps(path)
+        .into_iter()
+        .chain(also.into_iter().flatten())
+        .collect()
+}
+
 impl Judge<'_> {
+    pub(super) fn at_step(&mut self, path: &[Step], message: &str) {
+        let found = self.tree.locate(path);
+        self.problems.add(found.value_at, found.name, message);
+    }
+
     pub(super) fn at_key(&mut self, path: &[&str], message: impl Into<String>) {
         let found = self.tree.locate(&steps(path));
         self.problems.add(found.key_at, found.name, message);
@@ -179,7 +196,12 @@ impl Judge<'_> {
             if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
                 self.at_key(&path, "is not a name; write 1 to 63 of a-z 0-9 _ -");
             }
-            let Some(source) = self.key_source(&path, key.sha256, key.env, key.file) else {
+            let first = OtherKey {
+                sha256: key.sha256,
+                env: key.env,
+                file: key.file,
+            };
+            let Some(sources) = self.key_sources(&path, first, key.also) else {
                 continue;
             };
             let may = match key.may {
@@ -187,31 +209,42 @@ impl Judge<'_> {
                 Some(raw::May::Read) | None => May::Read,
                 Some(raw::May::Control) => May::Control,
             };
-            known.push(ControlKey { name, source, may });
+            known.push(ControlKey { name, sources, may });
         }
         known
     }
 
-    /// Where the key at this path is. `None`: nowhere, which is reported.
-    pub(super) fn key_source(
+    /// Where the keys of the name at this path are: the `first`, and what stands under `also`. `None`: something is wrong
+    /// with one, which is reported.
+    pub(super) fn key_sources(
         &mut self,
         path: &[&str],
-        sha256: Option<Digest>,
-        env: Option<String>,
-        file: Option<String>,
-    ) -> Option<KeySource> {
-        match (sha256, env, file) {
+        first: OtherKey,
+        also: Option<Vec<OtherKey>>,
+    ) -> Option<Vec<KeySource>> {
+        let all = std::iter::once(first).chain(also.into_iter().flatten());
+        let sources: Vec<_> = all
+            .enumerate()
+            .map(|(index, key)| self.key_source(key_steps(path, index), key))
+            .collect();
+        sources.into_iter().collect()
+    }
+
+    fn key_source(&mut self, mut at: Vec<Step>, key: OtherKey) -> Option<KeySource> {
+        match (key.sha256, key.env, key.file) {
             (Some(digest), None, None) => Some(KeySource::Sha256(digest.0)),
             (None, Some(name), None) if is_env_name(&name) => Some(KeySource::Env(name)),
             (None, Some(_), None) => {
-                let path = [path, &["env"]].concat();
-                self.at_value(&path, "is not the name of a variable; write e.g. HERD_KEY");
+                at.push(Step::from("env"));
+                self.at_step(&at, "is not the name of a variable; write e.g. HERD_KEY");
                 None
             }
             (None, None, Some(file)) => Some(KeySource::File(file.into())),
             _ => {
-                if !self.problems.mentions_inside(&path.join(".")) {
-                    self.at_key(path, "has to have exactly one of sha256, env and file");
+                let found = self.tree.locate(&at);
+                if !self.problems.mentions(&found.name) && !self.problems.mentions_inside(&found.name) {
+                    let message = "has to have exactly one of sha256, env and file";
+                    self.problems.add(found.key_at, found.name, message);
                 }
                 None
             }
@@ -682,13 +715,22 @@ pub(super) fn named_in(
     env: &BTreeMap<String, Template>,
     cwd: Option<&Template>,
 ) -> Option<&'static str> {
-    let names = |template: &Template| template.names(variable);
-    if cmd.iter().any(names) {
+    found_in(|template| template.names(variable), cmd, env, cwd)
+}
+
+/// Which of `cmd`, `env` and `cwd` has such a template.
+pub(super) fn found_in(
+    is_such: impl Fn(&Template) -> bool,
+    cmd: &[Template],
+    env: &BTreeMap<String, Template>,
+    cwd: Option<&Template>,
+) -> Option<&'static str> {
+    if cmd.iter().any(&is_such) {
         Some("cmd")
-    } else if env.values().any(names) {
+    } else if env.values().any(&is_such) {
         Some("env")
     } else {
-        cwd.is_some_and(names).then_some("cwd")
+        cwd.is_some_and(is_such).then_some("cwd")
     }
 }
 

@@ -3,32 +3,66 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
+use tokio::sync::watch;
 
 use super::answer::Problem;
-use crate::access::SecretError;
+use super::site::Names;
+use crate::access::BadSecret;
 use crate::access::keys::{self, Digest256, digest_of, same};
-use crate::config::{ControlKey, May};
+use crate::config::{Config, May, Step};
 use crate::driver::By;
 
-/// Where keys stand in herd.yaml.
-const KEYS: &str = "control.keys";
-
-/// Why `control.tcp` cannot be served.
+/// `control.tcp` cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("control.tcp: cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+#[error("control.tcp: cannot listen on {address}: {source}")]
+pub struct ListenError {
+    pub(super) address: SocketAddr,
+    pub(super) source: io::Error,
+}
+
+/// Who is let in over `control.tcp`, and by which names of this host.
+#[derive(Debug, Default)]
+pub struct Admission {
+    keys: Keys,
+    pub(super) names: Names,
+}
+
+impl Admission {
+    /// Reads the keys from where they are.
+    pub fn read(config: &Config) -> Result<Self, Vec<BadSecret>> {
+        let mut wrong = Vec::new();
+        let keys = config.control_keys.iter().flat_map(|key| {
+            let at = ["control", "keys", &key.name].map(Step::from);
+            let name: Arc<str> = key.name.as_str().into();
+            let digests = keys::read_all(&at, &key.sources, &mut wrong);
+            digests.into_iter().map(move |(_, digest)| Key {
+                name: Arc::clone(&name),
+                digest,
+                may: key.may,
+            })
+        });
+        let keys = Keys(keys.collect());
+        let names = Names::new(&config.control_hosts);
+        match wrong.is_empty() {
+            true => Ok(Self { keys, names }),
+            false => Err(wrong),
+        }
+    }
+
+    /// Whether whoever has this name may still do what needs so much.
+    pub(super) fn still(&self, name: &str, needed: May) -> bool {
+        let mut named = self.keys.0.iter().filter(|key| *key.name == *name);
+        named.any(|key| key.may >= needed)
+    }
 }
 
 /// The keys that are known, each by its SHA-256: what is in memory, and may get into a core dump, opens nothing.
 #[derive(Default)]
-pub(super) struct Keys(Vec<Key>);
+struct Keys(Vec<Key>);
 
 struct Key {
     name: Arc<str>,
@@ -37,7 +71,7 @@ struct Key {
 }
 
 /// Who sends the requests of a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Caller {
     Known(By),
     /// A user who has no business here, but could connect.
@@ -45,7 +79,24 @@ pub(super) enum Caller {
         uid: u32,
     },
     /// Over TCP.
-    Unknown(Arc<Keys>),
+    Unknown(Used),
+}
+
+/// By which key, for how much, the latest request of a connection was let in.
+#[derive(Debug, Default)]
+pub(super) struct Used(Mutex<Option<(Arc<str>, May)>>);
+
+impl Used {
+    /// Resolves when a reload has taken away what that request was let in by.
+    async fn revoked(&self, admission: &mut watch::Receiver<Admission>) {
+        while admission.changed().await.is_ok() {
+            let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if used.is_some_and(|(name, needed)| !admission.borrow_and_update().still(&name, needed)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// Somebody known, and how much they may.
@@ -56,11 +107,6 @@ pub(super) struct Allowed {
 }
 
 impl Keys {
-    pub(super) fn read(keys: &[ControlKey]) -> Result<Self, KeyError> {
-        let keys: Result<_, SecretError> = keys.iter().map(Key::read).collect();
-        Ok(Self(keys?))
-    }
-
     fn find(&self, presented: &str) -> Option<&Key> {
         let digest = digest_of(presented);
         // All of it, always: how long it takes tells nothing.
@@ -73,16 +119,6 @@ impl Keys {
     }
 }
 
-impl Key {
-    fn read(key: &ControlKey) -> Result<Self, SecretError> {
-        Ok(Self {
-            name: key.name.as_str().into(),
-            digest: keys::read(KEYS, &key.name, &key.source)?,
-            may: key.may,
-        })
-    }
-}
-
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
@@ -92,14 +128,33 @@ impl fmt::Debug for Keys {
 }
 
 impl Caller {
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Allowed, Problem> {
+    /// Resolves when whoever is there has been let in by a key that a reload has taken away. Until then the latest request
+    /// goes on, whatever it is.
+    pub(super) async fn revoked(&self, admission: &mut watch::Receiver<Admission>) {
+        match self {
+            Self::Unknown(used) => used.revoked(admission).await,
+            Self::Known(_) | Self::Foreign { .. } => std::future::pending().await,
+        }
+    }
+
+    /// Who it is, if they may do what needs so much.
+    pub(super) fn admit(&self, allowed: Allowed, needed: May) -> Result<By, Problem> {
+        let by = allowed.to(needed)?;
+        if let (Self::Unknown(Used(used)), By::Key(name)) = (self, &by) {
+            let name = Arc::clone(name);
+            *used.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, needed));
+        }
+        Ok(by)
+    }
+
+    pub(super) fn identify(&self, headers: &HeaderMap, admission: &Admission) -> Result<Allowed, Problem> {
         match self {
             Self::Known(by) => Ok(Allowed {
                 by: by.clone(),
                 may: May::Control,
             }),
             Self::Foreign { uid } => Err(Problem::forbidden(*uid)),
-            Self::Unknown(keys) => {
+            Self::Unknown(_) => {
                 let mut values = headers.get_all(AUTHORIZATION).into_iter();
                 let (Some(value), None) = (values.next(), values.next()) else {
                     return Err(Problem::unauthorized(
@@ -108,7 +163,7 @@ impl Caller {
                 };
                 let presented = value.to_str().ok().and_then(|value| value.split_once(' '));
                 let presented = presented.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-                let key = presented.and_then(|(_, key)| keys.find(key.trim()));
+                let key = presented.and_then(|(_, key)| admission.keys.find(key.trim()));
                 let key = key.ok_or_else(|| Problem::unauthorized("this key is not known"))?;
                 Ok(Allowed {
                     by: By::Key(Arc::clone(&key.name)),
@@ -120,7 +175,7 @@ impl Caller {
 }
 
 impl Allowed {
-    pub(super) fn to(self, needed: May) -> Result<By, Problem> {
+    fn to(self, needed: May) -> Result<By, Problem> {
         if self.may >= needed {
             return Ok(self.by);
         }
@@ -144,16 +199,15 @@ impl Allowed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeySource;
 
     #[test]
     fn a_key_is_found_by_itself_alone() {
-        let key = |name: &str, key: &str| ControlKey {
-            name: name.to_owned(),
-            source: KeySource::Sha256(digest_of(key)),
+        let key = |name: &str, key: &str| Key {
+            name: name.into(),
+            digest: digest_of(key),
             may: May::Read,
         };
-        let keys = Keys::read(&[key("a", "0123456789abcdef"), key("b", "fedcba9876543210")]).unwrap();
+        let keys = Keys(vec![key("a", "0123456789abcdef"), key("b", "fedcba9876543210")]);
         let found = |text| keys.find(text).map(|key| &*key.name);
         assert_eq!(found("0123456789abcdef"), Some("a"));
         assert_eq!(found("fedcba9876543210"), Some("b"));

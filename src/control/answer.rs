@@ -215,6 +215,14 @@ impl Problem {
             Refusal::SessionStopped => {
                 unavailable(format!("session {id} was stopped while it waited"), second)
             }
+            // Whoever may use the control API has asked for somebody who is gone.
+            Refusal::Revoked => Self::unknown_principal(
+                SessionId::parse(id.as_bytes())
+                    .ok()
+                    .as_ref()
+                    .and_then(SessionId::principal)
+                    .unwrap_or_default(),
+            ),
             Refusal::SessionLost { reason } => Self::new(
                 StatusCode::GONE,
                 code,

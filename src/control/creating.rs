@@ -55,6 +55,9 @@ struct Used {
     id: SessionId,
     new: NewSession,
     created: bool,
+    /// Uses of the key that have not come to an end. As long as there are some, its session may yet be made, so that it
+    /// cannot be given another.
+    under_way: usize,
 }
 
 impl Creating {
@@ -128,13 +131,13 @@ impl Creating {
             // Whatever has become of it: a repeated request creates nothing.
             return Ok((used.id, Outcome::There(Origin::Reused)));
         }
+        let using = Using {
+            creating: self,
+            key,
+            id: &used.id,
+        };
         let outcome = self.create(driver, &used.id, new, owner, patience).await;
-        match &outcome {
-            Ok(Outcome::There(_)) => self.keys().created(key),
-            Ok(Outcome::OnTheWay) => {}
-            // Tried again, it may go better.
-            Err(_) => self.keys().forget(key),
-        }
+        using.ended(outcome.as_ref().ok().copied());
         outcome.map(|outcome| (used.id, outcome))
     }
 
@@ -186,6 +189,32 @@ impl Creating {
     }
 }
 
+/// One use of a key, until its outcome is known.
+struct Using<'c> {
+    creating: &'c Creating,
+    key: &'c str,
+    id: &'c SessionId,
+}
+
+impl Using<'_> {
+    fn ended(self, outcome: Option<Outcome>) {
+        let mut keys = self.creating.keys();
+        match outcome {
+            Some(Outcome::There(_)) => keys.created(self.key, self.id),
+            // It is decided without this one.
+            Some(Outcome::OnTheWay) => keys.keep(self.key, self.id),
+            None => {}
+        }
+    }
+}
+
+/// Also of a client that has left: it is not known whether its session is made.
+impl Drop for Using<'_> {
+    fn drop(&mut self) {
+        self.creating.keys().let_go(self.key, self.id);
+    }
+}
+
 impl Keys {
     fn used(
         &mut self,
@@ -200,7 +229,7 @@ impl Keys {
                 self.known.remove(&key);
             }
         }
-        if let Some(used) = self.known.get(key) {
+        if let Some(used) = self.known.get_mut(key) {
             if used.new != *new || used.id.principal() != minted.principal() {
                 return Err(Problem::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
@@ -208,27 +237,50 @@ impl Keys {
                     "this Idempotency-Key was used with another body or principal; use a new one",
                 ));
             }
+            if !used.created {
+                used.under_way += 1;
+            }
             return Ok(used.clone());
         }
         let used = Used {
             id: minted,
             new: new.clone(),
             created: false,
+            under_way: 1,
         };
         self.known.insert(key.to_owned(), used.clone());
         self.order.push_back((now, key.to_owned()));
         Ok(used)
     }
 
-    fn created(&mut self, key: &str) {
-        if let Some(used) = self.known.get_mut(key) {
+    /// A key that was dropped meanwhile, for its age or for room, may be another's by now.
+    fn of(&mut self, key: &str, id: &SessionId) -> Option<&mut Used> {
+        self.known.get_mut(key).filter(|used| used.id == *id)
+    }
+
+    fn created(&mut self, key: &str, id: &SessionId) {
+        if let Some(used) = self.of(key, id) {
             used.created = true;
         }
     }
 
-    fn forget(&mut self, key: &str) {
-        self.known.remove(key);
-        self.order.retain(|(_, known)| known != key);
+    /// One use will never be let go.
+    fn keep(&mut self, key: &str, id: &SessionId) {
+        if let Some(used) = self.of(key, id) {
+            used.under_way += 1;
+        }
+    }
+
+    /// Of the last use, if none has made the session: tried again, it may go better.
+    fn let_go(&mut self, key: &str, id: &SessionId) {
+        let Some(used) = self.of(key, id) else {
+            return;
+        };
+        used.under_way = used.under_way.saturating_sub(1);
+        if used.under_way == 0 && !used.created {
+            self.known.remove(key);
+            self.order.retain(|(_, known)| known != key);
+        }
     }
 }
 
@@ -286,7 +338,7 @@ mod tests {
         let now = Instant::now();
         let first = keys.used("k", &new, now, id(1)).unwrap();
         assert_eq!((first.id, first.created), (id(1), false));
-        keys.created("k");
+        keys.created("k", &id(1));
         let again = keys.used("k", &new, now, id(2)).unwrap();
         assert_eq!((again.id, again.created), (id(1), true));
         let other = NewSession {
@@ -300,6 +352,25 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_use_leaves_the_key_to_another_that_is_under_way() {
+        let mut keys = Keys::default();
+        let (new, now) = (NewSession::default(), Instant::now());
+        keys.used("k", &new, now, id(1)).unwrap();
+        assert_eq!(keys.used("k", &new, now, id(2)).unwrap().id, id(1));
+        keys.let_go("k", &id(1));
+        assert_eq!(
+            keys.used("k", &new, now, id(3)).unwrap().id,
+            id(1),
+            "one is under way"
+        );
+        keys.created("k", &id(1));
+        keys.let_go("k", &id(1));
+        keys.let_go("k", &id(1));
+        let again = keys.used("k", &new, now, id(4)).unwrap();
+        assert_eq!((again.id, again.created), (id(1), true));
+    }
+
+    #[test]
     fn only_so_many_keys_are_remembered_and_a_failed_one_is_free() {
         let mut keys = Keys::default();
         let (new, now) = (NewSession::default(), Instant::now());
@@ -307,7 +378,7 @@ mod tests {
             keys.used(&number.to_string(), &new, now, id(number)).unwrap();
         }
         assert_eq!((keys.known.len(), keys.order.len()), (MOST_KEYS, MOST_KEYS));
-        keys.forget("7");
+        keys.let_go("7", &id(7));
         assert_eq!(
             (keys.known.len(), keys.order.len()),
             (MOST_KEYS - 1, MOST_KEYS - 1)

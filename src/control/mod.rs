@@ -52,15 +52,14 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
-pub use access::KeyError;
+pub use access::{Admission, ListenError};
 pub(crate) use answer::{Answer, Problem};
 pub use former::{Former, Writing};
 pub use site::{Names, Way};
 pub use socket::BindError;
 
-use access::{Caller, Keys};
+use access::{Caller, Used};
 
-use crate::access::Access;
 use crate::config::Config;
 use crate::driver::{By, Handle};
 
@@ -87,8 +86,8 @@ const LOOKING_LINGERS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     socket: Socket,
-    port: Option<(std::net::TcpListener, Keys)>,
-    names: Names,
+    port: Option<std::net::TcpListener>,
+    admission: watch::Sender<Admission>,
     former: Former,
 }
 
@@ -97,8 +96,16 @@ pub struct Server {
 pub struct DataPort {
     /// Where it is, as a URL.
     pub url: String,
-    /// Who may use it; `None`: whoever can connect.
-    pub access: Option<Arc<Access>>,
+}
+
+/// Says who is let in from now on.
+#[derive(Debug, Clone)]
+pub struct Door(watch::Sender<Admission>);
+
+impl Door {
+    pub fn renew(&self, admission: Admission) {
+        self.0.send_replace(admission);
+    }
 }
 
 /// A control API that is being served.
@@ -133,22 +140,25 @@ impl Server {
         Ok(Self {
             socket,
             port: None,
-            names: Names::default(),
+            admission: watch::Sender::default(),
             former: Former::default(),
         })
     }
 
-    /// Serves over TCP as well, if the configuration says so.
-    pub fn listen(mut self, config: &Config) -> Result<Self, KeyError> {
-        self.names = Names::new(&config.control_hosts);
+    /// Serves over TCP as well, if the configuration says so, whom `admission` lets in.
+    pub fn listen(mut self, config: &Config, admission: Admission) -> Result<Self, ListenError> {
+        self.admission.send_replace(admission);
         if let Some(address) = config.control_tcp {
-            let keys = Keys::read(&config.control_keys)?;
             let listener = std::net::TcpListener::bind(address)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|source| KeyError::Listen { address, source })?;
-            self.port = Some((listener, keys));
+                .map_err(|source| ListenError { address, source })?;
+            self.port = Some(listener);
         }
         Ok(self)
+    }
+
+    pub fn door(&self) -> Door {
+        Door(self.admission.clone())
     }
 
     /// Tells of former herds' sessions as well.
@@ -159,9 +169,7 @@ impl Server {
 
     /// Where it listens beside the socket.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
-        self.port
-            .as_ref()
-            .and_then(|(listener, _)| listener.local_addr().ok())
+        self.port.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     pub fn path(&self) -> &Path {
@@ -199,10 +207,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
-        let (port, keys) = match self.port {
-            Some((port, keys)) => (Some(TcpListener::from_std(port)?), Arc::new(keys)),
-            None => (None, Arc::default()),
-        };
+        let port = self.port.map(TcpListener::from_std).transpose()?;
         let (stop, stopping) = watch::channel(false);
         let router = Router {
             driver,
@@ -210,7 +215,7 @@ impl Server {
             stopping,
             creating: Arc::default(),
             looking: Arc::default(),
-            names: Arc::new(self.names),
+            admission: self.admission.subscribe(),
             former: Arc::new(self.former),
             streams: Arc::new(Semaphore::new(MAX_LOCAL - FREE_OF_STREAMS)),
         };
@@ -235,7 +240,7 @@ impl Server {
                 },
                 accepted = accept(port.as_ref()), if remote.len() < MAX_REMOTE => match accepted {
                     Ok(stream) => {
-                        let caller = Caller::Unknown(Arc::clone(&keys));
+                        let caller = Caller::Unknown(Used::default());
                         remote.spawn(serve_connection(stream, distant.clone(), caller));
                     }
                     Err(error) => cannot_accept(error).await,
@@ -286,10 +291,37 @@ async fn serve_connection(
     router: Router,
     caller: Caller,
 ) {
+    let (mut stopping, mut admission) = (router.stopping.clone(), router.admission.clone());
+    let (stop, stopped) = watch::channel(false);
+    let router = Router {
+        stopping: stopped,
+        ..router
+    };
+    let cut = async {
+        tokio::select! {
+            () = told(&mut stopping) => {}
+            () = caller.revoked(&mut admission) => {
+                tracing::info!(?caller, "a control connection ends: what it was let in by is gone");
+            }
+        }
+        stop.send_replace(true);
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        () = answer_all(stream, &router, &caller) => {}
+        () = cut => {}
+    }
+}
+
+async fn answer_all(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: &Router,
+    caller: &Caller,
+) {
     let mut stopping = router.stopping.clone();
     let state = Connection::default();
     let service = service_fn(|request| {
-        let (router, caller, state) = (&router, &caller, &state);
+        let state = &state;
         async move { Ok::<Answer, Infallible>(router.answer(request, caller, state).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -317,7 +349,7 @@ async fn serve_connection(
     }
 }
 
-/// Resolves when herd is ending.
+/// Resolves when herd, or what let a connection in, is ending.
 async fn told(stopping: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which is the same.
     let _ = stopping.wait_for(|stop| *stop).await;

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 
 use super::DataPort;
-use super::access::Caller;
+use super::access::{Admission, Caller};
 use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
 use super::connection::Connection;
@@ -18,9 +18,10 @@ use super::logs::{self, Reading, Whose};
 use super::looking::Looking;
 use super::operations::{OPERATIONS, Operation, Verb};
 use super::query::Query;
-use super::site::{Names, Way};
+use super::site::Way;
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
+use crate::access::InForce;
 use crate::core::{Generation, Origin, SessionId};
 use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
 
@@ -29,11 +30,11 @@ use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutp
 pub(super) struct Router {
     pub(super) driver: Handle,
     pub(super) data: Arc<DataPort>,
-    /// Turns true when herd ends; streams end then.
+    /// Turns true when herd, or what a connection was let in by, ends; streams end then.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,
-    pub(super) names: Arc<Names>,
+    pub(super) admission: watch::Receiver<Admission>,
     pub(super) former: Arc<Former>,
     /// As many as there may be.
     pub(super) streams: Arc<Semaphore>,
@@ -77,7 +78,7 @@ impl Router {
             Caller::Unknown(_) => Way::Port,
             Caller::Known(_) | Caller::Foreign { .. } => Way::Socket,
         };
-        self.names.check(request, way)?;
+        self.admission.borrow().names.check(request, way)?;
         let path = request.uri().path();
         let found = find(request.method(), path);
         // The dashboard's files tell nothing of this herd; whoever opens them has to get to the field for the key.
@@ -87,9 +88,9 @@ impl Router {
             _ => {}
         }
         // Before anything is told, be it what there is not.
-        let allowed = caller.identify(request.headers())?;
+        let allowed = caller.identify(request.headers(), &self.admission.borrow())?;
         let operation = found?;
-        let by = allowed.to(operation.needs())?;
+        let by = caller.admit(allowed, operation.needs())?;
         let upgrade = hyper::upgrade::on(&mut *request);
         let (mut new, mut token) = (views::NewSession::default(), views::NewToken::default());
         match operation.verb {
@@ -196,12 +197,13 @@ impl Router {
         let pools = self.driver.pools().await?;
         let sessions = self.driver.list(false).await?;
         let forest = self.looking.forest().await;
+        let (_, InForce { access, .. }) = self.driver.config().get();
         let text = super::metrics::expose(
             self.driver.metrics(),
             &pools,
             &sessions,
             &forest,
-            self.data.access.as_deref(),
+            access.as_deref(),
             self.driver.journal().started(),
             self.former.lost(),
         );
@@ -210,7 +212,7 @@ impl Router {
 
     fn version(&self) -> views::Version {
         let started = self.driver.journal().started();
-        let (config_generation, config) = self.driver.config().get();
+        let (config_generation, InForce { config, .. }) = self.driver.config().get();
         let header = config.session.headers.first();
         views::Version {
             version: VERSION.to_owned(),
@@ -277,7 +279,7 @@ impl Router {
         let owner = self.owner(&id)?;
         let attached = self
             .creating
-            .hold(&self.driver, &id, asked.query.value("worker"), owner)
+            .hold(&self.driver, &id, asked.query.value("worker"), owner.as_deref())
             .await?;
         let origin = attached.origin;
         if origin == Origin::Created {

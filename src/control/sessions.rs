@@ -160,7 +160,7 @@ impl Router {
         let patience = patience(asked.request.headers())?;
         let outcome = self
             .creating
-            .create(&self.driver, &id, &new, owner, patience)
+            .create(&self.driver, &id, &new, owner.as_deref(), patience)
             .await?;
         if outcome != Outcome::There(Origin::Reused) {
             self.audit(Deed::Create { id: id.clone() }, &asked.by);
@@ -178,13 +178,13 @@ impl Router {
                 let id = minted;
                 let outcome = self
                     .creating
-                    .create(&self.driver, &id, &new, owner, patience)
+                    .create(&self.driver, &id, &new, owner.as_deref(), patience)
                     .await?;
                 (id, outcome)
             }
             Some(key) => {
                 self.creating
-                    .create_once(&self.driver, key, minted, &new, owner, patience)
+                    .create_once(&self.driver, key, minted, &new, owner.as_deref(), patience)
                     .await?
             }
         };

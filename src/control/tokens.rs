@@ -1,5 +1,6 @@
 //! Signing tokens for sessions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,7 +10,7 @@ use super::creating;
 use super::router::{Asked, Router};
 use super::time::rfc3339;
 use super::views::{NewToken, Token};
-use crate::access::Principal;
+use crate::access::{Access, InForce, Principal};
 use crate::core::SessionId;
 use crate::driver::Deed;
 
@@ -21,14 +22,15 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 impl Router {
     pub(super) async fn token(&self, asked: &Asked<'_>, new: NewToken) -> Result<Answer, Problem> {
         let session = asked.id()?;
-        let Some(access) = &self.data.access else {
+        let (_, InForce { access, .. }) = self.driver.config().get();
+        let Some(access) = access else {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
                 "no_auth",
                 "herd.yaml has no auth, so no token is needed: whoever can connect to the data port may use it",
             ));
         };
-        let owner = self.owner(&session)?;
+        let owner = owner(Some(&access), &session)?;
         let ttl = new.ttl_ms.map_or(TTL, Duration::from_millis);
         if !(SHORTEST..=LONGEST).contains(&ttl) {
             return Err(Problem::bad_request(
@@ -36,7 +38,7 @@ impl Router {
             ));
         }
         if let Some(worker) = &new.worker {
-            creating::kind(Some(worker), &self.driver.pools().await?.kinds, owner)?;
+            creating::kind(Some(worker), &self.driver.pools().await?.kinds, owner.as_deref())?;
         }
         let (token, expires) = access.mint(session.clone(), new.worker.clone(), ttl);
         let signed = Token {
@@ -54,19 +56,23 @@ impl Router {
     }
 
     /// Who a new session of this name would be of, if `auth` lets there be one.
-    pub(super) fn owner(&self, session: &SessionId) -> Result<Option<&Principal>, Problem> {
-        let access = self.data.access.as_ref();
-        match (access, session.principal()) {
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(Problem::new(
-                StatusCode::CONFLICT,
-                "principal_required",
-                "with auth in herd.yaml a session is a principal's: add ?principal=NAME; commands take NAME/ID",
-            )),
-            (_, Some(name)) => access
-                .and_then(|access| access.principal(name))
-                .map(|principal| Some(&**principal))
-                .ok_or_else(|| Problem::unknown_principal(name)),
-        }
+    pub(super) fn owner(&self, session: &SessionId) -> Result<Option<Arc<Principal>>, Problem> {
+        let (_, InForce { access, .. }) = self.driver.config().get();
+        owner(access.as_deref(), session)
+    }
+}
+
+fn owner(access: Option<&Access>, session: &SessionId) -> Result<Option<Arc<Principal>>, Problem> {
+    match (access, session.principal()) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "principal_required",
+            "with auth in herd.yaml a session is a principal's: add ?principal=NAME; commands take NAME/ID",
+        )),
+        (_, Some(name)) => access
+            .and_then(|access| access.principal(name))
+            .map(|principal| Some(Arc::clone(principal)))
+            .ok_or_else(|| Problem::unknown_principal(name)),
     }
 }

@@ -22,11 +22,13 @@ pub enum EndReason {
     ProbeFailed(Unwell),
     /// herd is draining and `drain_timeout` passed, or a second signal came.
     Drained,
+    /// Its principal is in herd.yaml no more.
+    Revoked,
 }
 
 impl EndReason {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 7] = [
+    pub const CODES: [&'static str; 8] = [
         "stopped",
         "disconnected",
         "ttl",
@@ -34,6 +36,7 @@ impl EndReason {
         "crashed",
         "probe_failed",
         "drained",
+        "revoked",
     ];
 
     /// The stable word for logs, metrics and the control API.
@@ -46,6 +49,7 @@ impl EndReason {
             Self::Crashed(_) => "crashed",
             Self::ProbeFailed(_) => "probe_failed",
             Self::Drained => "drained",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -65,6 +69,7 @@ impl fmt::Display for EndReason {
             Self::Crashed(exit) => write!(f, "the worker ended by itself: {exit}"),
             Self::ProbeFailed(unwell) => write!(f, "the worker {unwell}"),
             Self::Drained => f.write_str("herd is shutting down"),
+            Self::Revoked => f.write_str("its key was taken out of herd.yaml"),
         }
     }
 }

@@ -59,11 +59,13 @@ pub enum Refusal {
     SessionLost { reason: EndReason },
     /// The session was stopped while this request waited for its worker.
     SessionStopped,
+    /// Its principal is in herd.yaml no more.
+    Revoked,
 }
 
 impl Refusal {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 11] = [
+    pub const CODES: [&'static str; 12] = [
         "unknown_worker",
         "worker_mismatch",
         "at_capacity",
@@ -75,6 +77,7 @@ impl Refusal {
         "worker_start_failed",
         "session_lost",
         "session_ended",
+        "unauthorized",
     ];
 
     /// The stable word for answers, logs and metrics.
@@ -93,6 +96,7 @@ impl Refusal {
             },
             Self::SessionLost { .. } => "session_lost",
             Self::SessionStopped => "session_ended",
+            Self::Revoked => "unauthorized",
         }
     }
 }
@@ -117,6 +121,7 @@ mod tests {
                 last: String::new(),
             }),
             EndReason::Drained,
+            EndReason::Revoked,
         ];
         assert_eq!(ends.each_ref().map(EndReason::code), EndReason::CODES);
         let zero = Duration::ZERO;
@@ -167,6 +172,7 @@ mod tests {
                 reason: EndReason::Ttl,
             },
             Refusal::SessionStopped,
+            Refusal::Revoked,
         ];
         assert_eq!(refusals.each_ref().map(Refusal::code), Refusal::CODES);
     }

@@ -1,5 +1,6 @@
 //! Who starts and ends workers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::core::{Memory, SessionId, WorkerId};
@@ -22,8 +23,9 @@ pub trait Crew {
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>>;
     /// The sandboxes' plans that it was made with, one per kind of the first configuration.
     fn plans(&self) -> Plans;
-    /// Other plans are in force: sandboxes may be made ahead by these, and by no others.
-    fn renew(&mut self, plans: &[Arc<Plan>]);
+    /// Other plans are in force: sandboxes may be made ahead by these, and by no others. `secret` are variables of herd's
+    /// environment that no worker sees any more.
+    fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>);
     /// What this host has left for workers with a limit of memory, with all in mind that were started; `None`: what it told
     /// last is still good, or it cannot tell.
     fn memory(&mut self) -> Option<Memory>;
@@ -64,8 +66,8 @@ impl Crew for Workers {
         Workers::plans(self).clone()
     }
 
-    fn renew(&mut self, plans: &[Arc<Plan>]) {
-        Workers::renew(self, plans);
+    fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>) {
+        Workers::renew(self, plans, secret);
     }
 
     fn memory(&mut self) -> Option<Memory> {

@@ -9,7 +9,7 @@ use super::departures::Departures;
 use super::journal::Journal;
 use super::reload::{Cause, Next, NotReloaded, Reloaded, Reloads};
 use super::session::{Hold, Session};
-use crate::config::Current;
+use crate::access::Current;
 use crate::core::{
     ConfigGeneration, EndReason, Generation, HolderKind, KindId, Lack, Memory, Refusal, SessionId,
     SessionRef, WorkerId,

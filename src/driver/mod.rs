@@ -40,7 +40,8 @@ use self::attention::{Attention, Listed};
 use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
-use crate::config::{Config, Current, Kind, MemoryAdmission};
+use crate::access::{Access, Current, InForce};
+use crate::config::{Config, Kind, MemoryAdmission};
 use crate::core::{
     Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Memory, Moment,
     Output, Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome,
@@ -97,6 +98,8 @@ pub struct Driver<C> {
     core: Core,
     crew: C,
     config: Arc<Config>,
+    /// `None`: it has no `auth`.
+    access: Option<Arc<Access>>,
     /// The same, for other threads.
     current: Arc<Current>,
     /// Of every kind that this herd has known, by its number.
@@ -123,7 +126,9 @@ pub struct Driver<C> {
 }
 
 impl<C: Crew> Driver<C> {
-    pub fn new(config: Arc<Config>, crew: C) -> (Self, Handle) {
+    pub fn new(first: impl Into<InForce>, crew: C) -> (Self, Handle) {
+        let first: InForce = first.into();
+        let InForce { config, access } = first.clone();
         let (sender, commands) = mpsc::channel(MAILBOX);
         let endings = broadcast::Sender::new(ENDINGS);
         let departures = Arc::new(Departures::new());
@@ -133,7 +138,7 @@ impl<C: Crew> Driver<C> {
             config.kinds.iter().map(|kind| &*kind.name),
             &REASONS,
         ));
-        let current = Arc::new(Current::new(Arc::clone(&config)));
+        let current = Arc::new(Current::new(first));
         let draining = watch::Sender::new(false);
         let (reloads, wishes) = Reloads::channel();
         let handle = Handle {
@@ -153,17 +158,21 @@ impl<C: Crew> Driver<C> {
             plan: plans.next().flatten(),
         });
         let makes = makes.collect();
+        let mut core = Core::new(
+            config
+                .kinds
+                .iter()
+                .map(|kind| rules(kind, config.session.lost_for))
+                .collect(),
+        );
+        if access.is_some() {
+            core = core.with_principals(principals(&config));
+        }
         let driver = Self {
-            core: Core::new(
-                config
-                    .kinds
-                    .iter()
-                    .map(|kind| rules(kind, config.session.lost_for))
-                    .collect(),
-            )
-            .with_quotas(quotas(&config)),
+            core,
             crew,
             config,
+            access,
             current,
             makes,
             clock,
@@ -732,11 +741,10 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Most sessions at a time, of the principals that have a limit.
-fn quotas(config: &Config) -> HashMap<String, usize> {
+/// The principals that there are, with most sessions at a time.
+fn principals(config: &Config) -> HashMap<String, Option<usize>> {
     let keys = config.auth.iter().flat_map(|auth| &auth.keys);
-    keys.filter_map(|key| Some((key.name.clone(), key.sessions?)))
-        .collect()
+    keys.map(|key| (key.name.clone(), key.sessions)).collect()
 }
 
 pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {

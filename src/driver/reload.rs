@@ -11,7 +11,8 @@ use tracing::info;
 
 use super::handle::DriverGone;
 use super::journal::{By, Event as JournalEvent};
-use super::{Crew, Driver, REASONS, rules};
+use super::{Crew, Driver, REASONS, principals, rules};
+use crate::access::{InForce, Secrets};
 use crate::config::{Config, FormerKind, Kind, Problem};
 use crate::core::{Change, ConfigGeneration, KindId, WorkerId};
 use crate::worker::{Make, Plan, Plans};
@@ -20,6 +21,8 @@ use crate::worker::{Make, Plan, Plans};
 #[derive(Debug)]
 pub struct Next {
     pub config: Config,
+    /// What the configuration's `auth` names; `None`: it has none.
+    pub secrets: Option<Secrets>,
     /// One per kind. A plan that is as the present one is that very plan.
     pub plans: Plans,
 }
@@ -117,7 +120,17 @@ impl<C: Crew> Driver<C> {
         if self.core.is_draining() {
             return Err(NotReloaded::Draining);
         }
-        let Next { mut config, plans } = next;
+        if next.secrets.is_some() != self.access.is_some() {
+            let text = "auth: sessions have other names with it than without, so only a start can take that"
+                .to_owned();
+            let problems = Vec::new();
+            return Err(NotReloaded::NeedsRestart { text, problems });
+        }
+        let Next {
+            mut config,
+            secrets,
+            plans,
+        } = next;
         let mut reloaded = Reloaded {
             generation: ConfigGeneration(self.core.config_generation().0 + 1),
             added: Vec::new(),
@@ -154,6 +167,12 @@ impl<C: Crew> Driver<C> {
                 Turn::Same => {}
             }
         }
+        let numbers: Vec<KindId> = config.kinds.iter().map(|kind| kind.id).collect();
+        for workers in config.auth.iter_mut().flat_map(|auth| &mut auth.keys) {
+            for kind in workers.workers.iter_mut().flatten() {
+                *kind = numbers.get(kind.0).copied().unwrap_or(*kind);
+            }
+        }
         let gone = |kind: &&Arc<Kind>| config.kinds.iter().all(|next| next.id != kind.id);
         reloaded.removed = self
             .config
@@ -170,11 +189,18 @@ impl<C: Crew> Driver<C> {
         config.former = former.collect();
         self.core.reload(changes, config.first_kind(), self.clock.now());
         self.watch_anew(&asked_otherwise);
+        if let (Some(access), Some(secrets)) = (&self.access, secrets) {
+            self.access = access.renewed(&config, secrets);
+            self.core.reload_principals(principals(&config), self.clock.now());
+        }
         let plans: Vec<Arc<Plan>> = plans.into_iter().flatten().collect();
-        self.crew.renew(&plans);
+        self.crew.renew(&plans, &config.secret_variables());
         self.config = Arc::new(config);
         // After the core: who knows a kind may ask for it.
-        self.current.replace(Arc::clone(&self.config));
+        self.current.replace(InForce {
+            config: Arc::clone(&self.config),
+            access: self.access.clone(),
+        });
         self.metrics.reloaded(self.core.config_generation().0);
         info!(
             generation = self.core.config_generation().0,

@@ -98,6 +98,17 @@ impl Entry {
         })
     }
 
+    /// Judges the credential once more, by who is let in now.
+    pub(crate) fn renew(&mut self, access: &Access, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+        let next = Self::of(access, headers, uri)?;
+        // The session was asked for in that name.
+        if next.principal.name != self.principal.name {
+            return Err(unknown_key());
+        }
+        *self = next;
+        Ok(())
+    }
+
     /// The session's name: this principal's, and with a token that token's.
     pub(crate) fn session(
         &self,

@@ -37,6 +37,7 @@ use super::thread::{Claim, Local, Refused, Thread, ended};
 use super::tunnel::Talk;
 use super::upstream::{Bound, WorkerIo};
 use super::{identity, origin};
+use crate::access::Access;
 use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, Refusal, SessionId};
 use crate::driver::{Hold, KindChoice, Remains, Wait};
@@ -154,7 +155,7 @@ pub(crate) fn serve(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
-    let config = thread.config();
+    let (config, access) = thread.in_force();
     let upload = Rc::default();
     let record = Record::of(&thread, &config, client.as_peer(), &request, &upload);
     let served = Served::new(client.line.clone(), record.clone());
@@ -171,7 +172,7 @@ pub(crate) fn serve(
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let begun = match Asked::read(&thread, config, request, &mut story) {
+    let begun = match Asked::read(&thread, (config, access), request, &mut story) {
         Ok(asked) => begin(&thread, &client, asked, &story.session, served),
         Err(problem) => Begun::Refused(Failure { problem, served }),
     };
@@ -241,7 +242,7 @@ struct Asked {
 impl Asked {
     fn read(
         thread: &Thread,
-        config: Rc<Config>,
+        (config, access): (Rc<Config>, Option<Rc<Access>>),
         request: Request<Incoming>,
         story: &mut Story,
     ) -> Result<Self, Problem> {
@@ -249,8 +250,8 @@ impl Asked {
         let fields = Present::among(request.headers());
         let (headers, uri) = (request.headers(), request.uri());
         // Before anything is told, be it what there is not.
-        let entry = match &thread.access {
-            Some(access) => Some(Box::new(Entry::of(access, headers, uri)?)),
+        let entry = match access {
+            Some(access) => Some(Box::new(Entry::of(&access, headers, uri)?)),
             None => None,
         };
         story.session = match &entry {
@@ -310,8 +311,12 @@ impl Asked {
                 Err(Refused::Refusal(Refusal::UnknownWorker))
                     if !Rc::ptr_eq(&self.config, &thread.config()) =>
                 {
-                    self.config = thread.config();
+                    let (config, access) = thread.in_force();
+                    self.config = config;
                     let (headers, uri) = (self.request.headers(), self.request.uri());
+                    if let (Some(entry), Some(access)) = (&mut self.entry, access) {
+                        entry.renew(&access, headers, uri)?;
+                    }
                     let kind = identity::kind(&self.config, self.fields, headers, uri)?;
                     self.kind = match &self.entry {
                         Some(entry) => entry.kind(&self.config, kind)?,
@@ -471,16 +476,17 @@ impl Exchange {
     /// Turns the client's request into the worker's.
     fn head(&self, parts: http::request::Parts, bound: &Bound) -> http::request::Parts {
         let mut parts = parts;
-        let token = self.thread.access.as_ref().map(|access| access.query.as_str());
+        let tokens = self.config.auth.as_ref().map(|auth| &auth.tokens);
+        let token = tokens.map(|tokens| tokens.query.as_str());
         let own = [self.config.session.query.as_deref(), token];
         let target = identity::origin_form(own, &parts.uri);
         fields::strip(&mut parts.headers);
-        if let Some(access) = &self.thread.access {
+        if let Some(tokens) = tokens {
             if self.authorization == Authorization::Herds {
                 parts.headers.remove(AUTHORIZATION);
             }
             if self.fields.cookie {
-                entry::hide_cookie(&mut parts.headers, &access.cookie);
+                entry::hide_cookie(&mut parts.headers, &tokens.cookie);
             }
         }
         fields::forwarded(

@@ -68,7 +68,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::InForce;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::telemetry::access_log::AccessLog;
@@ -94,7 +94,6 @@ pub(crate) enum Stage {
 pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    access: Option<Arc<Access>>,
     log: Option<Arc<AccessLog>>,
     traces: Option<Arc<Traces>>,
 }
@@ -134,7 +133,6 @@ impl Server {
         Self {
             listener,
             tls: None,
-            access: None,
             log: None,
             traces: None,
         }
@@ -153,13 +151,6 @@ impl Server {
     /// The address, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
-    }
-
-    /// Serves only those whom this knows. To be called where the configuration has `auth`.
-    #[must_use]
-    pub fn guarded_by(mut self, access: Option<Arc<Access>>) -> Self {
-        self.access = access;
-        self
     }
 
     /// Requests leave their lines here, while the configuration has `access_log`.
@@ -182,7 +173,8 @@ impl Server {
     /// # Errors
     /// A thread or its descriptors could not be made; those that run already are stopped.
     pub fn serve(self, driver: Handle, threads: usize) -> io::Result<Proxy> {
-        if driver.config().get().1.auth.is_some() && self.access.is_none() {
+        let (_, InForce { config, access }) = driver.config().get();
+        if config.auth.is_some() && access.is_none() {
             return Err(io::Error::other(
                 "auth is configured, and nobody was named who may",
             ));
@@ -190,7 +182,6 @@ impl Server {
         let (stage, stages) = watch::channel(Stage::Serving);
         let (running, done) = mpsc::channel(1);
         let threads = threads.max(1);
-        let (_, config) = driver.config().get();
         let places = Arc::new(Places::new(config.network.max_connections));
         let mut proxy = Proxy {
             stage,
@@ -201,7 +192,6 @@ impl Server {
             let listener = self.listener.try_clone()?;
             let share = Share {
                 tls: self.tls.clone(),
-                access: self.access.clone(),
                 observers: (self.log.clone(), self.traces.clone()),
                 driver: driver.clone(),
                 places: Arc::clone(&places),
@@ -224,7 +214,6 @@ impl Server {
 /// What one thread is started with.
 struct Share {
     tls: Option<Arc<Tls>>,
-    access: Option<Arc<Access>>,
     observers: thread::Observers,
     driver: Handle,
     places: Arc<Places>,
@@ -236,7 +225,6 @@ impl Share {
     fn run(self, listener: TcpListener, built: &SyncSender<io::Result<()>>) {
         let Self {
             tls,
-            access,
             observers,
             driver,
             places,
@@ -259,7 +247,7 @@ impl Share {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let thread = thread::Thread::new(tls, access, observers, driver);
+                    let thread = thread::Thread::new(tls, observers, driver);
                     accept::run(thread, listener, places, stages).await;
                 }
                 Err(e) => tracing::error!(error = %e, "a data-plane thread cannot use the listening socket"),

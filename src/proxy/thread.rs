@@ -15,8 +15,8 @@ use super::peers::Peers;
 use super::places::Places;
 use super::tls::Tls;
 use super::upstream::Bound;
-use crate::access::Access;
-use crate::config::{Config, Current};
+use crate::access::{Access, Current, InForce};
+use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
 use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
 use crate::metrics::Traffic;
@@ -30,11 +30,9 @@ pub(crate) type Observers = (Option<Arc<AccessLog>>, Option<Arc<Traces>>);
 #[derive(Debug)]
 pub(crate) struct Thread {
     /// Which configuration this thread has a copy of, and the copy: no thread counts on another's.
-    config: RefCell<(u64, Rc<Config>)>,
+    known: RefCell<Known>,
     current: Arc<Current>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// `None`: whoever can connect may.
-    pub(crate) access: Option<Arc<Access>>,
     /// Where requests leave lines and spans, if the configuration says so.
     pub(crate) log: Option<Arc<AccessLog>>,
     pub(crate) traces: Option<Arc<Traces>>,
@@ -43,6 +41,26 @@ pub(crate) struct Thread {
     draining: Cell<bool>,
     pub(crate) peers: Peers,
     pub(crate) traffic: Arc<Traffic>,
+}
+
+/// A configuration, and whom it lets in.
+#[derive(Debug)]
+struct Known {
+    generation: u64,
+    config: Rc<Config>,
+    /// `None`: whoever can connect may.
+    access: Option<Rc<Access>>,
+}
+
+impl Known {
+    fn of(current: &Current) -> Self {
+        let (generation, InForce { config, access }) = current.get();
+        Self {
+            generation,
+            config: Rc::new(Config::clone(&config)),
+            access: access.map(|access| Rc::new(Access::clone(&access))),
+        }
+    }
 }
 
 /// A request's session.
@@ -56,20 +74,14 @@ pub(crate) struct Claim {
 }
 
 impl Thread {
-    pub(crate) fn new(
-        tls: Option<Arc<Tls>>,
-        access: Option<Arc<Access>>,
-        (log, traces): Observers,
-        driver: Handle,
-    ) -> Rc<Self> {
+    pub(crate) fn new(tls: Option<Arc<Tls>>, (log, traces): Observers, driver: Handle) -> Rc<Self> {
         let current = Arc::clone(driver.config());
-        let (generation, config) = current.get();
+        let known = RefCell::new(Known::of(&current));
         let traffic = driver.metrics().threads().join();
         Rc::new(Self {
-            config: RefCell::new((generation, Rc::new(Config::clone(&config)))),
+            known,
             current,
             tls,
-            access,
             log,
             traces,
             driver,
@@ -82,12 +94,16 @@ impl Thread {
 
     /// The configuration in force. Who goes on with what it has taken goes by one configuration all the way.
     pub(crate) fn config(&self) -> Rc<Config> {
-        let mut known = self.config.borrow_mut();
-        if known.0 != self.current.generation() {
-            let (generation, config) = self.current.get();
-            *known = (generation, Rc::new(Config::clone(&config)));
+        self.in_force().0
+    }
+
+    /// The same, and whom it lets in; `None`: whoever can connect.
+    pub(crate) fn in_force(&self) -> (Rc<Config>, Option<Rc<Access>>) {
+        let mut known = self.known.borrow_mut();
+        if known.generation != self.current.generation() {
+            *known = Known::of(&self.current);
         }
-        Rc::clone(&known.1)
+        (Rc::clone(&known.config), known.access.clone())
     }
 
     /// Counts a request that was refused before the driver heard of it.
@@ -269,6 +285,7 @@ impl Thread {
                 problem
             }
             Refusal::SessionStopped => ended(&EndReason::Stopped),
+            Refusal::Revoked => Problem::new(Code::Unauthorized, "this key is not known any more"),
         }
     }
 }

@@ -420,6 +420,8 @@ pub(crate) async fn run<C: ClientStream>(
         down: Flow {
             left: BytesMut::from(&first[..]),
             carried: first.len() as u64,
+            // The answer that opened it may wait with TLS still, should the worker say nothing.
+            unflushed: true,
             frames,
             ..Flow::default()
         },

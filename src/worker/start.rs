@@ -296,7 +296,7 @@ impl Life {
             return Try::Over(exit);
         }
         if let Some(mut message) = running.report.exec_failure() {
-            if let Some(hidden) = environment::hidden(&self.make.kind, &self.shared.own_env) {
+            if let Some(hidden) = environment::hidden(&self.make.kind, &self.shared.own_env.borrow()) {
                 message.push_str(&hidden);
             }
             self.fail(StartFailureKind::Exec { message }).await;
@@ -326,7 +326,7 @@ impl Life {
     }
 
     async fn spawn(&self, values: &Values) -> Result<Running, String> {
-        let program = environment::program(&self.make.kind, values, &self.shared.own_env, None);
+        let program = environment::program(&self.make.kind, values, &self.shared.own_env.borrow(), None);
         let ((out, out_end), (err, err_end), (status, status_end)) = (pipe()?, pipe()?, pipe()?);
         let report = ReportReader::new(status).map_err(|e| e.to_string())?;
         let (keeper, reaped) = self
@@ -351,7 +351,8 @@ impl Life {
     async fn spawn_sandboxed(&self, values: &Values, until: Instant) -> Result<Running, NotStarted> {
         let plan = self.make.plan.as_ref();
         let plan = plan.ok_or_else(|| NotStarted::AtAll("the kind has no sandbox".to_owned()))?;
-        let program = environment::program(&self.make.kind, values, &self.shared.own_env, Some(plan));
+        let program =
+            environment::program(&self.make.kind, values, &self.shared.own_env.borrow(), Some(plan));
         let created = match self.shared.stock.take(plan) {
             Some(created) => created,
             None => self

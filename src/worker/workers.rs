@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) state: StateDir,
     pub(super) ports: RefCell<Ports>,
-    pub(super) own_env: Vec<(String, String)>,
+    pub(super) own_env: RefCell<Vec<(String, String)>>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) stock: Stock,
     /// Where keepers build sandboxes: over the state directory, each in a mount namespace of its own. Nobody removes
@@ -119,7 +119,7 @@ impl Workers {
             client,
             state,
             ports: RefCell::new(Ports::new(ports)),
-            own_env: environment::own(secret),
+            own_env: RefCell::new(environment::own(secret)),
             events,
             slots: RefCell::default(),
             probes: Arc::new(Semaphore::new(liveness::AT_ONCE)),
@@ -242,8 +242,11 @@ impl Workers {
         self.shared.client.plans()
     }
 
-    /// From now on sandboxes are made by these plans; those that were made ahead by others are let go.
-    pub fn renew(&mut self, plans: &[Arc<Plan>]) {
+    /// From now on sandboxes are made by these plans; those that were made ahead by others are let go. Nor does any worker
+    /// see these `secret` variables from now on; what was secret before stays it.
+    pub fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>) {
+        let seen = |(name, _): &(String, String)| !secret.contains(name.as_str());
+        self.shared.own_env.borrow_mut().retain(seen);
         while self.tasks.try_join_next().is_some() {}
         let ids: BTreeSet<PlanId> = plans.iter().map(|plan| plan.id()).collect();
         self.shared.client.keep_only(&ids);

@@ -20,7 +20,8 @@ use serde_path_to_error::Segment;
 
 use deserialize::Mistake;
 use problem::Collector;
-pub(crate) use tree::{Located, Node, Position, Step, Value, lines, read};
+pub use tree::Step;
+pub(crate) use tree::{Located, Node, Position, Value, lines, read, written};
 
 /// Takes mistaken nodes out of the tree until the rest reads; `None` if nothing can be made of it.
 ///

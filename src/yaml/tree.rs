@@ -58,9 +58,15 @@ pub(crate) struct Entry {
 
 /// One step from a node to a node inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     Key(String),
     Index(usize),
+}
+
+impl From<&str> for Step {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
 }
 
 /// Where a path leads.
@@ -417,6 +423,14 @@ impl Node {
             _ => 1,
         }
     }
+}
+
+/// How people write a path.
+pub(crate) fn written(path: &[Step]) -> String {
+    path.iter().fold(String::new(), |written, step| match step {
+        Step::Key(key) => join(&written, key),
+        Step::Index(index) => format!("{written}[{index}]"),
+    })
 }
 
 pub(crate) fn join(parent: &str, key: &str) -> String {

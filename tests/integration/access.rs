@@ -214,5 +214,213 @@ fn a_key_that_others_can_read_stops_the_start() {
     let mut herd = launch(0o604);
     assert_eq!(herd.wait().code(), Some(1));
     let said = herd.said();
-    assert!(said.contains("auth.keys.alice: others can read"), "{said}");
+    assert!(said.contains("auth.keys.alice.file: others can read"), "{said}");
+}
+
+/// Reads its file again, and it succeeds.
+fn reload(herd: &Running, from: &str, to: &str) -> String {
+    change(herd, from, to);
+    let output = herd.herd(&["reload"]);
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
+fn change(herd: &Running, from: &str, to: &str) {
+    let path = herd.dir.path().join("herd.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
+fn with(herd: &Running, id: &str, key: &str) -> String {
+    let fields = format!("x-session-id: {id}\r\n{}", bearer(key));
+    ask(herd, "GET /healthz", &fields)
+}
+
+#[test]
+fn a_key_is_rotated_under_load_without_one_refused_request() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let herd = launch(0o600).ready();
+    let new = "herd_alice_fedcba9876543210";
+    secret(&herd.dir.path().join("alice.new"), new, 0o600);
+    let (phase, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let old_path = format!("{:?}", herd.dir.path().join("alice.key"));
+    let new_path = format!("{:?}", herd.dir.path().join("alice.new"));
+    let both = format!("alice: {{ file: {new_path}, also: [{{ file: {old_path} }}]");
+    let refused = std::thread::scope(|scope| {
+        let ask = |number: usize| {
+            let mut refused = Vec::new();
+            loop {
+                // What is handed out, before it is used.
+                let phase = phase.load(Ordering::SeqCst);
+                let key = if phase == 0 { ALICE } else { new };
+                let got = with(&herd, &format!("s{number}"), key);
+                if !got.starts_with("HTTP/1.1 200") {
+                    refused.push(got);
+                }
+                asked.fetch_add(1, Ordering::SeqCst);
+                if phase == 2 {
+                    return refused;
+                }
+            }
+        };
+        let askers: Vec<_> = (0..4).map(|number| scope.spawn(move || ask(number))).collect();
+        let some_more = || {
+            let until = asked.load(Ordering::SeqCst) + 20;
+            crate::running::poll("requests", || match asked.load(Ordering::SeqCst) {
+                so_far if so_far >= until => Ok(()),
+                so_far => Err(format!("{so_far} of {until}")),
+            });
+        };
+        some_more();
+        reload(&herd, &format!("alice: {{ file: {old_path}"), &both);
+        some_more();
+        phase.store(1, Ordering::SeqCst);
+        // Nobody has a request under way with the old key any more.
+        some_more();
+        reload(&herd, &both, &format!("alice: {{ file: {new_path}"));
+        some_more();
+        phase.store(2, Ordering::SeqCst);
+        askers
+            .into_iter()
+            .flat_map(|asker| asker.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert!(refused.is_empty(), "{refused:?}");
+    assert!(with(&herd, "s0", ALICE).contains("x-herd-error: unauthorized"));
+    let reused = with(&herd, "s0", new);
+    assert!(reused.contains("x-herd-session-state: reused"), "{reused}");
+}
+
+#[test]
+fn a_replaced_file_is_read_again_and_one_that_cannot_be_refuses_the_reload() {
+    let herd = launch(0o600).ready();
+    let path = herd.dir.path().join("alice.key");
+    let mut open = TcpStream::connect(herd.data_address().unwrap()).unwrap();
+    open.set_read_timeout(Some(CAP)).unwrap();
+    let mut on_one_connection = || {
+        let head = format!(
+            "GET /healthz HTTP/1.1\r\nhost: h\r\nx-session-id: s\r\n{}\r\n",
+            bearer(ALICE)
+        );
+        open.write_all(head.as_bytes()).unwrap();
+        let mut buffer = [0; 4096];
+        let read = open.read(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    };
+    assert!(on_one_connection().starts_with("HTTP/1.1 200"));
+    for (text, mode, why) in [
+        (
+            "short",
+            0o600,
+            "auth.keys.alice.file: a key has at least 16 characters",
+        ),
+        (ALICE, 0o644, "auth.keys.alice.file: others can read"),
+        (BOB, 0o600, "auth.keys.bob.file: this is alice's key, too"),
+    ] {
+        secret(&path, text, mode);
+        let output = herd.herd(&["reload"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = stdout(&output);
+        assert!(said.contains("herd.yaml:") && said.contains(why), "{said}");
+        assert!(
+            with(&herd, "s", ALICE).starts_with("HTTP/1.1 200"),
+            "the old one is in force"
+        );
+    }
+    let new = "herd_alice_fedcba9876543210";
+    secret(&path, new, 0o600);
+    reload(&herd, "max: 8", "max: 8");
+    assert!(
+        on_one_connection().contains("x-herd-error: unauthorized"),
+        "on the open connection"
+    );
+    assert!(with(&herd, "s", new).contains("x-herd-session-state: reused"));
+    let before = std::fs::read_to_string(herd.dir.path().join("herd.yaml")).unwrap();
+    let without = before.split("auth:").next().unwrap().to_owned()
+        + "workers:"
+        + before.split("workers:").nth(1).unwrap();
+    change(&herd, &before, &without);
+    let output = herd.herd(&["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stdout(&output);
+    assert!(
+        said.contains("has changed, and only a start can take that"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_principal_that_is_taken_away_has_nothing_left() {
+    let herd = launch(0o600).ready();
+    assert!(with(&herd, "s", BOB).starts_with("HTTP/1.1 200"));
+    assert!(with(&herd, "s", ALICE).starts_with("HTTP/1.1 200"));
+    let signed = stdout(&herd.herd(&["token", "bob/t"]));
+    let token = signed.trim();
+    let key = format!("{:?}", herd.dir.path().join("bob.key"));
+    let bob = format!("bob: {{ file: {key} }}");
+    reload(&herd, &format!("    {bob}\n"), "");
+    assert_eq!(herd.until("s", "bound")["principal"], "alice");
+    let listed = stdout(&herd.herd(&["ps", "--all"]));
+    let ended = listed.lines().find(|line| line.starts_with("bob/s"));
+    assert!(ended.is_some_and(|line| line.contains("revoked")), "{listed}");
+    assert!(with(&herd, "s", BOB).contains("x-herd-error: unauthorized"));
+    assert!(with(&herd, "t", token).contains("x-herd-error: token_invalid"));
+    let created = herd.herd(&["hold", "bob/u"]);
+    assert!(stderr(&created).contains("bob"), "{}", stderr(&created));
+    assert!(with(&herd, "s", ALICE).contains("x-herd-session-state: reused"));
+    reload(&herd, "  keys:\n", &format!("  keys:\n    {bob}\n"));
+    assert!(with(&herd, "s", BOB).contains("x-herd-session-state: created"));
+}
+
+#[test]
+fn quotas_rates_and_kinds_go_on_from_where_they_were() {
+    let herd = launch(0o600).ready();
+    for id in ["a", "b", "c"] {
+        assert!(with(&herd, id, ALICE).starts_with("HTTP/1.1 200"));
+    }
+    reload(&herd, "sessions: 5", "sessions: 2, rate: 3/h, burst: 3");
+    assert!(
+        with(&herd, "a", ALICE).starts_with("HTTP/1.1 200"),
+        "none has ended"
+    );
+    assert!(with(&herd, "d", ALICE).contains("so many sessions at a time: 2"));
+    herd.herd(&["stop", "alice/a"]);
+    reload(&herd, "max: 8", "max: 7");
+    assert!(
+        with(&herd, "d", ALICE).contains("so many sessions at a time: 2"),
+        "two are left"
+    );
+    reload(&herd, "max: 7", "max: 8");
+    let over = with(&herd, "b", ALICE);
+    assert!(
+        over.contains("used up its rate"),
+        "no reload gives it back: {over}"
+    );
+    reload(&herd, ", rate: 3/h, burst: 3", "");
+    assert!(with(&herd, "b", ALICE).starts_with("HTTP/1.1 200"));
+    let more = "workers:\n  other: { cmd: [\"false\"] }\n";
+    reload(&herd, "workers:\n", more);
+    reload(&herd, "sessions: 2", "workers: [other]");
+    assert!(with(&herd, "b", ALICE).contains("x-herd-error: worker_not_allowed"));
+    reload(&herd, "workers: [other]", "workers: [runner, other]");
+    assert!(with(&herd, "b", ALICE).contains("x-herd-session-state: reused"));
+}
+
+#[test]
+fn the_secret_that_herd_made_goes_on_and_a_secret_that_is_gone_signs_nothing() {
+    let herd = launch(0o600).ready();
+    let sign = || stdout(&herd.herd(&["token", "alice/t"])).trim().to_owned();
+    let configured = sign();
+    assert!(with(&herd, "t", &configured).starts_with("HTTP/1.1 200"));
+    let path = format!("{:?}", herd.dir.path().join("secret"));
+    let secrets = format!("  tokens: {{ secrets: [{{ file: {path} }}] }}\n");
+    reload(&herd, &secrets, "");
+    assert!(with(&herd, "t", &configured).contains("x-herd-error: token_invalid"));
+    let made = sign();
+    reload(&herd, "max: 8", "max: 7");
+    assert!(with(&herd, "t", &made).starts_with("HTTP/1.1 200"));
+    reload(&herd, "workers:\n", "  tokens: { query: tok }\nworkers:\n");
+    let got = ask(&herd, &format!("GET /healthz?tok={made}"), "");
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
 }

@@ -128,7 +128,7 @@ network:
   websocket_origins: ["*", "http://*.example.com:*"]
 auth:
   keys:
-    alice: {env: ALICE, workers: [a], sessions: 3, rate: 600/m, burst: 5}
+    alice: {env: ALICE, also: [{env: ALICE_OLD}], workers: [a], sessions: 3, rate: 600/m, burst: 5}
     bob: {sha256: c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, rate: 90/m}
     carol: {file: /carol, rate: 5/h}
   tokens: {secrets: [{env: S1}, {file: /s2}], cookie: tok_c, query: tok}
@@ -136,7 +136,7 @@ session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lo
 control:
   socket: /run/c.sock
   tcp: "[::1]:7"
-  keys: {a: {env: A_KEY}, b: {file: /b, may: metrics}, c: {sha256: c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0, may: control}}
+  keys: {a: {env: A_KEY, also: [{env: OLD_A}]}, b: {file: /b, may: metrics}, c: {sha256: c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0, may: control}}
   hosts: [Herd.Example.com]
 state_dir: /run/s
 history: {dir: /var/h, size: 1M}
@@ -152,7 +152,7 @@ drain_timeout: 7s
 workers:
   z:
     cmd: [x, "{{.Socket}}", 8080, true, 1.10]
-    env: {SID: "{{.Principal}}.{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
+    env: {SID: "{{.Principal}}:{{.SessionID}}", PORT_BASE: 0x10, EMPTY: ""}
     env_passthrough: [AWS_*, DISPLAY]
     cwd: "{{.Dir}}"
     max: 2
@@ -203,12 +203,15 @@ workers:
     let origins = network.websocket_origins.as_ref().unwrap();
     let fits = |index: usize, origin| origins[index].matches(&Origin::parse(origin).unwrap());
     assert!(fits(0, "https://any") && fits(1, "http://a.example.com:7") && !fits(1, "https://a.example.com"));
-    assert_eq!(config.secret_variables(), ["ALICE", "A_KEY", "OTLP", "S1"].into());
+    assert_eq!(
+        config.secret_variables(),
+        ["ALICE", "ALICE_OLD", "A_KEY", "OLD_A", "OTLP", "S1"].into()
+    );
     let auth = config.auth.as_ref().unwrap();
     let minute = Duration::from_secs(60);
     let data_key = |name: &str, source, rate| DataKey {
         name: name.to_owned(),
-        source,
+        sources: vec![source],
         workers: None,
         sessions: None,
         rate: Some(rate),
@@ -220,6 +223,9 @@ workers:
             DataKey {
                 workers: Some(vec![KindId(1)]),
                 sessions: Some(3),
+                sources: ["ALICE", "ALICE_OLD"]
+                    .map(|name| KeySource::Env(name.into()))
+                    .to_vec(),
                 ..data_key("alice", KeySource::Env("ALICE".into()), rate(600, minute, 5))
             },
             data_key("bob", KeySource::Sha256([0xc1; 32]), rate(90, minute, 1)),
@@ -248,13 +254,18 @@ workers:
     assert_eq!(config.control_tcp, Some("[::1]:7".parse().unwrap()));
     let key = |name: &str, source, may| ControlKey {
         name: name.to_owned(),
-        source,
+        sources: vec![source],
         may,
     };
     assert_eq!(
         config.control_keys,
         [
-            key("a", KeySource::Env("A_KEY".to_owned()), May::Read),
+            ControlKey {
+                sources: ["A_KEY", "OLD_A"]
+                    .map(|name| KeySource::Env(name.into()))
+                    .to_vec(),
+                ..key("a", KeySource::Env("A_KEY".to_owned()), May::Read)
+            },
             key("b", KeySource::File("/b".into()), May::Metrics),
             key("c", KeySource::Sha256([0xc0; 32]), May::Control),
         ]
@@ -316,7 +327,7 @@ workers:
         [
             ("EMPTY", String::new()),
             ("PORT_BASE", "0x10".into()),
-            ("SID", "alice.id".into())
+            ("SID", "alice:id".into())
         ]
     );
     assert_eq!(kind.env_passthrough, ["AWS_*", "DISPLAY"]);

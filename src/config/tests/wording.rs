@@ -492,6 +492,14 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
             "2:15: auth.keys.a: has to have exactly one of sha256, env and file",
         ),
         (
+            "{keys: {a: {env: A, also: [{env: B}, {}]}}}",
+            "2:44: auth.keys.a.also[1]: has to have exactly one of sha256, env and file",
+        ),
+        (
+            "{keys: {a: {env: A, also: [{env: 1x}]}}}",
+            "2:40: auth.keys.a.also[0].env: is not the name of a variable; write e.g. HERD_KEY",
+        ),
+        (
             "{keys: {-a: {env: A}}}",
             "2:15: auth.keys.-a: is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
         ),
@@ -544,9 +552,7 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
     )));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].ends_with(
-            "auth.keys.b.sha256: is another name's key already; each principal has a key of its own"
-        ),
+        told[0].ends_with("auth.keys.b.sha256: is there twice; each principal has keys of its own"),
         "{told:?}"
     );
 }
@@ -555,10 +561,28 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
 fn what_a_worker_is_told_has_to_tell_principals_apart() {
     let file = |cmd: &str, keys: &str| format!("workers: {{a: {{cmd: [x, \"{cmd}\"]}}}}\n{keys}");
     let two = "auth: {keys: {a: {env: A}, b: {env: B}}}";
-    let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}}: sessions of two keys may have \
-                  the same id, and would share what it names; name both, e.g. /data/{{.Principal}}/{{.SessionID}}";
-    assert_eq!(bad(&file("{{.SessionID}}", two)), [shared]);
-    good(&file("{{.Principal}}/{{.SessionID}}", two));
+    let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}} and a separator: sessions of two \
+                  keys may have the same id, and would share what it names; write e.g. \
+                  /data/{{.Principal}}/{{.SessionID}}, with a / or : between the two";
+    // a-b and c would be a and b-c, and in two arguments either could stand alone.
+    for unclear in [
+        "{{.SessionID}}",
+        "{{.Principal}}-{{.SessionID}}",
+        "{{.Principal}}{{.SessionID}}",
+        "{{.SessionID}}~.x{{.Principal}}",
+        "/{{.SessionID}}/",
+        "{{.Principal}}\", \"/{{.SessionID}}",
+    ] {
+        assert_eq!(bad(&file(unclear, two)), [shared], "{unclear}");
+    }
+    for clear in [
+        "{{.Principal}}/{{.SessionID}}",
+        "{{.SessionID}}:{{.Principal}}",
+        "/d/{{.Principal}}-{{.Worker}}/s-{{.SessionID}}.db",
+        "{{.Principal}}",
+    ] {
+        good(&file(clear, two));
+    }
     good(&file("{{.SessionID}}", "auth: {keys: {a: {env: A}}}"));
     good(&file("{{.SessionID}}", ""));
     assert_eq!(

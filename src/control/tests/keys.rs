@@ -174,3 +174,42 @@ fn a_page_of_somebody_else_gets_nothing_even_with_a_key() {
         );
     });
 }
+
+#[test]
+fn a_name_that_loses_its_key_loses_what_it_has_open_and_one_with_another_key_does_not() {
+    local(async {
+        let herd = with_keys();
+        let open = async |path: &str| {
+            let mut stream = TcpStream::connect(herd.port.unwrap()).await.unwrap();
+            let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{}\r\n", bearer(BOSS));
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut some = [0; 512];
+            assert!(within("the head", stream.read(&mut some)).await.unwrap() > 0);
+            stream
+        };
+        let mut stream = open("/v1/events").await;
+        let admitting = |text: &str| {
+            let config = config::parse(&format!("{CONFIG}{text}"), "test.yaml").unwrap();
+            crate::control::Admission::read(&config).unwrap()
+        };
+        let digest = |key: &str| data_encoding::HEXLOWER.encode(&Sha256::digest(key));
+        let with = |name: &str, key: &str| {
+            format!(
+                "control:\n  tcp: 127.0.0.1:0\n  keys:\n    {name}: {{sha256: {}, may: control}}\n",
+                digest(key)
+            )
+        };
+        herd.door.renew(admitting(&with("boss", READER)));
+        let (head, _) = ask(&herd, "GET", "/v1/version", &bearer(BOSS)).await;
+        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+        let (head, _) = ask(&herd, "PUT", "/v1/sessions/a", &bearer(READER)).await;
+        assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
+        let mut some = [0; 4096];
+        let read = within("an event", stream.read(&mut some)).await.unwrap();
+        assert!(read > 0, "the name is still there, so its stream is");
+        herd.door.renew(admitting(&with("other", READER)));
+        let mut rest = Vec::new();
+        // Cut or ended: it is over.
+        let _ = within("the end", stream.read_to_end(&mut rest)).await;
+    });
+}

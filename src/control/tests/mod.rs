@@ -83,7 +83,7 @@ impl Crew for Pretended {
         crate::worker::Plans::new()
     }
 
-    fn renew(&mut self, _: &[Arc<crate::worker::Plan>]) {}
+    fn renew(&mut self, _: &[Arc<crate::worker::Plan>], _: &std::collections::BTreeSet<&str>) {}
 
     fn logs(&self, worker: WorkerId) -> Option<Arc<Logs>> {
         self.logs.get(&worker).cloned()
@@ -98,6 +98,7 @@ struct Herd {
     socket: PathBuf,
     port: Option<std::net::SocketAddr>,
     driver: Handle,
+    door: crate::control::Door,
     stop: oneshot::Sender<()>,
     served: oneshot::Receiver<()>,
     tasks: JoinSet<()>,
@@ -119,8 +120,13 @@ fn start() -> Herd {
 fn start_with(more: &str) -> Herd {
     let config = Arc::new(config::parse(&format!("{CONFIG}{more}"), "test.yaml").unwrap());
     let (events, received) = mpsc::channel(64);
+    let secrets = crate::access::Secrets::read(&config).unwrap();
+    let first = crate::access::InForce {
+        config: Arc::clone(&config),
+        access: crate::access::Access::new(&config, secrets, 8080),
+    };
     let (mut owner, driver) = Driver::new(
-        Arc::clone(&config),
+        first,
         Pretended {
             events,
             logs: HashMap::new(),
@@ -129,8 +135,11 @@ fn start_with(more: &str) -> Herd {
     let (shutdown, shutdowns) = mpsc::channel(1);
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("herd/control.sock");
-    let server = Server::bind(&socket).unwrap().listen(&config).unwrap();
-    let port = server.local_addr();
+    let server = Server::bind(&socket)
+        .unwrap()
+        .listen(&config, super::Admission::read(&config).unwrap())
+        .unwrap();
+    let (port, door) = (server.local_addr(), server.door());
     let (stop, stopped) = oneshot::channel();
     let (done, served) = oneshot::channel();
     let mut tasks = JoinSet::new();
@@ -138,7 +147,6 @@ fn start_with(more: &str) -> Herd {
     let handle = driver.clone();
     let data = super::DataPort {
         url: "http://127.0.0.1:8080".to_owned(),
-        access: crate::access::Access::open(&config, 8080).unwrap(),
     };
     tasks.spawn_local(async move {
         server
@@ -150,6 +158,7 @@ fn start_with(more: &str) -> Herd {
     Herd {
         socket,
         port,
+        door,
         driver,
         stop,
         served,

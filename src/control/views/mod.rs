@@ -54,8 +54,8 @@ pub struct Session {
     /// That configuration knew other workers of this kind than the present one. Its worker serves nobody after it.
     pub outdated: bool,
     pub state: State,
-    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `probe_failed`, `drained`;
-    /// of a former herd that left no end of it on record, `herd_died`.
+    /// Why it ends or ended: `stopped`, `disconnected`, `ttl`, `max_lifetime`, `crashed`, `probe_failed`, `drained`,
+    /// `revoked`; of a former herd that left no end of it on record, `herd_died`.
     pub reason: Option<String>,
     /// The reason for people.
     pub detail: Option<String>,

@@ -141,7 +141,7 @@ impl Core {
         // nothing to wait for.
         let at_once = matches!(
             reason,
-            EndReason::Disconnected | EndReason::Stopped | EndReason::ProbeFailed(_)
+            EndReason::Disconnected | EndReason::Stopped | EndReason::Revoked | EndReason::ProbeFailed(_)
         );
         if at_once && !recycled {
             self.kill(worker);
@@ -182,7 +182,8 @@ impl Core {
                 self.consider_recycling(&name, now);
             }
             // Killed above.
-            EndReason::Disconnected | EndReason::Stopped | EndReason::ProbeFailed(_) => {}
+            EndReason::Disconnected | EndReason::Stopped | EndReason::Revoked | EndReason::ProbeFailed(_) => {
+            }
             EndReason::Ttl | EndReason::MaxLifetime => self.terminate(worker, now),
         }
         self.reconcile(kind, now);

@@ -323,10 +323,10 @@ impl Core {
         }
     }
 
-    /// With most sessions at a time for some principals, by their names.
+    /// Only these principals may have sessions, and at most so many at a time; `None`: no limit.
     #[must_use]
-    pub fn with_quotas(mut self, most: HashMap<String, usize>) -> Self {
-        self.quotas = Quotas::new(most);
+    pub fn with_principals(mut self, most: HashMap<String, Option<usize>>) -> Self {
+        self.quotas.set(most);
         self
     }
 

@@ -7,13 +7,16 @@
 //! | starting workers | go on | are killed, others take their place | are killed |
 //! | waiting sessions | wait on | wait for a new worker | are refused |
 //!
-//! Nothing here ends a session for want of room: a lower `max` holds for what is started from now on.
+//! Nothing here ends a session for want of room: a lower `max`, or a principal's lower quota, holds for what is started
+//! from now on. What does end is whatever is left of a principal that is gone.
 
-use super::super::{Change, Reuse, Rules};
+use std::collections::HashMap;
+
+use super::super::{Change, EndReason, Reuse, Rules};
 use super::pool::{Pool, Standing};
 use super::{
-    ConfigGeneration, Core, KindId, Moment, Phase, Refusal, SessionRef, SessionState, Subject, WorkerId,
-    WorkerState, earliest, reference,
+    ConfigGeneration, Core, KindId, Moment, Phase, Refusal, SessionId, SessionRef, SessionState, Subject,
+    WorkerId, WorkerState, earliest, reference,
 };
 
 impl Core {
@@ -44,6 +47,33 @@ impl Core {
         }
         for kind in 0..self.pools.len() {
             self.reconcile(KindId(kind), now);
+        }
+    }
+
+    /// Only these principals may have sessions from now on, with at most so many at a time. Sessions of one that is gone
+    /// end at once: who took it away wants nothing to go on in its name. A lower limit ends nothing.
+    pub fn reload_principals(&mut self, most: HashMap<String, Option<usize>>, now: Moment) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.quotas.set(most);
+        let gone = |id: &&SessionId| !self.quotas.knows(id);
+        let mut gone: Vec<SessionId> = self.sessions.keys().filter(gone).cloned().collect();
+        gone.sort_unstable();
+        for id in gone {
+            let Some(session) = self.sessions.get(&id) else {
+                continue;
+            };
+            let kind = session.kind;
+            match session.state {
+                SessionState::Bound { .. } => self.end(&id, EndReason::Revoked, now),
+                SessionState::Waiting { .. } => {
+                    self.give_up(&id, &Refusal::Revoked);
+                    self.reconcile(kind, now);
+                }
+                // It has ended, for its own reason.
+                SessionState::Lost { .. } => {}
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, Uri};
 
 use super::session::request;
-use crate::access::Access;
+use crate::access::{Access, Secrets};
 use crate::proxy::entry::{Authorization, Entry, X_HERD_KEY, hide_cookie};
 use crate::proxy::identity;
 
@@ -17,7 +17,7 @@ static ACCESS: LazyLock<Arc<Access>> = LazyLock::new(|| {
     let text = "auth: {keys: {alice: {sha256: 1a7cdf4d77be096c389cfeee2500b4877c02fba4a262c9308ce43ef52b6e29e4}}}\n\
                 workers: {a: {cmd: [x]}}\n";
     let config = crate::config::parse(text, "herd.yaml").unwrap();
-    Access::open(&config, 8080).unwrap().unwrap()
+    Access::new(&config, Secrets::read(&config).unwrap(), 8080).unwrap()
 });
 
 /// The lines of a request: its target, then `name: value` each.

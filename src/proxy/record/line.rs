@@ -75,7 +75,7 @@ impl Record {
         match query {
             Query::LeftOut => target.path().to_owned(),
             Query::Kept => {
-                let token = self.thread.access.as_ref().map(|access| access.query.as_str());
+                let token = self.config.auth.as_ref().map(|auth| auth.tokens.query.as_str());
                 let own = [self.config.session.query.as_deref(), token];
                 identity::origin_form(own, target).to_string()
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::access::Access;
+use crate::access::{Access, InForce, Secrets};
 use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Shutdown};
@@ -113,7 +113,7 @@ impl Crew for Fakes {
         crate::worker::Plans::new()
     }
 
-    fn renew(&mut self, _: &[Arc<crate::worker::Plan>]) {}
+    fn renew(&mut self, _: &[Arc<crate::worker::Plan>], _: &std::collections::BTreeSet<&str>) {}
 
     fn logs(&self, _: WorkerId) -> Option<Arc<Logs>> {
         None
@@ -322,7 +322,18 @@ impl Herd {
             events,
             sockets: Mutex::default(),
         });
-        let (mut driver, handle) = Driver::new(Arc::clone(&config), Fakes(Arc::clone(&stage)));
+        let tls = tls.or_else(|| {
+            let files = config.network.tls.as_ref()?;
+            Some(Arc::new(Tls::with(Identity::read(files).unwrap())))
+        });
+        let server = Server::bind(&config).unwrap().with_tls(tls);
+        let addr = server.local_addr().unwrap();
+        let access = Access::new(&config, Secrets::read(&config).unwrap(), addr.port());
+        let first = InForce {
+            config,
+            access: access.clone(),
+        };
+        let (mut driver, handle) = Driver::new(first, Fakes(Arc::clone(&stage)));
         let (shutdown, signals) = mpsc::channel(1);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -331,14 +342,6 @@ impl Herd {
                 .unwrap();
             runtime.block_on(driver.run(inbox, signals));
         });
-        let tls = tls.or_else(|| {
-            let files = config.network.tls.as_ref()?;
-            Some(Arc::new(Tls::with(Identity::read(files).unwrap())))
-        });
-        let server = Server::bind(&config).unwrap().with_tls(tls);
-        let addr = server.local_addr().unwrap();
-        let access = Access::open(&config, addr.port()).unwrap();
-        let server = server.guarded_by(access.clone());
         let proxy = server.serve(handle.clone(), 2).unwrap();
         Self {
             access,
