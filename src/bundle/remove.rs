@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use crate::sys::rename;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -38,7 +38,7 @@ pub fn remove(path: &Path) -> Result<(), RemoveError> {
     let aside = path
         .file_name()
         .map(|name| path.with_file_name(staging_name(name)))
-        .filter(|aside| renameat2(AT_FDCWD, path, AT_FDCWD, aside, RenameFlags::RENAME_NOREPLACE).is_ok());
+        .filter(|aside| rename::without_replacing(path, aside).is_ok());
     remove_tree(aside.as_deref().unwrap_or(path)).map_err(|source| RemoveError::Io {
         path: path.to_owned(),
         source,

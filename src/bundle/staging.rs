@@ -15,10 +15,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::interrupt;
+use crate::sys::{interrupt, rename};
 
 use super::MANIFEST;
 use super::config::{Config, Content, MOUNT_POINTS, User};
@@ -210,13 +210,13 @@ impl Staging {
 
     fn publish(&self) -> Result<(), StagingError> {
         // Asked again: building may have taken a while.
-        let flags = match check_output(&self.output, self.existing)? {
-            true => RenameFlags::RENAME_EXCHANGE,
-            false => RenameFlags::RENAME_NOREPLACE,
+        let moved = match check_output(&self.output, self.existing)? {
+            true => rename::exchange(&self.directory, &self.output),
+            false => rename::without_replacing(&self.directory, &self.output),
         };
-        renameat2(AT_FDCWD, &self.directory, AT_FDCWD, &self.output, flags).map_err(|errno| match errno {
-            Errno::EEXIST => StagingError::Exists(self.output.clone()),
-            errno => cannot("move the finished bundle to", &self.output)(errno.into()),
+        moved.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => StagingError::Exists(self.output.clone()),
+            _ => cannot("move the finished bundle to", &self.output)(error),
         })?;
         // After an exchange the old bundle stands where the new one was made; dropping removes it there.
         match self.directory.parent() {

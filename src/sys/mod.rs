@@ -13,6 +13,7 @@ pub mod mounts;
 pub mod network;
 pub mod pidfd;
 pub mod process;
+pub mod rename;
 pub mod seccomp;
 pub mod stream;
 pub mod tcp;

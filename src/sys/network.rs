@@ -19,8 +19,8 @@ pub fn bring_loopback_up() -> io::Result<()> {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: netdevice(7): SIOCSIFFLAGS reads one `ifreq`, which outlives the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+    // SAFETY: netdevice(7): SIOCSIFFLAGS reads one `ifreq`, which outlives the call. musl's ioctl takes an `int`.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
         0 => Ok(()),
         _ => Err(match io::Error::last_os_error() {
             e if e.kind() == io::ErrorKind::PermissionDenied => io::Error::new(
