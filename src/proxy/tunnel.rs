@@ -361,36 +361,69 @@ enum Event {
     WorkerDone,
     ClientGone,
     WorkerGone,
+    /// Both sides are done, and have been told.
+    Closed,
 }
 
-struct Tunnel<C> {
+/// How far one direction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Open,
+    /// Its end is on the way to the other side, which may not read.
+    Ending,
+    Ended,
+}
+
+struct Tunnel<C, W = WorkerIo> {
     client: C,
-    worker: WorkerIo,
+    worker: W,
     up: Flow,
     down: Flow,
-    up_open: bool,
-    down_open: bool,
+    halves: Halves,
 }
 
-impl<C: ClientStream> Tunnel<C> {
+struct Halves {
+    up: Half,
+    down: Half,
+}
+
+impl<C: Side, W: Side> Tunnel<C, W> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.down_open {
-            match self.down.poll(cx, &mut self.worker, &mut self.client) {
+        match self.halves.down {
+            Half::Open => match self.down.poll(cx, &mut self.worker, &mut self.client) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Event::WorkerDone),
                 Poll::Ready(Err(Broken::Reading)) => return Poll::Ready(Event::WorkerGone),
                 Poll::Ready(Err(Broken::Writing)) => return Poll::Ready(Event::ClientGone),
                 Poll::Pending => {}
-            }
+            },
+            Half::Ending => match Pin::new(&mut self.client).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.halves.down = Half::Ended,
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientGone),
+                Poll::Pending => {}
+            },
+            Half::Ended => {}
         }
-        if self.up_open {
-            match self.up.poll(cx, &mut self.client, &mut self.worker) {
+        match self.halves.up {
+            Half::Open => match self.up.poll(cx, &mut self.client, &mut self.worker) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Event::ClientDone),
                 Poll::Ready(Err(Broken::Reading)) => return Poll::Ready(Event::ClientGone),
                 Poll::Ready(Err(Broken::Writing)) => return Poll::Ready(Event::WorkerGone),
                 Poll::Pending => {}
-            }
+            },
+            Half::Ending => match Pin::new(&mut self.worker).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.halves.up = Half::Ended,
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::WorkerGone),
+                Poll::Pending => {}
+            },
+            Half::Ended => {}
         }
-        Poll::Pending
+        match self.halves {
+            Halves {
+                up: Half::Ended,
+                down: Half::Ended,
+            } => Poll::Ready(Event::Closed),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -425,8 +458,10 @@ pub(crate) async fn run<C: ClientStream>(
             frames,
             ..Flow::default()
         },
-        up_open: true,
-        down_open: true,
+        halves: Halves {
+            up: Half::Open,
+            down: Half::Open,
+        },
     };
     // Even if they are empty, the buffers that they were read into hang on them.
     drop((early, first));
@@ -453,7 +488,7 @@ pub(crate) async fn run<C: ClientStream>(
 async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Session) -> TunnelEnd {
     let ended = session.wait_end();
     tokio::pin!(ended);
-    while tunnel.up_open || tunnel.down_open {
+    loop {
         let event = tokio::select! {
             biased;
             event = std::future::poll_fn(|cx| tunnel.poll(cx)) => event,
@@ -467,26 +502,18 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
         match event {
             Event::ClientGone => return TunnelEnd::ClientGone,
             Event::ClientDone if talk == Talk::WebSocket => return TunnelEnd::ClientGone,
-            Event::ClientDone => {
-                tunnel.up_open = false;
-                if tunnel.worker.shutdown().await.is_err() {
-                    return Box::pin(worker_lost(session)).await;
-                }
-            }
+            Event::ClientDone => tunnel.halves.up = Half::Ending,
+            Event::Closed => return TunnelEnd::Closed,
             Event::WorkerGone => return Box::pin(worker_lost(session)).await,
             Event::WorkerDone => {
                 let goodbye = tunnel.down.frames.as_ref().is_some_and(Frames::is_closed);
                 if !goodbye && let Some(reason) = Box::pin(session.wait_end_for(NEWS)).await {
                     return TunnelEnd::SessionEnded(reason);
                 }
-                tunnel.down_open = false;
-                if tunnel.client.shutdown().await.is_err() {
-                    return TunnelEnd::ClientGone;
-                }
+                tunnel.halves.down = Half::Ending;
             }
         }
     }
-    TunnelEnd::Closed
 }
 
 async fn worker_lost(session: &Session) -> TunnelEnd {

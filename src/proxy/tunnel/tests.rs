@@ -171,3 +171,65 @@ async fn what_a_slow_reader_left_in_the_conduit_can_be_taken_back() {
         "the bytes taken back are not the next ones"
     );
 }
+
+/// A client over TLS that does not read: its end cannot be told to it.
+struct Deaf(UnixStream);
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl Side for Deaf {
+    fn socket(&self) -> Option<Socket<'_>> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_be_told_of_the_workers_end_keeps_nothing_waiting() {
+    let ((mut client, from_client), (mut worker, from_worker)) = (pair(), pair());
+    let mut tunnel = Tunnel {
+        client: Deaf(from_client),
+        worker: from_worker,
+        up: Flow::default(),
+        down: Flow::default(),
+        halves: Halves {
+            up: Half::Open,
+            down: Half::Open,
+        },
+    };
+    worker.shutdown().await.unwrap();
+    let event = std::future::poll_fn(|cx| tunnel.poll(cx)).await;
+    assert!(matches!(event, Event::WorkerDone));
+    tunnel.halves.down = Half::Ending;
+
+    client.write_all(b"still here").await.unwrap();
+    let mut word = [0; 10];
+    tokio::select! {
+        _ = std::future::poll_fn(|cx| tunnel.poll(cx)) => panic!("nothing has ended"),
+        read = worker.read_exact(&mut word) => assert!(read.is_ok() && &word == b"still here"),
+    }
+    client.shutdown().await.unwrap();
+    let event = std::future::poll_fn(|cx| tunnel.poll(cx)).await;
+    assert!(matches!(event, Event::ClientDone));
+}
