@@ -12,6 +12,7 @@ use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::leak;
 use crate::running::{CAP, HERD, Running, poll, stdout};
 use crate::skip::skipped;
 use crate::supervised::Mode;
@@ -373,14 +374,13 @@ fn after_sigusr1_lines_go_to_a_file_of_the_old_name() {
     assert_eq!(lines(&old, 2).len(), 2);
 }
 
-/// Processes that are herd's own: copies of its first one.
+/// Processes that are herd's own: it, and the copies of it that have names.
 fn own_processes(herd: &Running) -> Vec<i32> {
-    let of = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mine = of(herd.pid());
-    let all = std::fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| of(*pid) == mine)
-        .collect()
+    let all = leak::processes(herd.tag());
+    let named = all.iter().filter_map(|process| process.split_once(' '));
+    let copies = named.filter(|(_, name)| name.starts_with("herd-"));
+    let pids = copies.filter_map(|(pid, _)| pid.parse().ok());
+    pids.chain([herd.pid()]).collect()
 }
 
 #[test]
