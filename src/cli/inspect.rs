@@ -142,8 +142,12 @@ fn state(session: &Session) -> String {
 
 fn alive(session: &Session) -> String {
     let mut text = show::duration(Duration::from_millis(session.age_ms));
-    if session.ended.is_some() || session.state == State::Ended {
-        return text;
+    if session.state == State::Ended {
+        // Of one that died with its herd nobody knows when.
+        return match session.ended {
+            Some(_) => text,
+            None => format!("at least {text}"),
+        };
     }
     let held: Vec<String> = [
         (session.requests as usize, "request", "requests"),
