@@ -5,6 +5,7 @@ mod auth;
 mod changes;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod kinds;
 mod liveness;
 mod load;
 mod model;

@@ -12,8 +12,10 @@ mod crew;
 mod departures;
 mod handle;
 mod journal;
+mod outputs;
 mod records;
 mod reload;
+mod reports;
 mod session;
 mod sync;
 mod views;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
@@ -36,19 +38,18 @@ pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
 pub use session::{Guest, Hold, Session};
 
-use self::attention::{Attention, Listed};
+use self::attention::Attention;
 use self::departures::Departures;
 use self::handle::{Command, Granted};
 use self::records::Records;
 use crate::access::{Access, Current, InForce};
-use crate::config::{Config, Kind, MemoryAdmission};
+use crate::config::{Config, Kind};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, Holders, KindId, Memory, Moment,
-    Output, Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome,
-    TicketId, Unwell, WorkerId,
+    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment, Refusal, Request,
+    Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
-use crate::worker::{Death, Endpoint, Event, Make, Probes, Pulse, Sandboxing};
+use crate::worker::{Endpoint, Event, Make, Pulse, Sandboxing};
 
 /// Requests that may wait in the mailbox before their senders wait themselves.
 const MAILBOX: usize = 1024;
@@ -272,141 +273,6 @@ impl<C: Crew> Driver<C> {
         }
     }
 
-    /// Tells the core what memory is left, before it may start workers.
-    fn weigh(&mut self) {
-        let admission = &self.config.admission;
-        if admission.memory == MemoryAdmission::Off {
-            return self.core.weigh(None);
-        }
-        if self.makes.iter().all(|make| make.memory().is_none()) {
-            return;
-        }
-        if let Some(Memory { left, total }) = self.crew.memory() {
-            self.core.weigh(Some(Memory {
-                left: left.saturating_sub(admission.reserve),
-                total: total.saturating_sub(admission.reserve),
-            }));
-        }
-    }
-
-    fn worker_event(&mut self, event: Event) {
-        self.weigh();
-        let now = self.clock.now();
-        match event {
-            Event::Ready { worker, endpoint } => {
-                if let Some(staff) = self.staff.get_mut(&worker) {
-                    staff.endpoint = Some(endpoint);
-                }
-                let kind = self.kind_name(worker).to_owned();
-                self.journal.push(JournalEvent::WorkerReady { worker, kind });
-                let probes = self.probes(worker);
-                if probes.is_some() {
-                    self.crew.watch(worker, probes);
-                }
-                self.core.worker_ready(worker, now);
-            }
-            Event::StartFailed { worker, failure } => {
-                let kind = self.kind_name(worker).to_owned();
-                let last = failure.log_tail.last().map(String::as_str).unwrap_or_default();
-                warn!(%worker, kind, %failure, last_line = last, "worker did not start");
-                self.metrics.start_failed(&kind, failure.kind.code());
-                self.journal.push(JournalEvent::WorkerFailed {
-                    worker,
-                    kind,
-                    failure: failure.to_string(),
-                });
-                self.core.worker_failed(worker, failure, now);
-            }
-            Event::ProbeFailed {
-                worker,
-                strike,
-                of,
-                what,
-            } => self.probe_failed(worker, strike, of, what),
-            Event::Gone { worker, death } => self.worker_gone(worker, death),
-        }
-    }
-
-    /// How a worker is to be asked whether it is alive, by the configuration of its kind. `None`: not at all.
-    fn probes(&self, worker: WorkerId) -> Option<Probes> {
-        let staff = self.staff.get(&worker)?;
-        let kind = &self.makes.get(staff.kind.0)?.kind;
-        Some(Probes {
-            endpoint: staff.endpoint.clone()?,
-            protocol: kind.protocol,
-            liveness: kind.liveness.clone()?,
-            pulse: Arc::clone(&staff.pulse),
-        })
-    }
-
-    fn probe_failed(&mut self, worker: WorkerId, strike: u32, of: u32, what: String) {
-        // Its end may have been decided while this was on its way.
-        if !self.core.is_up(worker) {
-            return;
-        }
-        let kind = self.kind_name(worker).to_owned();
-        let session = self.staff.get(&worker).and_then(|staff| staff.session.as_ref());
-        let session = session.map(|session| tracing::field::display(&session.id));
-        self.metrics.probe_failed(&kind);
-        if strike < of {
-            debug!(session, %worker, kind, strike, of, "liveness probe failed: {what}");
-            return;
-        }
-        let unwell = Unwell {
-            failures: strike,
-            last: what,
-        };
-        warn!(session, %worker, kind, "the worker {unwell}; it is killed");
-        self.journal.push(JournalEvent::WorkerUnwell {
-            worker,
-            kind,
-            unwell: unwell.to_string(),
-        });
-        self.core.worker_unwell(worker, unwell, self.clock.now());
-    }
-
-    fn worker_gone(&mut self, worker: WorkerId, death: Death) {
-        // The core first: a crash ends its session, and that ending precedes the tree's story.
-        self.core.worker_gone(worker, death.exit, self.clock.now());
-        self.carry_out();
-        let kind = self.kind_name(worker).to_owned();
-        self.metrics.survived(&kind, death.survivors);
-        let staff = self.staff.remove(&worker);
-        let left = staff.as_ref().and_then(|staff| staff.left);
-        let since_left = left.map(|left| self.clock.now().since(left));
-        if let Some(took) = since_left {
-            self.metrics.disconnected_and_dead(&kind, took);
-        }
-        let session = staff.and_then(|staff| staff.session);
-        info!(
-            session = session.as_ref().map(|s| tracing::field::display(&s.id)),
-            %worker,
-            kind,
-            pids = ?death.pids,
-            processes = death.processes,
-            freed_bytes = death.memory,
-            took_ms = death.took.as_secs_f64() * 1e3,
-            exit = %death.exit,
-            "tree gone"
-        );
-        self.journal.push(JournalEvent::WorkerGone {
-            worker,
-            kind,
-            session: session.clone(),
-            death: death.clone(),
-        });
-        let logs = self.crew.logs(worker);
-        self.crew.forget(worker);
-        if let Some(session) = session {
-            self.records.buried(&session, death.clone(), since_left, logs);
-        }
-        for stop in self.stops.remove(&worker).into_iter().flatten() {
-            // With all there is to tell: after a drain's last session nothing more can be asked.
-            let death = Some(death.clone());
-            let _ = stop.send(Stopped::Ended { death });
-        }
-    }
-
     fn attend(&mut self) {
         let attention = Arc::clone(&self.attention);
         // Also for a session that has ended, whose worker may wait for its last holder.
@@ -528,198 +394,6 @@ impl<C: Crew> Driver<C> {
             self.waiters.remove(&ticket);
             self.core.abandon(ticket, self.clock.now());
         }
-    }
-
-    /// Does everything the core has asked for.
-    fn carry_out(&mut self) {
-        let mut created = Vec::new();
-        while let Some(output) = self.core.poll_output() {
-            match output {
-                Output::Start {
-                    worker,
-                    kind,
-                    session,
-                } => {
-                    let Some(make) = self.makes.get(kind.0) else {
-                        continue;
-                    };
-                    self.staff.insert(
-                        worker,
-                        Staff {
-                            kind,
-                            config: self.core.config_generation(),
-                            sandboxing: make.sandboxing(),
-                            endpoint: None,
-                            pulse: Arc::default(),
-                            session: None,
-                            left: None,
-                        },
-                    );
-                    self.crew.start(worker, make, session.as_ref());
-                }
-                Output::Terminate { worker } => self.crew.terminate(worker),
-                Output::Kill { worker } => self.crew.kill(worker),
-                Output::Bound {
-                    session,
-                    kind,
-                    worker,
-                    holders,
-                } => created.extend(self.bound(session, kind, worker, holders)),
-                Output::Grant {
-                    ticket,
-                    session,
-                    origin,
-                    queued,
-                    starting,
-                } => {
-                    self.grant(ticket, &session, origin, queued, starting);
-                }
-                Output::Refuse { ticket, refusal } => {
-                    if let Some(waiter) = self.waiters.remove(&ticket) {
-                        let kind = self.name_of(waiter.kind);
-                        self.metrics.refused(kind, refusal.code());
-                        let _ = waiter.reply.send(Err(refusal));
-                    }
-                }
-                Output::Ended {
-                    session,
-                    reason,
-                    worker,
-                    afterwards,
-                    ..
-                } => self.ended(&session, reason, worker, afterwards),
-                Output::Drained => self.drained = true,
-            }
-        }
-        // Not before the grants, which somebody waits for.
-        for session in created {
-            let (kind, worker, pid) = (&session.kind.name, session.worker, self.crew.pid(session.worker));
-            info!(session = %session.name.id, kind, %worker, pid, endpoint = %session.endpoint, "session created");
-        }
-    }
-
-    fn bound(
-        &mut self,
-        name: SessionRef,
-        kind_id: KindId,
-        worker: WorkerId,
-        holders: Arc<Holders>,
-    ) -> Option<Arc<Session>> {
-        let staff = self.staff.get_mut(&worker)?;
-        let endpoint = staff.endpoint.clone()?;
-        staff.session = Some(name.clone());
-        let (config, sandboxing) = (staff.config, staff.sandboxing);
-        let pulse = Arc::clone(&staff.pulse);
-        let kind = Arc::clone(&self.makes.get(kind_id.0)?.kind);
-        let pid = self.crew.pid(worker);
-        self.records.bound(records::Bound {
-            session: &name,
-            kind: &kind.name,
-            worker,
-            config,
-            sandboxing,
-            pid,
-            endpoint: endpoint.to_string(),
-            since: self
-                .core
-                .session(&name.id)
-                .map_or(self.clock.now(), |live| live.since),
-        });
-        self.journal.push(JournalEvent::SessionCreated {
-            session: name.clone(),
-            kind: kind.name.clone(),
-            worker,
-            pid,
-        });
-        let session = Session {
-            name: name.clone(),
-            kind_id,
-            kind,
-            worker,
-            endpoint,
-            pulse,
-            holders,
-            kill_switch: self.crew.kill_switch(worker),
-            end: watch::Sender::new(None),
-            attention: Arc::clone(&self.attention),
-            listed: Listed::new(),
-            clock: self.clock,
-            bound: self.clock.now(),
-        };
-        let session = Arc::new(session);
-        self.live.insert(name, Arc::clone(&session));
-        Some(session)
-    }
-
-    fn grant(
-        &mut self,
-        ticket: TicketId,
-        name: &SessionRef,
-        origin: Origin,
-        queued: Duration,
-        starting: Duration,
-    ) {
-        let (Some(waiter), Some(session)) = (self.waiters.remove(&ticket), self.live.get(name)) else {
-            return;
-        };
-        if origin == Origin::Created {
-            self.metrics.created(&session.kind.name, queued, starting);
-        }
-        let hold = Hold::granted(Arc::clone(session), waiter.holder);
-        let attached = Attached {
-            hold,
-            origin,
-            queued,
-            starting,
-        };
-        // If the client has left, the grant comes back here and is undone at once.
-        let _ = waiter.reply.send(Ok(Granted::new(attached)));
-    }
-
-    fn ended(
-        &mut self,
-        name: &SessionRef,
-        reason: EndReason,
-        worker: Option<WorkerId>,
-        afterwards: Afterwards,
-    ) {
-        info!(session = %name.id, reason = reason.code(), "session ended: {reason}");
-        let recycled = afterwards == Afterwards::Recycled;
-        if recycled && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker)) {
-            staff.session = None;
-        }
-        self.records.ended_now(name, reason.clone(), recycled);
-        if let Some(session) = self.live.remove(name) {
-            let now = self.clock.now();
-            let kind = &session.kind;
-            self.metrics
-                .ended(&kind.name, reason.code(), now.since(session.bound));
-            if matches!(reason, EndReason::Crashed(_)) {
-                self.metrics.crashed(&kind.name);
-            }
-            if reason == EndReason::Disconnected
-                && !recycled
-                && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker))
-            {
-                let grace = self
-                    .makes
-                    .get(session.kind_id.0)
-                    .map(|make| make.kind.disconnect_grace);
-                staff.left = Some(match grace.unwrap_or_default().is_zero() {
-                    true => session.holders.last_release(),
-                    false => now,
-                });
-            }
-            self.journal.push(JournalEvent::SessionEnded {
-                session: name.clone(),
-                kind: session.kind.name.clone(),
-                reason: reason.clone(),
-                recycled,
-            });
-            session.end.send_replace(Some(reason));
-        }
-        // Nobody listening is fine: no cache, nothing to forget.
-        let _ = self.endings.send(name.clone());
     }
 
     fn kind_name(&self, worker: WorkerId) -> &str {
