@@ -41,7 +41,13 @@ pub(crate) struct Cores {
 }
 
 impl Lab {
-    pub(crate) fn open(rounds: u32, quick: bool, wanted: Vec<String>) -> anyhow::Result<Self> {
+    /// # Errors
+    ///
+    /// If there is no such program, or this machine cannot be prepared.
+    pub(crate) fn open(herd: &Path, rounds: u32, quick: bool, wanted: Vec<String>) -> anyhow::Result<Self> {
+        let herd = herd
+            .canonicalize()
+            .with_context(|| format!("there is no herd at {}", herd.display()))?;
         let interrupt = Interrupt::listen()?;
         let open_files = raise_open_files()?;
         let scratch = tempfile::Builder::new()
@@ -49,7 +55,7 @@ impl Lab {
             .tempdir_in("/tmp")
             .context("cannot make a directory in /tmp")?;
         Ok(Self {
-            herd: PathBuf::from(env!("CARGO_BIN_EXE_herd")),
+            herd,
             scratch: scratch.path().to_owned(),
             rounds,
             quick,

@@ -1,6 +1,7 @@
 //! What the numbers were taken on.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -106,23 +107,25 @@ fn cgroups() -> &'static str {
 }
 
 fn versions(lab: &Lab) -> Vec<(String, String)> {
-    let herd = lab.herd.to_string_lossy();
     let asked = [
-        ("herd", herd.as_ref(), "--version"),
         ("haproxy", "haproxy", "-v"),
         ("nginx", "nginx", "-v"),
         ("runc", "runc", "--version"),
         ("crun", "crun", "--version"),
         ("bubblewrap", "bwrap", "--version"),
     ];
-    let mut versions: Vec<_> = asked
+    let peers = asked
         .into_iter()
-        .filter_map(|(name, file, flag)| Some((name.to_owned(), version(file, flag)?)))
-        .collect();
-    if let Some(commit) = commit() {
-        versions[0].1 = format!("{} ({commit})", versions[0].1);
-    }
-    versions
+        .filter_map(|(name, file, flag)| Some((name.to_owned(), version(file, flag)?)));
+    built(&lab.herd).into_iter().chain(peers).collect()
+}
+
+/// What the measured herd says of itself: version, commit, target and compiler.
+fn built(herd: &Path) -> Option<(String, String)> {
+    let output = Command::new(herd).arg("version").output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    let (name, version) = said.lines().next()?.split_once(' ')?;
+    Some((name.to_owned(), version.to_owned()))
 }
 
 /// The first word of the answer that begins with a digit.
@@ -133,17 +136,6 @@ fn version(name: &str, flag: &str) -> Option<String> {
     said.split([' ', '\n', '/'])
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
         .map(str::to_owned)
-}
-
-/// Of the working tree that herd was built from, with a mark if it differs from the commit.
-fn commit() -> Option<String> {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=10"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn read(path: &str) -> String {

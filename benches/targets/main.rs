@@ -66,6 +66,9 @@ struct Cli {
     /// Where the results go
     #[arg(long, default_value = "target/benchmarks.json")]
     out: PathBuf,
+    /// The herd that is measured, if not the one that was built with this
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_herd"), hide_default_value = true)]
+    herd: PathBuf,
     /// The rows there are
     #[arg(long)]
     list: bool,
@@ -115,7 +118,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
     let rounds = cli.rounds.unwrap_or(if cli.quick { 2 } else { 7 });
-    let lab = Lab::open(rounds, cli.quick, cli.rows.clone())?;
+    let lab = Lab::open(&cli.herd, rounds, cli.quick, cli.rows.clone())?;
     let chosen: Vec<_> = GROUPS
         .iter()
         .filter(|group| group.rows.iter().any(|row| lab.wants(row)))

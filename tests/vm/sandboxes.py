@@ -4,6 +4,7 @@ The guest's processor is emulated: waits are long and end early, and no time is 
 """
 import http.client
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -42,6 +43,7 @@ state_dir: {directory}/state
 control: {{socket: {directory}/state/control.sock}}
 defaults: {{start_timeout: {LIMIT}s}}
 workers:
+  bare: {{cmd: {greedy}, sandbox: off}}
   greedy: {{cmd: {greedy}, sandbox: {{rootfs: host{limit}}}}}
   bundle: {{cmd: ["busybox", "httpd", "-f", "-p", "{{{{.Port}}}}", "-h", "/bin"], sandbox: {{bundle: {BUNDLE}}}}}
 """
@@ -97,6 +99,8 @@ def serves(directory, memory):
     expect("a worker with the host's programs serves, as nobody special", (status, body) == (200, "1000"), (status, body))
     status, body = get(address, "b", "bundle", "/nothing")
     expect("a worker in a bundle serves", status == 404, (status, body))
+    status, body = get(address, "d", "bare")
+    expect("a worker without a sandbox serves, as herd's user", (status, body) == (200, str(os.getuid())), (status, body))
     if memory:
         try:
             status, body = get(address, "a", "greedy", "/eat")
