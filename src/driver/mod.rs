@@ -45,8 +45,9 @@ use self::records::Records;
 use crate::access::{Access, Current, InForce};
 use crate::config::{Config, Kind};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment, Refusal, Request,
-    Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
+    Afterwards, Allowance, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment,
+    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
+    WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Endpoint, Event, Make, Pulse, Sandboxing};
@@ -415,10 +416,10 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// The principals that there are, with most sessions at a time.
-fn principals(config: &Config) -> HashMap<String, Option<usize>> {
+/// The principals that there are.
+fn principals(config: &Config) -> HashMap<String, Allowance> {
     let keys = config.auth.iter().flat_map(|auth| &auth.keys);
-    keys.map(|key| (key.name.clone(), key.sessions)).collect()
+    keys.map(|key| (key.name.clone(), key.allowance)).collect()
 }
 
 pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {

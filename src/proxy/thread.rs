@@ -254,11 +254,9 @@ impl Thread {
                 format!("no worker could be had within {waited:?}: {lack}"),
             )
             .retry_after(Duration::from_secs(1)),
-            Refusal::QuotaExceeded { most, retry_after } => Problem::new(
-                Code::QuotaExceeded,
-                format!("the key may have so many sessions at a time: {most}"),
-            )
-            .retry_after(retry_after),
+            Refusal::QuotaExceeded { quota, retry_after } => {
+                Problem::new(Code::QuotaExceeded, format!("the key {quota}")).retry_after(retry_after)
+            }
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
             Refusal::WorkerBackoff { retry_after } => Problem::new(
                 Code::WorkerBackoff,

@@ -17,8 +17,8 @@ use self::pool::Pool;
 use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
-    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Memory, Moment, Refusal,
-    Reuse, Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
+    Allowance, ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Memory, Moment,
+    Refusal, Reuse, Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.
@@ -323,10 +323,10 @@ impl Core {
         }
     }
 
-    /// Only these principals may have sessions, and at most so many at a time; `None`: no limit.
+    /// Only these principals may have sessions, and no more than they are allowed.
     #[must_use]
-    pub fn with_principals(mut self, most: HashMap<String, Option<usize>>) -> Self {
-        self.quotas.set(most);
+    pub fn with_principals(mut self, allowances: HashMap<String, Allowance>) -> Self {
+        self.quotas.set(allowances, Moment::default());
         self
     }
 

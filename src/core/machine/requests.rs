@@ -86,7 +86,7 @@ impl Core {
         };
         self.admit(&id, kind, wait, now)?;
         self.last_generation += 1;
-        self.quotas.take(&id);
+        self.quotas.take(&id, now);
         let waiting = SessionState::Waiting {
             tickets: vec![Ticket { id: ticket, holder }],
             since: now,
@@ -114,7 +114,7 @@ impl Core {
         if self.pools[kind.0].standing == Standing::Removed {
             return Err(Refusal::UnknownWorker);
         }
-        self.quotas.admit(id)?;
+        self.quotas.admit(id, now)?;
         let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
         if !pool.warm.is_empty() {
             return Ok(());

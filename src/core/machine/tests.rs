@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::*;
 use super::pool::{BREATH, WAITED_FOR};
 
+mod quotas;
 mod reload;
 
 const fn secs(n: u64) -> Duration {
@@ -897,70 +898,4 @@ fn the_second_signal_kills_what_the_first_let_go_on() {
     bench.core.kill_all(bench.now);
     let outputs = bench.take();
     assert_eq!((endings(&outputs), killed(&outputs)), (vec!["drained"], vec![1]));
-}
-
-#[test]
-fn a_principal_has_no_more_sessions_than_its_quota_and_gets_each_place_back() {
-    let principals = [("alice".to_owned(), Some(2)), ("bob".to_owned(), None)].into();
-    let mut bench = Bench::new(Rules { max: 3, ..rules() });
-    bench.core = std::mem::replace(&mut bench.core, Core::new(Vec::new())).with_principals(principals);
-    let refused = |bench: &mut Bench, id: &str| {
-        let asked = bench.ask(id, HolderKind::Request);
-        bench.take().into_iter().any(|output| {
-            let quota = matches!(&output, Output::Refuse { ticket, refusal: Refusal::QuotaExceeded { most: 2, .. } } if *ticket == asked);
-            quota
-        })
-    };
-    assert!(!refused(&mut bench, "alice/1"));
-    assert!(!refused(&mut bench, "alice/2"));
-    assert!(refused(&mut bench, "alice/3"), "the third");
-    assert!(!refused(&mut bench, "alice/1"), "there already");
-    assert!(!refused(&mut bench, "bob/1"), "another's");
-    let id = |text: &str| SessionId::parse(text.as_bytes()).unwrap();
-    // One that waits, one that is bound, one that crashes: each gives its place back once.
-    assert_eq!(
-        bench.core.stop(&id("alice/2"), bench.now),
-        StopOutcome::NeverStarted
-    );
-    assert!(!refused(&mut bench, "alice/3"));
-    assert!(refused(&mut bench, "alice/4"));
-    bench.ready(1);
-    bench.core.worker_gone(WorkerId(1), Exit::Signal(11), bench.now);
-    assert!(!refused(&mut bench, "alice/4"), "alice/1 is lost");
-    assert_eq!(bench.core.stop(&id("alice/1"), bench.now), StopOutcome::Forgotten);
-    assert!(refused(&mut bench, "alice/5"), "given back only once");
-}
-
-#[test]
-fn what_a_principal_that_is_gone_has_ends_and_who_is_still_there_keeps_its_count() {
-    let mut bench = Bench::new(Rules { max: 3, ..rules() });
-    let most = |names: &[(&str, Option<usize>)]| names.iter().map(|(n, m)| ((*n).to_owned(), *m)).collect();
-    let both = most(&[("alice", None), ("bob", None)]);
-    bench.core = std::mem::replace(&mut bench.core, Core::new(Vec::new())).with_principals(both);
-    bench.ask("alice/1", HolderKind::Request);
-    bench.ask("bob/1", HolderKind::Stream);
-    bench.ready(1);
-    bench.ready(2);
-    let waits = bench.ask("bob/2", HolderKind::Request);
-    bench.take();
-    let now = bench.now;
-    bench.core.reload_principals(most(&[("alice", Some(1))]), now);
-    let outputs = bench.take();
-    assert_eq!(
-        (endings(&outputs), killed(&outputs)),
-        (vec!["revoked"], vec![2, 3])
-    );
-    let revoked = |ticket| move |output: &Output| matches!(output, Output::Refuse { ticket: t, refusal: Refusal::Revoked } if *t == ticket);
-    assert!(outputs.iter().any(revoked(waits)), "{outputs:?}");
-    let late = bench.ask("bob/3", HolderKind::Request);
-    assert!(
-        bench.take().iter().any(revoked(late)),
-        "asked for before the reload"
-    );
-    let second = bench.ask("alice/2", HolderKind::Request);
-    let over = |output: &Output| matches!(output, Output::Refuse { ticket, refusal: Refusal::QuotaExceeded { most: 1, .. } } if *ticket == second);
-    assert!(
-        bench.take().iter().any(over),
-        "what it had is counted, also without a limit"
-    );
 }

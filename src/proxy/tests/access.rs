@@ -289,6 +289,28 @@ fn of_fifty_sessions_at_once_a_quota_of_three_admits_three() {
 }
 
 #[test]
+fn new_sessions_come_at_their_rate_and_requests_of_those_there_are_cost_none() {
+    let herd = herd("", ", session_rate: 1/h, session_burst: 2", "");
+    let named = |id: &str| ask(&herd, "/", &format!("X-Session-ID: {id}\r\n{}", bearer(ALICE)));
+    for id in ["a", "b", "a", "b", "a"] {
+        assert_eq!(named(id).status(), 200, "{id}");
+    }
+    let over = named("c");
+    assert_eq!((over.status(), over.code()), (429, "quota_exceeded"));
+    let wait: u64 = over.field("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&wait), "{wait}");
+    assert!(
+        over.text().contains("used up its rate of new sessions"),
+        "{over:?}"
+    );
+    assert_eq!(ask_s(&herd, "/", &bearer(BOB)).status(), 200, "another's rate");
+    let name = SessionId::parse(b"alice/a").unwrap();
+    Herd::block_on(herd.handle.stop(name, None)).unwrap();
+    assert_eq!(named("a").code(), "quota_exceeded", "it would be a new one");
+    assert_eq!(named("b").status(), 200);
+}
+
+#[test]
 fn a_rate_admits_its_burst_whatever_thread_and_connection_they_come_by() {
     let herd = herd("", ", rate: 1/h, burst: 7", "");
     let mut clients: Vec<_> = (0..4).map(|_| herd.connect()).collect();
