@@ -55,7 +55,7 @@ pub use ids::{
 };
 pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
-    StopOutcome, Wait,
+    StopOutcome, Wait, Waited,
 };
 pub use rate::{Bucket, Rate, nanos};
 pub use refusal::{Lack, Quota, Refusal};

@@ -31,8 +31,8 @@ pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, Origin, PoolView, PoolsView, Remains,
-    SessionOutput, SessionState, SessionView, Standing, Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, NotAttached, Origin, PoolView,
+    PoolsView, Remains, SessionOutput, SessionState, SessionView, Standing, Stopped, Wait, Waited,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
@@ -78,7 +78,7 @@ struct Waiter {
     /// Asked for; a session that exists may be of another.
     kind: KindId,
     holder: HolderKind,
-    reply: oneshot::Sender<Result<Granted, Refusal>>,
+    reply: oneshot::Sender<Result<Granted, NotAttached>>,
 }
 
 /// What the driver knows of a worker beside the core.

@@ -40,7 +40,7 @@ use super::{identity, origin};
 use crate::access::Access;
 use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
 use crate::core::{HolderKind, Refusal, SessionId};
-use crate::driver::{Hold, KindChoice, Remains, Wait};
+use crate::driver::{Hold, KindChoice, NotAttached, Remains, Wait};
 
 /// Largest answer whose `webSocketDebuggerUrl` is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
@@ -308,9 +308,10 @@ impl Asked {
             match claimed {
                 // The kind was removed between this thread's look at the configuration and the driver's: the request is
                 // one of those that come after.
-                Err(Refused::Refusal(Refusal::UnknownWorker))
-                    if !Rc::ptr_eq(&self.config, &thread.config()) =>
-                {
+                Err(Refused::NotAttached(NotAttached {
+                    refusal: Refusal::UnknownWorker,
+                    ..
+                })) if !Rc::ptr_eq(&self.config, &thread.config()) => {
                     let (config, access) = thread.in_force();
                     self.config = config;
                     let (headers, uri) = (self.request.headers(), self.request.uri());
@@ -397,6 +398,9 @@ fn begin(
                         Begun::Refused(failure) => Err(failure),
                     },
                     Err(refused) => {
+                        if let (Some(record), Refused::NotAttached(refused)) = (served.record(), &refused) {
+                            record.not_attached(refused);
+                        }
                         let problem = thread.problem(refused, client.local());
                         Err(Failure { problem, served })
                     }

@@ -155,7 +155,9 @@ fn start_through(through: &[&str], receiver: &str, keys: &str) -> Running {
         "network: {{ data_bind: 127.0.0.1:0 }}\naccess_log: {{ path: {log:?} }}\ntraces:\n  endpoint: \
          {receiver}/v1/traces\n  headers: {{ Authorization: {{ file: {key:?} }}, x-tenant: {{ value: t }} }}\n  {keys}\n\
          workers:\n  echo: {{ cmd: [python3, {script:?}, \"{{{{.Port}}}}\"], env: {{ HERD_TEST_TAG: {tag:?} }} }}\n  runner:\n    \
-         cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n"
+         cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n  one:\n    \
+         cmd: [python3, {script:?}, \"{{{{.Port}}}}\"]\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n    max: 1\n    queue: {{ timeout: 100ms }}\n  \
+         broken: {{ cmd: [\"false\", \"{{{{.Port}}}}\"] }}\n"
     );
     Running::launch_through(through, dir, Mode::Own, &yaml).ready()
 }
@@ -382,7 +384,7 @@ fn errors_and_tunnels_are_told_as_what_they_are() {
         let found = known.find(|(_, known)| known["http.response.status_code"] == status);
         found.unwrap_or_else(|| panic!("{status}: {spans:?}"))
     };
-    let code = |span: &Span| span.status.as_ref().unwrap().code;
+    let code = |span: &Span| span.status.as_ref().map_or(0, |status| status.code);
     let (span, known) = of("503");
     assert_eq!((code(span), known["error.type"].as_str()), (2, "503"));
     assert_eq!(known.get("herd.error"), None);
@@ -391,6 +393,66 @@ fn errors_and_tunnels_are_told_as_what_they_are() {
     assert_eq!((code(span), known["error.type"].as_str()), (0, "unknown_worker"));
     let (span, known) = of("101");
     assert_eq!((code(span), known["herd.tunnel"].as_str()), (0, "websocket"));
+}
+
+#[test]
+fn a_wait_for_a_worker_that_never_came_is_a_span_that_failed() {
+    let receiver = Receiver::start("200 OK");
+    let herd = start(receiver.address, "");
+    let failed = get(&herd, "/", "x-herd-worker: broken\r\n");
+    assert!(failed.starts_with("HTTP/1.1 502"), "{failed}");
+    let client = Client::of(&herd).unwrap();
+    let mut first = client
+        .send(
+            "first",
+            "GET /",
+            "x-herd-worker: one\r\nconnection: close\r\n",
+            "",
+        )
+        .unwrap();
+    let mut head = [0; 12];
+    first.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let late = get(&herd, "/", "x-herd-worker: one\r\n");
+    assert!(late.contains("x-herd-error: queue_timeout"), "{late}");
+    let at_once = get(&herd, "/", "x-herd-worker: one\r\nx-herd-wait: 0\r\n");
+    assert!(at_once.contains("x-herd-error: at_capacity"), "{at_once}");
+    // Four requests, two starts, and one wait; whoever did not wait has no span of it.
+    let spans = receiver.spans(7);
+    assert_eq!(spans.len(), 7, "{spans:?}");
+    let of = |error: &str| {
+        let mut servers = spans.iter().filter(|span| span.kind == 2);
+        servers
+            .find(|span| {
+                attributes(&span.attributes)
+                    .get("error.type")
+                    .is_some_and(|it| it == error)
+            })
+            .unwrap_or_else(|| panic!("{error}: {spans:?}"))
+    };
+    for (error, name, title) in [
+        ("worker_start_failed", "start", "The worker could not be started"),
+        ("queue_timeout", "queue", "No worker slot became free in time"),
+    ] {
+        let server = of(error);
+        let mut children = spans.iter().filter(|span| span.parent_span_id == server.span_id);
+        let child = children.next().unwrap_or_else(|| panic!("{error}: {spans:?}"));
+        assert_eq!((child.name.as_str(), children.count()), (name, 0), "{spans:?}");
+        let status = child.status.as_ref().unwrap();
+        assert_eq!((status.code, status.message.as_str()), (2, title));
+        assert_eq!(attributes(&child.attributes)["error.type"], error);
+        assert!(
+            server.start_time_unix_nano <= child.start_time_unix_nano,
+            "{spans:?}"
+        );
+        assert!(child.start_time_unix_nano < child.end_time_unix_nano, "{spans:?}");
+        assert!(child.end_time_unix_nano <= server.end_time_unix_nano, "{spans:?}");
+        let waited = attributes(&server.attributes)[&*format!("herd.{name}_ms")].parse::<f64>();
+        assert!(waited.clone().unwrap() > 0.0, "{waited:?}");
+    }
+    let server = of("at_capacity");
+    let of_it = |span: &&Span| span.parent_span_id == server.span_id;
+    assert_eq!(spans.iter().find(of_it), None);
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Core {
             match session.state {
                 SessionState::Bound { .. } => self.end(&id, EndReason::Revoked, now),
                 SessionState::Waiting { .. } => {
-                    self.give_up(&id, &Refusal::Revoked);
+                    self.give_up(&id, &Refusal::Revoked, now);
                     self.reconcile(kind, now);
                 }
                 // It has ended, for its own reason.
@@ -101,7 +101,7 @@ impl Core {
         self.pools[kind.0].standing = Standing::Removed;
         self.rules[kind.0].min = 0;
         for id in self.pools[kind.0].waiting.clone() {
-            self.give_up(&id, &Refusal::UnknownWorker);
+            self.give_up(&id, &Refusal::UnknownWorker, now);
         }
     }
 

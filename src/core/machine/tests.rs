@@ -157,7 +157,9 @@ fn answer(outputs: &[Output], ticket: TicketId) -> Option<Result<Origin, Refusal
         Output::Grant {
             ticket: t, origin, ..
         } if *t == ticket => Some(Ok(*origin)),
-        Output::Refuse { ticket: t, refusal } if *t == ticket => Some(Err(refusal.clone())),
+        Output::Refuse {
+            ticket: t, refusal, ..
+        } if *t == ticket => Some(Err(refusal.clone())),
         _ => None,
     })
 }
@@ -898,4 +900,49 @@ fn the_second_signal_kills_what_the_first_let_go_on() {
     bench.core.kill_all(bench.now);
     let outputs = bench.take();
     assert_eq!((endings(&outputs), killed(&outputs)), (vec!["drained"], vec![1]));
+}
+
+#[test]
+fn everybody_is_told_how_long_it_has_waited_itself_for_a_slot_and_for_a_start_whether_a_worker_came_or_not() {
+    let mut bench = Bench::new(Rules { max: 1, ..rules() });
+    let waited = |outputs: Vec<Output>| -> Vec<(Option<&'static str>, u64, u64)> {
+        let told = |output| match output {
+            Output::Grant { waited, .. } => Some((None, waited)),
+            Output::Refuse { waited, refusal, .. } => Some((Some(refusal.code()), waited)),
+            _ => None,
+        };
+        let seconds =
+            |(refused, waited): (_, Waited)| (refused, waited.queued.as_secs(), waited.starting.as_secs());
+        outputs.into_iter().filter_map(told).map(seconds).collect()
+    };
+    bench.ask("a", HolderKind::Request);
+    bench.now = bench.now + secs(2);
+    bench.ask("a", HolderKind::Request);
+    bench.ask("b", HolderKind::Request);
+    bench.now = bench.now + secs(3);
+    bench.ready(1);
+    assert_eq!(waited(bench.take()), [(None, 0, 5), (None, 0, 3)]);
+    bench.now = bench.now + secs(5);
+    bench.core.stop(&SessionId::parse(b"a").unwrap(), bench.now);
+    bench.gone(1);
+    bench.now = bench.now + secs(4);
+    bench.ask("b", HolderKind::Request);
+    bench.now = bench.now + secs(1);
+    bench.ask("c", HolderKind::Request);
+    bench.take();
+    let failure = StartFailure {
+        kind: StartFailureKind::Timeout {
+            after: secs(5),
+            last: String::new(),
+        },
+        log_tail: Vec::new(),
+    };
+    bench.core.worker_failed(WorkerId(2), failure, bench.now);
+    bench.collect();
+    let failed = Some("worker_start_timeout");
+    assert_eq!(waited(bench.take()), [(failed, 8, 5), (failed, 0, 1)]);
+    bench.now = bench.now + secs(30);
+    bench.core.advance(bench.now);
+    bench.collect();
+    assert_eq!(waited(bench.take()), [(Some("queue_timeout"), 30, 0)]);
 }

@@ -41,7 +41,7 @@ fn bench(max: usize, allowances: Allowances) -> Bench {
 fn refusal(bench: &mut Bench, id: &str) -> Option<Refusal> {
     let asked = bench.ask(id, HolderKind::Request);
     bench.take().into_iter().find_map(|output| match output {
-        Output::Refuse { ticket, refusal } if ticket == asked => Some(refusal),
+        Output::Refuse { ticket, refusal, .. } if ticket == asked => Some(refusal),
         _ => None,
     })
 }
@@ -190,8 +190,7 @@ fn what_a_principal_that_is_gone_has_ends_and_who_is_still_there_keeps_its_count
         (endings(&outputs), killed(&outputs)),
         (vec!["revoked"], vec![2, 3])
     );
-    let revoked =
-        |o: &Output| matches!(o, Output::Refuse { ticket, refusal: Refusal::Revoked } if *ticket == waits);
+    let revoked = |o: &Output| matches!(o, Output::Refuse { ticket, refusal: Refusal::Revoked, .. } if *ticket == waits);
     assert!(outputs.iter().any(revoked), "{outputs:?}");
     assert_eq!(
         refusal(&mut bench, "bob/3"),
