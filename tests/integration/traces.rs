@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
 
 use nix::sys::signal::{Signal, kill};
@@ -163,16 +162,11 @@ fn start_through(through: &[&str], receiver: &str, keys: &str) -> Running {
 }
 
 fn get(herd: &Running, target: &str, fields: &str) -> String {
-    let mut stream = TcpStream::connect(herd.data_address().unwrap()).unwrap();
-    stream.set_read_timeout(Some(CAP)).unwrap();
-    write!(
-        stream,
+    let request = format!(
         "GET {target} HTTP/1.1\r\nhost: app.example.com:81\r\nconnection: close\r\nx-session-id: secret-id\r\n{fields}\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+    );
+    let client = Client::of(herd).unwrap();
+    client.exchange(request.as_bytes()).unwrap()
 }
 
 /// What the worker was sent under this name.
@@ -203,17 +197,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn metric(herd: &Running, name: &str) -> f64 {
-    let mut stream = UnixStream::connect(herd.socket()).unwrap();
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.and_then(|value| value.trim().parse().ok()).unwrap()
+fn dropped(herd: &Running) -> f64 {
+    let client = Client::of(herd).unwrap();
+    client.metric("herd_traces_dropped_total").unwrap()
 }
 
 #[test]
@@ -476,7 +462,7 @@ fn a_receiver_that_is_away_slows_nobody_down_and_is_told_of_once() {
         1,
         "{said}"
     );
-    assert_eq!(metric(&herd, "herd_traces_dropped_total "), 0.0);
+    assert_eq!(dropped(&herd), 0.0);
 }
 
 #[test]
@@ -485,11 +471,9 @@ fn what_a_receiver_refuses_is_dropped_and_counted() {
     let herd = start(receiver.address, "");
     get(&herd, "/", "");
     receiver.spans(2);
-    poll("the count", || {
-        match metric(&herd, "herd_traces_dropped_total ") {
-            2.0 => Ok(()),
-            other => Err(other.to_string()),
-        }
+    poll("the count", || match dropped(&herd) {
+        2.0 => Ok(()),
+        other => Err(other.to_string()),
     });
     herd.logged("the receiver answers 400 Bad Request");
 }

@@ -278,8 +278,7 @@ fn of_fifty_sessions_at_once_a_quota_of_three_admits_three() {
     let held = (0..50)
         .position(|number| answers[number].status() == 200)
         .unwrap();
-    let name = SessionId::parse(format!("alice/s{held}").as_bytes()).unwrap();
-    Herd::block_on(herd.handle.stop(name, None)).unwrap();
+    herd.stop(&format!("alice/s{held}"));
     assert_eq!(
         ask(&herd, "/", &format!("X-Session-ID: new\r\n{}", bearer(ALICE))).status(),
         200
@@ -304,8 +303,7 @@ fn new_sessions_come_at_their_rate_and_requests_of_those_there_are_cost_none() {
         "{over:?}"
     );
     assert_eq!(ask_s(&herd, "/", &bearer(BOB)).status(), 200, "another's rate");
-    let name = SessionId::parse(b"alice/a").unwrap();
-    Herd::block_on(herd.handle.stop(name, None)).unwrap();
+    herd.stop("alice/a");
     assert_eq!(named("a").code(), "quota_exceeded", "it would be a new one");
     assert_eq!(named("b").status(), 200);
 }
