@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 
-use super::{Exchange, Failure, Upgrade};
+use super::super::{Failure, Upgrade};
+use super::Exchange;
 use crate::core::HolderKind;
 use crate::driver::Hold;
 use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload};
