@@ -1,4 +1,4 @@
-//! The rules one by one; `tests/simulation.rs` checks that they hold together.
+//! The rules one by one; `tests/simulation/` checks that they hold together.
 
 use std::sync::Arc;
 use std::time::Duration;
