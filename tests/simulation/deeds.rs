@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herd::core::{
-    Change, ConfigGeneration, Exit, KindChoice, KindId, Memory, Release, Remains, Request, Rules, SessionRef,
-    Stage, StartFailure, StartFailureKind, StopOutcome, TicketId, Unwell, Wait, WorkerId,
+    Change, ConfigGeneration, Core, Exit, KindChoice, KindId, Memory, Release, Remains, Request, Rules,
+    SessionRef, Stage, StartFailure, StartFailureKind, StopOutcome, TicketId, Unwell, Wait, WorkerId,
 };
 
 use super::lots::{any_rules, rules_of};
@@ -17,7 +17,7 @@ impl World {
         let kind = KindId(self.lots.below(self.rules.len()));
         let holder = self.lots.holder();
         let request = Request {
-            id: self.lots.session_id(),
+            id: self.any_session(),
             kind: if self.lots.chance(50) {
                 KindChoice::Named(kind)
             } else {
@@ -38,9 +38,16 @@ impl World {
         self.last_ticket += 1;
         let ticket = TicketId(self.last_ticket);
         self.say(|| format!("{ticket} asks: {request:?}"));
-        self.waiting.insert(ticket, request.id.clone());
+        let id = request.id.clone();
+        self.waiting.insert(ticket, id.clone());
         self.holder_of.insert(ticket, holder);
+        let generation = |core: &Core| core.session(&id).map(|seen| seen.session.generation);
+        let before = generation(&self.core);
         self.core.attach(ticket, request, self.now);
+        let after = generation(&self.core);
+        if after.is_some() && after != before {
+            self.made(&id);
+        }
     }
 
     pub(super) fn client_leaves_the_queue(&mut self) {
@@ -172,7 +179,7 @@ impl World {
     }
 
     pub(super) fn somebody_stops_a_session(&mut self) {
-        let id = self.lots.session_id();
+        let id = self.any_session();
         self.say(|| format!("stop {id}"));
         let stage = self.core.session(&id).map(|s| s.stage);
         let outcome = self.core.stop(&id, self.now);

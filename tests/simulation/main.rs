@@ -12,6 +12,7 @@ mod random;
 mod deeds;
 mod lots;
 mod model;
+mod principals;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use herd::core::{
 
 use lots::Lots;
 use model::{Life, ModelKind, ModelWorker};
+use principals::Principals;
 
 const STEPS: usize = 400;
 
@@ -44,6 +46,8 @@ struct World {
     rules: Vec<Rules>,
     kinds: Vec<ModelKind>,
     config: u64,
+    /// `None`: sessions are nobody's.
+    principals: Option<Principals>,
     /// That the core was told of, less what it has promised since.
     memory: Option<Memory>,
     /// Deeds that a lower `max` may not lead to.
@@ -70,6 +74,10 @@ impl World {
         let mut lots = Lots::of(seed);
         let rules = lots::rules(&mut lots);
         let mut core = Core::new(rules.clone());
+        let principals = principals::any_principals(&mut lots);
+        if let Some(principals) = &principals {
+            core = core.with_principals(principals::allowances(principals));
+        }
         core.start(Moment::default());
         let mut world = Self {
             lots,
@@ -78,6 +86,7 @@ impl World {
             core,
             kinds: vec![ModelKind::new(0); rules.len()],
             config: 1,
+            principals,
             memory: None,
             harm: 0,
             rules,
@@ -124,6 +133,7 @@ impl World {
             93 => self.configuration_changes(),
             94 => self.max_changes(),
             95 => self.memory_changes(),
+            96 => self.principals_change(),
             _ => self.time_passes(),
         }
         self.settle();
@@ -215,6 +225,9 @@ fn the_invariants_hold_after_every_step_of_many_seeds() {
         "crashed",
         "probe_failed",
         "drained",
+        "revoked",
+        "over its sessions",
+        "over its rate",
         "reloads",
         "other max",
         "waited for a start",

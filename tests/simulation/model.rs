@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use herd::core::{
-    Afterwards, EndReason, Holders, KindId, Lack, Origin, Output, Reuse, SessionId, SessionRef, StartedFor,
-    TicketId, WorkerId,
+    Afterwards, EndReason, Holders, KindId, Lack, Origin, Output, Refusal, Reuse, SessionId, SessionRef,
+    StartedFor, TicketId, WorkerId,
 };
 
 use super::{Held, World};
@@ -173,9 +173,12 @@ impl World {
                     holder,
                 });
             }
-            Output::Refuse { ticket, .. } => {
-                self.answer(ticket);
+            Output::Refuse { ticket, refusal, .. } => {
+                let id = self.answer(ticket);
                 self.count("refused");
+                if let Refusal::QuotaExceeded { quota, retry_after } = refusal {
+                    self.over_quota(&id, quota, retry_after);
+                }
             }
             Output::Ended {
                 session,
@@ -265,12 +268,13 @@ impl World {
             EndReason::Crashed(_) => "crashed",
             EndReason::ProbeFailed(_) => "probe_failed",
             EndReason::Drained => "drained",
-            EndReason::Revoked => unreachable!("there are no principals here"),
+            EndReason::Revoked => "revoked",
         });
         self.ended.push(session);
     }
 
     fn check(&mut self) {
+        self.check_principals();
         for index in 0..self.rules.len() {
             match self.core.counts(KindId(index), self.now).waits_for {
                 Some(Lack::Starts) => self.count("waited for a start"),
