@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::core::{self, Rate, nanos};
+use crate::core::{self, Rate};
 
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -57,7 +57,7 @@ impl Bucket {
     }
 
     fn at(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.epoch))
+        core::Bucket::nanos(now.saturating_duration_since(self.epoch))
     }
 }
 

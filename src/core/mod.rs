@@ -57,6 +57,6 @@ pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
     StopOutcome, Wait, Waited,
 };
-pub use rate::{Bucket, Rate, nanos};
+pub use rate::{Bucket, Rate};
 pub use refusal::{Lack, Quota, Refusal};
 pub use rules::{Allowance, Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -24,7 +24,7 @@ pub struct Bucket {
 impl Bucket {
     /// One that has never been used is full at 0.
     pub fn of(rate: Rate) -> Self {
-        let interval = (nanos(rate.per) / u64::from(rate.number.max(1))).max(1);
+        let interval = (Self::nanos(rate.per) / u64::from(rate.number.max(1))).max(1);
         Self {
             interval,
             capacity: interval.saturating_mul(u64::from(rate.burst.max(1))),
@@ -48,11 +48,11 @@ impl Bucket {
         let missing = u64::try_from(missing).unwrap_or(u64::MAX).min(self.capacity);
         now.saturating_add(missing)
     }
-}
 
-/// A time as buckets count it.
-pub fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    /// A time as buckets count it.
+    pub fn nanos(time: Duration) -> u64 {
+        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]

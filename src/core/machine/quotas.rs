@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::super::{Allowance, Bucket, Quota, Rate, nanos};
+use super::super::{Allowance, Bucket, Quota, Rate};
 use super::{Moment, Refusal, SessionId};
 
 /// What a client over its number of sessions is told to wait: nobody knows when one of them ends.
@@ -105,12 +105,14 @@ impl Pace {
     /// What was used up stays so.
     fn after(before: Option<&Self>, rate: Rate, now: Moment) -> Self {
         let bucket = Bucket::of(rate);
-        let full_at = before.map_or(0, |pace| bucket.after(pace.bucket, pace.full_at, nanos(now.0)));
+        let full_at = before.map_or(0, |pace| {
+            bucket.after(pace.bucket, pace.full_at, Bucket::nanos(now.0))
+        });
         Self { bucket, full_at }
     }
 
     /// When it is full again after one more. `Err`: after this time there may be one.
     fn one_more(&self, now: Moment) -> Result<u64, Duration> {
-        self.bucket.take(self.full_at, nanos(now.0))
+        self.bucket.take(self.full_at, Bucket::nanos(now.0))
     }
 }
