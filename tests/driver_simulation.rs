@@ -18,7 +18,8 @@ use herd::config::{Config, Kind};
 use herd::core::{Exit, HolderKind, KindId, Refusal, Reuse, SessionId, SessionRef, WorkerId};
 use herd::core::{StartFailure, StartFailureKind};
 use herd::driver::{
-    Attach, Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, Remains, Session, Shutdown, Wait,
+    Attach, Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, NotAttached, Remains, Session,
+    Shutdown, Wait,
 };
 use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Make, Plan, Plans};
 use tokio::sync::{broadcast, mpsc};
@@ -175,7 +176,7 @@ struct Cache {
 }
 
 /// A client that waits for its answer.
-type Asking = JoinHandle<Result<(HolderKind, Attached), Refusal>>;
+type Asking = JoinHandle<Result<(HolderKind, Attached), NotAttached>>;
 
 struct World {
     random: Random,
@@ -399,9 +400,9 @@ impl World {
         for (id, asking) in done {
             match asking.await.expect("nobody aborted it") {
                 Ok((holder, attached)) => self.granted(&id, holder, attached),
-                Err(refusal) => {
+                Err(refused) => {
                     self.count("refused");
-                    if refusal == Refusal::UnknownWorker {
+                    if refused.refusal == Refusal::UnknownWorker {
                         self.count("of a kind that was removed");
                     }
                 }

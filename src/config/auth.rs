@@ -13,9 +13,9 @@ use super::text::{CookieName, Digest, FromText, InOrder, QueryName, from_text, i
 use super::units::Count;
 use super::validate::Judge;
 use super::yaml::Step;
-use crate::core::{KindId, is_principal};
+use crate::core::{Allowance, KindId, is_principal};
 
-/// Most requests per time that a rate may allow, and most at once.
+/// Most per time that a rate may allow, and most at once.
 const MOST: usize = 1_000_000;
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -51,6 +51,11 @@ pub(super) struct Key {
     workers: Option<Vec<String>>,
     /// Most sessions at a time, waiting, starting and bound ones together. Default: no limit.
     sessions: Option<Count>,
+    /// Most new sessions, per second, minute or hour: `30/m`. One counts when it is made, whatever becomes of it. Default:
+    /// no limit.
+    session_rate: Option<RateText>,
+    /// How many new sessions may come at once. Default: as many as their rate allows in a second, at least 1.
+    session_burst: Option<Count>,
     /// Most requests, per second, minute or hour: `100/s`. Default: no limit.
     rate: Option<RateText>,
     /// How many requests may come at once. Default: as many as the rate allows in a second, at least 1.
@@ -84,7 +89,7 @@ pub(super) struct Secret {
 /// `100/s`, `600/m`, `1000/h`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RateText {
-    requests: u32,
+    number: u32,
     per: Duration,
 }
 
@@ -95,23 +100,23 @@ impl FromText for RateText {
 
     fn from_text(text: &str) -> Result<Self, String> {
         let read = || {
-            let (number, unit) = text.split_once('/')?;
-            let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            let requests: u32 = plain.then(|| number.parse().ok()).flatten()?;
+            let (digits, unit) = text.split_once('/')?;
+            let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let number: u32 = plain.then(|| digits.parse().ok()).flatten()?;
             let seconds = match unit {
                 "s" => 1,
                 "m" => 60,
                 "h" => 3600,
                 _ => return None,
             };
-            (1..=MOST as u32).contains(&requests).then(|| Self {
-                requests,
+            (1..=MOST as u32).contains(&number).then(|| Self {
+                number,
                 per: Duration::from_secs(seconds),
             })
         };
         read().ok_or_else(|| {
             format!(
-                "\"{}\" is not a rate; write 1 to {MOST} requests per s, m or h, e.g. 100/s",
+                "\"{}\" is not a rate; write 1 to {MOST} per s, m or h, e.g. 100/s",
                 text.escape_debug()
             )
         })
@@ -150,10 +155,14 @@ impl Judge<'_> {
                     "is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
                 );
             }
-            let (workers, rate) = (
-                self.key_workers(&path, key.workers, kinds),
-                self.rate(&path, key.rate, key.burst),
+            let workers = self.key_workers(&path, key.workers, kinds);
+            let session_rate = self.rate(
+                &path,
+                ["session_rate", "session_burst"],
+                key.session_rate,
+                key.session_burst,
             );
+            let rate = self.rate(&path, ["rate", "burst"], key.rate, key.burst);
             let sessions = key.sessions.map(|count| count.0);
             if sessions == Some(0) {
                 let path = [&path[..], &["sessions"]].concat();
@@ -180,7 +189,10 @@ impl Judge<'_> {
                 name,
                 sources,
                 workers,
-                sessions,
+                allowance: Allowance {
+                    sessions,
+                    session_rate,
+                },
                 rate,
             });
         }
@@ -224,15 +236,22 @@ impl Judge<'_> {
         Some(allowed)
     }
 
-    fn rate(&mut self, path: &[&str], rate: Option<RateText>, burst: Option<Count>) -> Option<Rate> {
-        let burst_path = [path, &["burst"]].concat();
+    fn rate(
+        &mut self,
+        path: &[&str],
+        [rate_key, burst_key]: [&str; 2],
+        rate: Option<RateText>,
+        burst: Option<Count>,
+    ) -> Option<Rate> {
+        let burst_path = [path, &[burst_key]].concat();
         let Some(rate) = rate else {
-            if burst.is_some() && !self.problems.mentions(&[path, &["rate"]].concat().join(".")) {
-                self.at_key(&burst_path, "is of no use without rate; write e.g. rate: 100/s");
+            if burst.is_some() && !self.problems.mentions(&[path, &[rate_key]].concat().join(".")) {
+                let message = format!("is of no use without {rate_key}; write e.g. {rate_key}: 100/s");
+                self.at_key(&burst_path, &message);
             }
             return None;
         };
-        let per_second = u64::from(rate.requests) / rate.per.as_secs();
+        let per_second = u64::from(rate.number) / rate.per.as_secs();
         let burst = match burst {
             Some(Count(burst)) => {
                 if !(1..=MOST).contains(&burst) {
@@ -243,7 +262,7 @@ impl Judge<'_> {
             None => per_second.clamp(1, MOST as u64) as u32,
         };
         Some(Rate {
-            requests: rate.requests,
+            number: rate.number,
             per: rate.per,
             burst,
         })

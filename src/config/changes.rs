@@ -146,7 +146,7 @@ mod tests {
         let keys = "control: {tcp: \"127.0.0.1:0\", keys: {l: {env: L}}, hosts: [h]}";
         assert!(with(tcp, "").needs_restart_for(&with(keys, "")).is_empty());
         let auth = |keys: &str| with(&format!("auth: {{keys: {{{keys}}}}}"), "");
-        let other = auth("k: {env: L, workers: [a], sessions: 1, rate: 1/s}, l: {env: M}");
+        let other = auth("k: {env: L, workers: [a], sessions: 1, session_rate: 1/s, rate: 1/s}, l: {env: M}");
         assert!(auth("k: {env: K}").needs_restart_for(&other).is_empty());
         let live = "network: {max_connections: 5, header_timeout: 1s, idle_timeout: 2s, max_header_size: 9K, max_headers: 9, \
                     trusted_proxies: [\"10.0.0.0/8\"], dead_peer_timeout: 9s, proxy_protocol: required, websocket_origins: [\"*\"]}\n\

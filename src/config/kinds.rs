@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Kind, Liveness, Queue, Reuse, Route, SandboxChoice, Upstream};
+use super::switch::{Switch, Wrong};
 use super::template::{Template, Variable};
 use super::text::is_env_name;
 use super::units::{Count, TimeOrNever};
@@ -175,8 +176,8 @@ impl Judge<'_> {
     ) -> SandboxChoice {
         let settings = match choice {
             None => return SandboxChoice::Unsaid,
-            Some(super::sandbox::Choice::Off) => return SandboxChoice::Off,
-            Some(super::sandbox::Choice::On(settings)) => *settings,
+            Some(Switch::Off) => return SandboxChoice::Off,
+            Some(Switch::On(settings)) => *settings,
         };
         if cwd.is_some_and(|cwd| !cwd.is_absolute()) {
             self.at_setting(
@@ -188,27 +189,23 @@ impl Judge<'_> {
         match super::sandbox::validated(settings) {
             Ok(sandbox) => SandboxChoice::On(Arc::new(sandbox)),
             Err(wrong) => {
-                for (key, message) in wrong {
-                    let setting: Vec<&str> = std::iter::once("sandbox").chain(key).collect();
-                    let path = setting.join(".");
-                    if !self.is_broken(name, &path)
-                        && !self.problems.mentions_inside(&format!("workers.{name}.{path}"))
-                    {
-                        self.at_setting(name, &setting, message);
-                    }
-                }
+                self.at_settings(name, "sandbox", wrong);
                 SandboxChoice::Unsaid
             }
         }
     }
 
     fn liveness(&mut self, name: &str, choice: Option<super::liveness::Choice>) -> Option<Liveness> {
-        let wrong = match super::liveness::validated(choice) {
-            Ok(liveness) => return liveness,
-            Err(wrong) => wrong,
-        };
+        super::liveness::validated(choice).unwrap_or_else(|wrong| {
+            self.at_settings(name, "liveness", wrong);
+            None
+        })
+    }
+
+    /// Reports what is wrong with the settings of a kind's `switch`, except where a mistake is reported already.
+    fn at_settings(&mut self, name: &str, switch: &str, wrong: Vec<Wrong>) {
         for (key, message) in wrong {
-            let setting: Vec<&str> = std::iter::once("liveness").chain(key).collect();
+            let setting: Vec<&str> = std::iter::once(switch).chain(key).collect();
             let path = setting.join(".");
             if !self.is_broken(name, &path)
                 && !self.problems.mentions_inside(&format!("workers.{name}.{path}"))
@@ -216,7 +213,6 @@ impl Judge<'_> {
                 self.at_setting(name, &setting, message);
             }
         }
-        None
     }
 
     pub(super) fn env_names(&mut self, env: &[&str], kind: &raw::Kind) {

@@ -1,14 +1,13 @@
 //! The `liveness` of a kind: as it is written, and what it comes to.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de;
 
 use super::model;
+use super::switch::{Switch, Switched, Wrong};
 use super::text::{FromText as _, HealthPath};
 use super::units::{Count, PositiveTime};
 
@@ -16,14 +15,8 @@ use super::units::{Count, PositiveTime};
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const MOST_FAILURES: usize = 1000;
 
-const EXPECTING: &str = "off, a path, or settings such as {path: /healthz, interval: 10s}";
-
 /// `off`, a path, or settings.
-#[derive(Debug, Clone)]
-pub(super) enum Choice {
-    Off,
-    On(Settings),
-}
+pub(super) type Choice = Switch<Settings>;
 
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(
@@ -42,64 +35,25 @@ pub(super) struct Settings {
     pub(super) failures: Option<Count>,
 }
 
-struct ChoiceVisitor;
+impl Switched for Settings {
+    const EXPECTING: &'static str = "off, a path, or settings such as {path: /healthz, interval: 10s}";
+    const INSTEAD_OF_TRUE: &'static str = "the path to ask for, e.g. /healthz";
 
-impl<'de> Visitor<'de> for ChoiceVisitor {
-    type Value = Choice;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTING)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Choice, E> {
-        if text == "off" {
-            return Ok(Choice::Off);
-        }
-        let path = HealthPath::from_text(text).map_err(E::custom)?;
-        Ok(Choice::On(Settings {
+    fn from_word<E: de::Error>(path: &str) -> Result<Self, E> {
+        let path = HealthPath::from_text(path).map_err(E::custom)?;
+        Ok(Self {
             path: Some(path),
-            ..Settings::default()
-        }))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Choice, E> {
-        Err(match value {
-            true => E::custom("is the truth value true; write the path to ask for, e.g. /healthz"),
-            false => E::custom("is the truth value false; write off"),
+            ..Self::default()
         })
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Choice, M::Error> {
-        Settings::deserialize(de::value::MapAccessDeserializer::new(map)).map(Choice::On)
+    fn word_schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^/" })
     }
 }
 
-impl<'de> Deserialize<'de> for Choice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ChoiceVisitor)
-    }
-}
-
-impl JsonSchema for Choice {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("LivenessChoice")
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let settings = generator.subschema_for::<Settings>();
-        json_schema!({ "anyOf": [{ "const": "off" }, { "type": "string", "pattern": "^/" }, settings] })
-    }
-}
-
-/// What is wrong with it, by the key below `liveness`; no key: as a whole.
-pub(super) fn validated(
-    choice: Option<Choice>,
-) -> Result<Option<model::Liveness>, Vec<(Option<&'static str>, String)>> {
-    let Some(Choice::On(settings)) = choice else {
+pub(super) fn validated(choice: Option<Choice>) -> Result<Option<model::Liveness>, Vec<Wrong>> {
+    let Some(Switch::On(settings)) = choice else {
         return Ok(None);
     };
     let mut wrong = Vec::new();

@@ -16,6 +16,7 @@ mod raw;
 mod sandbox;
 mod schema;
 mod share;
+mod switch;
 mod template;
 mod text;
 mod traces;

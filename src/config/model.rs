@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::origin::OriginPattern;
 use super::template::Template;
-use crate::core::KindId;
-pub use crate::core::{OnCrash, OnDisconnect, Reuse};
+use crate::core::{Allowance, KindId};
+pub use crate::core::{OnCrash, OnDisconnect, Rate, Reuse};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -211,19 +211,9 @@ pub struct DataKey {
     pub sources: Vec<KeySource>,
     /// The kinds it may use, never none; `None`: all.
     pub workers: Option<Vec<KindId>>,
-    /// Most sessions at a time.
-    pub sessions: Option<usize>,
+    pub allowance: Allowance,
+    /// Of requests.
     pub rate: Option<Rate>,
-}
-
-/// So many requests per time, and so many at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// At least 1.
-    pub requests: u32,
-    pub per: Duration,
-    /// At least 1.
-    pub burst: u32,
 }
 
 /// Signed tokens, each for one session.

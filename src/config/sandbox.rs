@@ -1,24 +1,21 @@
 //! The `sandbox` of a kind: as it is written, and what it comes to.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 
 use super::model;
 use super::raw::words;
+use super::schema::inline_schema;
+use super::switch::{Switch, Switched, Wrong};
 use super::text::FromText;
 use super::units::{Count, Size};
 
 /// `off`, `host`, or settings.
-#[derive(Debug, Clone)]
-pub(super) enum Choice {
-    Off,
-    On(Box<Settings>),
-}
+pub(super) type Choice = Switch<Settings>;
 
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(
@@ -75,57 +72,22 @@ words! {
     Require { Strict = "strict", BestEffort = "best-effort" }
 }
 
-struct ChoiceVisitor;
+impl Switched for Settings {
+    const EXPECTING: &'static str = "off, host, or settings such as {rootfs: host, memory: 512M}";
+    const INSTEAD_OF_TRUE: &'static str = "host, or settings such as {bundle: DIR}";
 
-impl<'de> Visitor<'de> for ChoiceVisitor {
-    type Value = Choice;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("off, host, or settings such as {rootfs: host, memory: 512M}")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Choice, E> {
-        match text {
-            "off" => Ok(Choice::Off),
-            "host" => Ok(Choice::On(Box::new(Settings {
+    fn from_word<E: de::Error>(word: &str) -> Result<Self, E> {
+        match word {
+            "host" => Ok(Self {
                 rootfs: Some(RootFs::Host),
-                ..Settings::default()
-            }))),
-            _ => Err(E::unknown_variant(text, &["off", "host", "{bundle: DIR}"])),
+                ..Self::default()
+            }),
+            _ => Err(E::unknown_variant(word, &["off", "host", "{bundle: DIR}"])),
         }
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Choice, E> {
-        Err(match value {
-            true => E::custom("is the truth value true; write host, or settings such as {bundle: DIR}"),
-            false => E::custom("is the truth value false; write off"),
-        })
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Choice, M::Error> {
-        Settings::deserialize(de::value::MapAccessDeserializer::new(map))
-            .map(|settings| Choice::On(Box::new(settings)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Choice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ChoiceVisitor)
-    }
-}
-
-impl JsonSchema for Choice {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Choice")
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let settings = generator.subschema_for::<Settings>();
-        json_schema!({ "anyOf": [{ "enum": ["off", "host"] }, settings] })
+    fn word_schema() -> Schema {
+        json_schema!({ "const": "host" })
     }
 }
 
@@ -172,19 +134,10 @@ impl<'de> Deserialize<'de> for Cpus {
     }
 }
 
-impl JsonSchema for Cpus {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Cpus")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "minimum": 0.01, "maximum": 1024 })
-    }
-}
+inline_schema!(
+    Cpus,
+    json_schema!({ "type": "number", "minimum": 0.01, "maximum": 1024 })
+);
 
 macro_rules! paths {
     ($($(#[$doc:meta])* $name:ident($inner:ty) = $expecting:literal, $parse:expr;)*) => { $(
@@ -273,9 +226,6 @@ pub(super) fn merge(own: Option<Choice>, defaults: Option<&Choice>) -> Option<Ch
 /// Smallest and largest of what is measured in bytes.
 const LEAST_MEMORY: usize = 8 << 20;
 const LEAST_TMPFS: usize = 1 << 20;
-
-/// What is wrong, and with which key (none: the whole).
-pub(super) type Wrong = (Option<&'static str>, String);
 
 pub(super) fn validated(settings: Settings) -> Result<model::Sandbox, Vec<Wrong>> {
     let mut wrong: Vec<Wrong> = Vec::new();

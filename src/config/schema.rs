@@ -4,6 +4,27 @@ use serde_json::Value;
 
 use super::raw;
 
+/// Describes a type where it is used, as what a value of it is written as.
+macro_rules! inline_schema {
+    ($type:ident, $schema:expr) => {
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                std::borrow::Cow::Borrowed(stringify!($type))
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
+    };
+}
+
+pub(super) use inline_schema;
+
 /// JSON Schema (2020-12), pretty-printed, as checked in at `docs/herd.schema.json`.
 pub fn schema() -> String {
     let mut schema = schemars::schema_for!(raw::File).to_value();

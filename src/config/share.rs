@@ -1,12 +1,12 @@
 //! A share of all: `0.01`, `1/100`.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::json_schema;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::model::Share;
+use super::schema::inline_schema;
 
 /// As it is written in herd.yaml.
 #[derive(Debug, Clone, Copy)]
@@ -58,16 +58,7 @@ impl<'de> Deserialize<'de> for ShareText {
     }
 }
 
-impl JsonSchema for ShareText {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Share")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": "^[0-9]+/[0-9]+$" })
-    }
-}
+inline_schema!(
+    ShareText,
+    json_schema!({ "type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": "^[0-9]+/[0-9]+$" })
+);

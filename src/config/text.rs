@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Unexpected, Visitor};
 
+use super::schema::inline_schema;
 use super::template::Template;
 
 /// A value that is written as text and parsed by one function.
@@ -56,19 +57,7 @@ macro_rules! from_text {
             }
         }
 
-        impl schemars::JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                std::borrow::Cow::Borrowed(stringify!($type))
-            }
-
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                <$type as $crate::config::text::FromText>::schema()
-            }
-        }
+        $crate::config::schema::inline_schema!($type, <Self as $crate::config::text::FromText>::schema());
     )* };
 }
 
@@ -436,19 +425,7 @@ impl<'de> Deserialize<'de> for LostStatus {
     }
 }
 
-impl JsonSchema for LostStatus {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("LostStatus")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "enum": [410, 404] })
-    }
-}
+inline_schema!(LostStatus, json_schema!({ "enum": [410, 404] }));
 
 /// A map in the order of the file.
 #[derive(Debug, Clone)]

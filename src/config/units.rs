@@ -1,11 +1,12 @@
 //! Durations and sizes as they are written in herd.yaml.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::json_schema;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
+
+use super::schema::inline_schema;
 
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const DURATION: &str = "a duration with its unit, such as 250ms, 30s, 15m or 1h30m";
@@ -220,41 +221,23 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-macro_rules! schema {
-    ($type:ident, $schema:expr) => {
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                Cow::Borrowed(stringify!($type))
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                $schema
-            }
-        }
-    };
-}
-
-schema!(
+inline_schema!(
     Time,
     json_schema!({ "type": "string", "pattern": DURATION_PATTERN })
 );
-schema!(
+inline_schema!(
     PositiveTime,
     json_schema!({ "type": "string", "pattern": DURATION_PATTERN })
 );
-schema!(
+inline_schema!(
     TimeOrNever,
     json_schema!({ "type": "string", "pattern": "^(never|([0-9]+(ms|s|m|h|d))+)$" })
 );
-schema!(
+inline_schema!(
     Size,
     json_schema!({ "type": ["string", "integer"], "pattern": "^[0-9]+([KMG](iB)?)?$", "minimum": 0 })
 );
-schema!(
+inline_schema!(
     Count,
     json_schema!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 })
 );

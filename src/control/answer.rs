@@ -202,9 +202,8 @@ impl Problem {
                     second,
                 )
             }
-            Refusal::QuotaExceeded { most, retry_after } => {
-                let detail = format!("the principal of {id} may have so many sessions at a time: {most}");
-                let mut problem = unavailable(detail, retry_after);
+            Refusal::QuotaExceeded { quota, retry_after } => {
+                let mut problem = unavailable(format!("the principal of {id} {quota}"), retry_after);
                 problem.status = StatusCode::TOO_MANY_REQUESTS;
                 problem
             }

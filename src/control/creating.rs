@@ -12,8 +12,10 @@ use tokio::task::JoinSet;
 use super::answer::Problem;
 use super::views::{NewSession, Waiting};
 use crate::access::Principal;
-use crate::core::{HolderKind, KindId, Origin, Refusal, SessionId};
-use crate::driver::{Attach, Attached, Handle, JournalEvent, KindChoice, PoolView, Remains, Wait};
+use crate::core::{HolderKind, KindId, Origin, SessionId};
+use crate::driver::{
+    Attach, Attached, Handle, JournalEvent, KindChoice, NotAttached, PoolView, Remains, Wait,
+};
 
 /// Creations that go on after their answer.
 const MOST_ON_THE_WAY: usize = 4096;
@@ -78,7 +80,7 @@ impl Creating {
             remains: Remains::Respect,
         };
         let attached = driver.attach(attach).await;
-        attached.map_err(|refusal| refused(refusal, id, &pools))
+        attached.map_err(|refused| problem(refused, id, &pools))
     }
 
     /// Creates the session unless it is there. It is let go at once; its ttl runs from then.
@@ -105,7 +107,7 @@ impl Creating {
             let attached = driver.attach(attach).await;
             return attached
                 .map(|attached| Outcome::There(attached.origin))
-                .map_err(|refusal| refused(refusal, id, &pools));
+                .map_err(|refused| problem(refused, id, &pools));
         };
         let mut result = self.in_background(driver.clone(), attach, pools)?;
         match tokio::time::timeout(limit, &mut result).await {
@@ -171,7 +173,7 @@ impl Creating {
             let result = driver.attach(attach).await;
             let result = result
                 .map(|attached| attached.origin)
-                .map_err(|refusal| refused(refusal, &id, &pools));
+                .map_err(|refused| problem(refused, &id, &pools));
             if let Err(Err(problem)) = tell.send(result) {
                 // The client has its answer already; who watches the events hears of it.
                 driver.journal().push(JournalEvent::SessionRefused {
@@ -313,14 +315,14 @@ pub(super) fn kind(
     }
 }
 
-fn refused(refusal: Refusal, id: &SessionId, pools: &[PoolView]) -> Problem {
+fn problem(refused: NotAttached, id: &SessionId, pools: &[PoolView]) -> Problem {
     let name = |kind: KindId| {
         pools
             .iter()
             .find(|pool| pool.id == kind)
             .map_or_else(|| kind.to_string(), |pool| pool.kind.clone())
     };
-    Problem::refused(refusal, id.as_str(), name)
+    Problem::refused(refused.refusal, id.as_str(), name)
 }
 
 #[cfg(test)]

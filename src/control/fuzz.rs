@@ -13,7 +13,7 @@ use super::answer::{Answer, Problem};
 use super::channels::{self, FromClient, FromHerd};
 use super::events::Position;
 pub use super::former::fuzz::history;
-use super::operations::OPERATIONS;
+use super::operations;
 use super::query::Query;
 use super::router::{find, session_id};
 
@@ -41,7 +41,7 @@ pub fn control(input: &[u8]) {
         }
     }
     let text = uri.query().unwrap_or("");
-    for operation in OPERATIONS {
+    for operation in operations::all() {
         match Query::parse(text, operation.query) {
             Ok(query) => {
                 for parameter in operation.query {

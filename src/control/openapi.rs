@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::build::VERSION;
 use super::channels::PROTOCOL;
-use super::operations::{Answered, Content, OPERATIONS, Operation, Problems};
+use super::operations::{self, Answered, Content, Operation, Problems};
 use super::query::{Parameter, Takes};
 use super::views;
 use crate::config::May;
@@ -46,7 +46,7 @@ fn write() -> Value {
     let mut generator = settings.into_generator();
     let problem = generator.subschema_for::<views::Problem>();
     let mut paths = Map::new();
-    for operation in OPERATIONS {
+    for operation in operations::all() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         let method = operation.method.as_str().to_ascii_lowercase();
         path[method] = describe(operation, problem.as_value(), &mut generator);
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn people_are_told_of_every_operation_and_event() {
         let page = include_str!("../../docs/api.md");
-        for operation in OPERATIONS {
+        for operation in operations::all() {
             assert!(
                 page.contains(operation.path),
                 "{} is not in docs/api.md",

@@ -16,7 +16,7 @@ use super::creating::Creating;
 use super::former::{Former, HERD_DIED};
 use super::logs::{self, Reading, Whose};
 use super::looking::Looking;
-use super::operations::{OPERATIONS, Operation, Verb};
+use super::operations::{self, Operation, Verb};
 use super::query::Query;
 use super::site::Way;
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
@@ -303,8 +303,7 @@ impl Asked<'_> {
 
 /// The operation for a method and a path.
 pub(super) fn find(method: &Method, path: &str) -> Result<&'static Operation, Problem> {
-    let mut here = OPERATIONS
-        .iter()
+    let mut here = operations::all()
         .filter(|operation| operation.matches(path).is_some())
         .peekable();
     if here.peek().is_none() {

@@ -13,9 +13,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, OFlag};
 use nix::unistd::{Uid, geteuid};
+
+use crate::sys::lock::{self, Claim};
 
 /// Why the control socket cannot be had. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -174,18 +175,11 @@ fn lock(lock_path: &Path, socket: &Path) -> Result<Flock<File>, BindError> {
         source,
     };
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(lock_path)
-            .map_err(failed)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((mut file, Errno::EWOULDBLOCK)) => {
+        let mut lock = match lock::claim(lock_path).map_err(failed)? {
+            Claim::Ours(lock) => lock,
+            // A herd that was just leaving has removed it.
+            Claim::Gone => continue,
+            Claim::Theirs(mut file) => {
                 let mut pid = String::new();
                 // Only for the message: a herd that was just started may not have written it yet.
                 let _ = file.read_to_string(&mut pid);
@@ -198,17 +192,7 @@ fn lock(lock_path: &Path, socket: &Path) -> Result<Flock<File>, BindError> {
                     pid,
                 });
             }
-            Err((_, errno)) => return Err(failed(errno.into())),
         };
-        // A herd that was just leaving may have removed the file after it was opened here; a lock on a
-        // file that no one else can find proves nothing.
-        let ours = lock.metadata().map_err(failed)?;
-        match std::fs::metadata(lock_path) {
-            Ok(found) if (found.dev(), found.ino()) == (ours.dev(), ours.ino()) => {}
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        }
         lock.set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))

@@ -32,7 +32,8 @@
 //! of a kind that is renewed end, so that from then on no two sessions get workers of different configurations.
 //!
 //! A principal with a quota has at most so many sessions that wait, start or are bound; the next is refused at once, so
-//! that its own sessions never queue behind each other in the place of somebody else's.
+//! that its own sessions never queue behind each other in the place of somebody else's. With a rate it makes only so many
+//! new ones per time, whatever becomes of them.
 //!
 //! Deliberately absent: fairness between kinds (they share nothing), priorities, persistence.
 
@@ -41,6 +42,7 @@ mod ending;
 mod holders;
 mod ids;
 mod machine;
+mod rate;
 mod refusal;
 mod rules;
 mod timers;
@@ -53,7 +55,8 @@ pub use ids::{
 };
 pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
-    StopOutcome, Wait,
+    StopOutcome, Wait, Waited,
 };
-pub use refusal::{Lack, Refusal};
-pub use rules::{Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};
+pub use rate::{Bucket, Rate};
+pub use refusal::{Lack, Quota, Refusal};
+pub use rules::{Allowance, Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

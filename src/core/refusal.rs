@@ -37,6 +37,25 @@ impl fmt::Display for Lack {
     }
 }
 
+/// What a principal has used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// It has as many as it may.
+    Sessions { most: usize },
+    /// It has made as many as it may for now.
+    SessionRate,
+}
+
+/// What comes after the principal's name.
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sessions { most } => write!(f, "may have so many sessions at a time: {most}"),
+            Self::SessionRate => f.write_str("has used up its rate of new sessions"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The kind is no more: a new configuration is without it.
@@ -47,8 +66,8 @@ pub enum Refusal {
     AtCapacity { retry_after: Duration, lack: Lack },
     /// Waited `queue.timeout` for a start.
     QueueTimeout { waited: Duration, lack: Lack },
-    /// Its principal has as many sessions as it may.
-    QuotaExceeded { most: usize, retry_after: Duration },
+    /// Its principal may not have one more, or not yet.
+    QuotaExceeded { quota: Quota, retry_after: Duration },
     /// herd is shutting down.
     Draining,
     /// The kind's workers keep failing to start.
@@ -161,7 +180,7 @@ mod tests {
                 lack: Lack::Slots,
             },
             Refusal::QuotaExceeded {
-                most: 1,
+                quota: Quota::SessionRate,
                 retry_after: zero,
             },
             Refusal::Draining,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Unheld;
+use super::{Rate, Unheld};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
@@ -43,6 +43,15 @@ pub struct Memory {
     pub left: u64,
     /// Most that there could ever be.
     pub total: u64,
+}
+
+/// How many sessions a principal may have; `None`: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allowance {
+    /// At a time.
+    pub sessions: Option<usize>,
+    /// New ones.
+    pub session_rate: Option<Rate>,
 }
 
 /// The rules of one kind.

@@ -14,7 +14,7 @@ use crate::core::{
     ConfigGeneration, EndReason, Generation, HolderKind, KindId, Lack, Memory, Refusal, SessionId,
     SessionRef, WorkerId,
 };
-pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait};
+pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait, Waited};
 use crate::metrics::Metrics;
 use crate::worker::{Death, Logs, Sandboxing};
 
@@ -33,9 +33,22 @@ pub struct Attach {
 pub struct Attached {
     pub hold: Hold,
     pub origin: Origin,
-    /// Time spent waiting for a slot, and for the worker to become ready; zero for a bound session.
-    pub queued: Duration,
-    pub starting: Duration,
+    pub waited: Waited,
+}
+
+/// A request that was not granted.
+#[derive(Debug)]
+pub struct NotAttached {
+    pub refusal: Refusal,
+    pub waited: Waited,
+}
+
+/// At once.
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        let waited = Waited::default();
+        Self { refusal, waited }
+    }
 }
 
 impl Attached {
@@ -207,7 +220,7 @@ pub struct DriverGone;
 pub(super) enum Command {
     Attach {
         attach: Attach,
-        reply: oneshot::Sender<Result<Granted, Refusal>>,
+        reply: oneshot::Sender<Result<Granted, NotAttached>>,
     },
     Abandon,
     Stop {
@@ -259,7 +272,7 @@ pub struct Handle {
 impl Handle {
     /// Binds the id to a worker, starting one or waiting for a slot as needed. Dropping the future
     /// leaves the queue.
-    pub async fn attach(&self, attach: Attach) -> Result<Attached, Refusal> {
+    pub async fn attach(&self, attach: Attach) -> Result<Attached, NotAttached> {
         // Declared first, so dropped last: the driver must find the receiver closed when it is woken.
         let leave = Leave {
             handle: self,
@@ -272,12 +285,14 @@ impl Handle {
             .await
             .is_err()
         {
-            return Err(Refusal::Draining);
+            return Err(Refusal::Draining.into());
         }
         // The driver sees `reply.is_closed()`; this wakes it to look.
         let result = (&mut answer).await;
         leave.done();
-        result.unwrap_or(Err(Refusal::Draining)).map(Granted::arrived)
+        result
+            .unwrap_or_else(|_| Err(Refusal::Draining.into()))
+            .map(Granted::arrived)
     }
 
     /// Ends the session now, or only if it is of the generation `only`; resolves when its tree is reaped.

@@ -31,8 +31,8 @@ pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, Origin, PoolView, PoolsView, Remains,
-    SessionOutput, SessionState, SessionView, Standing, Stopped, Wait,
+    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, NotAttached, Origin, PoolView,
+    PoolsView, Remains, SessionOutput, SessionState, SessionView, Standing, Stopped, Wait, Waited,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
@@ -45,8 +45,9 @@ use self::records::Records;
 use crate::access::{Access, Current, InForce};
 use crate::config::{Config, Kind};
 use crate::core::{
-    Afterwards, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment, Refusal, Request,
-    Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
+    Afterwards, Allowance, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment,
+    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
+    WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Endpoint, Event, Make, Pulse, Sandboxing};
@@ -77,7 +78,7 @@ struct Waiter {
     /// Asked for; a session that exists may be of another.
     kind: KindId,
     holder: HolderKind,
-    reply: oneshot::Sender<Result<Granted, Refusal>>,
+    reply: oneshot::Sender<Result<Granted, NotAttached>>,
 }
 
 /// What the driver knows of a worker beside the core.
@@ -415,10 +416,10 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// The principals that there are, with most sessions at a time.
-fn principals(config: &Config) -> HashMap<String, Option<usize>> {
+/// The principals that there are.
+fn principals(config: &Config) -> HashMap<String, Allowance> {
     let keys = config.auth.iter().flat_map(|auth| &auth.keys);
-    keys.map(|key| (key.name.clone(), key.sessions)).collect()
+    keys.map(|key| (key.name.clone(), key.allowance)).collect()
 }
 
 pub(in crate::driver) fn rules(kind: &Kind, lost_for: Duration) -> Rules {

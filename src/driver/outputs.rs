@@ -1,16 +1,15 @@
 //! What the core has decided, carried out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::info;
 
 use super::attention::Listed;
-use super::handle::{Attached, Granted, Origin};
+use super::handle::{Attached, Granted, NotAttached, Origin};
 use super::journal::Event as JournalEvent;
 use super::{Crew, Driver, Hold, Session, Staff, records};
-use crate::core::{Afterwards, EndReason, Holders, KindId, Output, SessionRef, TicketId, WorkerId};
+use crate::core::{Afterwards, EndReason, Holders, KindId, Output, SessionRef, TicketId, Waited, WorkerId};
 
 impl<C: Crew> Driver<C> {
     /// Does everything the core has asked for.
@@ -52,16 +51,19 @@ impl<C: Crew> Driver<C> {
                     ticket,
                     session,
                     origin,
-                    queued,
-                    starting,
+                    waited,
                 } => {
-                    self.grant(ticket, &session, origin, queued, starting);
+                    self.grant(ticket, &session, origin, waited);
                 }
-                Output::Refuse { ticket, refusal } => {
+                Output::Refuse {
+                    ticket,
+                    refusal,
+                    waited,
+                } => {
                     if let Some(waiter) = self.waiters.remove(&ticket) {
                         let kind = self.name_of(waiter.kind);
                         self.metrics.refused(kind, refusal.code());
-                        let _ = waiter.reply.send(Err(refusal));
+                        let _ = waiter.reply.send(Err(NotAttached { refusal, waited }));
                     }
                 }
                 Output::Ended {
@@ -134,27 +136,16 @@ impl<C: Crew> Driver<C> {
         Some(session)
     }
 
-    pub(super) fn grant(
-        &mut self,
-        ticket: TicketId,
-        name: &SessionRef,
-        origin: Origin,
-        queued: Duration,
-        starting: Duration,
-    ) {
+    pub(super) fn grant(&mut self, ticket: TicketId, name: &SessionRef, origin: Origin, waited: Waited) {
         let (Some(waiter), Some(session)) = (self.waiters.remove(&ticket), self.live.get(name)) else {
             return;
         };
         if origin == Origin::Created {
-            self.metrics.created(&session.kind.name, queued, starting);
+            self.metrics
+                .created(&session.kind.name, waited.queued, waited.starting);
         }
         let hold = Hold::granted(Arc::clone(session), waiter.holder);
-        let attached = Attached {
-            hold,
-            origin,
-            queued,
-            starting,
-        };
+        let attached = Attached { hold, origin, waited };
         // If the client has left, the grant comes back here and is undone at once.
         let _ = waiter.reply.send(Ok(Granted::new(attached)));
     }

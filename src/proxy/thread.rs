@@ -18,7 +18,7 @@ use super::upstream::Bound;
 use crate::access::{Access, Current, InForce};
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
-use crate::driver::{Attach, Handle, Hold, KindChoice, Origin, Remains, Wait};
+use crate::driver::{Attach, Handle, Hold, KindChoice, NotAttached, Origin, Remains, Wait, Waited};
 use crate::metrics::Traffic;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traces::Traces;
@@ -69,8 +69,7 @@ pub(crate) struct Claim {
     pub(crate) bound: Rc<Bound>,
     pub(crate) hold: Hold,
     pub(crate) origin: Origin,
-    pub(crate) queued: Duration,
-    pub(crate) starting: Duration,
+    pub(crate) waited: Waited,
 }
 
 impl Thread {
@@ -122,16 +121,15 @@ impl Thread {
         if let KindChoice::Named(kind) = kind
             && kind != bound.session.kind_id
         {
-            return Some(Err(Refused::Refusal(Refusal::WorkerMismatch {
-                bound_to: bound.session.kind_id,
-            })));
+            let bound_to = bound.session.kind_id;
+            let refusal = Refusal::WorkerMismatch { bound_to };
+            return Some(Err(Refused::NotAttached(refusal.into())));
         }
         Some(Ok(Claim {
             bound,
             hold,
             origin: Origin::Reused,
-            queued: Duration::ZERO,
-            starting: Duration::ZERO,
+            waited: Waited::default(),
         }))
     }
 
@@ -151,7 +149,7 @@ impl Thread {
             wait,
             remains,
         };
-        let attached = self.driver.attach(attach).await.map_err(Refused::Refusal)?;
+        let attached = self.driver.attach(attach).await.map_err(Refused::NotAttached)?;
         let session = Arc::clone(attached.session());
         let mut sessions = self.sessions.borrow_mut();
         let bound = match sessions.get(&id) {
@@ -165,18 +163,12 @@ impl Thread {
                 bound
             }
         };
-        let crate::driver::Attached {
-            hold,
-            origin,
-            queued,
-            starting,
-        } = attached;
+        let crate::driver::Attached { hold, origin, waited } = attached;
         Ok(Claim {
             bound,
             hold,
             origin,
-            queued,
-            starting,
+            waited,
         })
     }
 
@@ -231,7 +223,7 @@ impl Thread {
     pub(crate) fn problem(&self, refused: Refused, local: Local) -> Problem {
         match refused {
             Refused::Problem(problem) => problem,
-            Refused::Refusal(refusal) => self.refusal(refusal, local),
+            Refused::NotAttached(refused) => self.refusal(refused.refusal, local),
         }
     }
 
@@ -254,11 +246,9 @@ impl Thread {
                 format!("no worker could be had within {waited:?}: {lack}"),
             )
             .retry_after(Duration::from_secs(1)),
-            Refusal::QuotaExceeded { most, retry_after } => Problem::new(
-                Code::QuotaExceeded,
-                format!("the key may have so many sessions at a time: {most}"),
-            )
-            .retry_after(retry_after),
+            Refusal::QuotaExceeded { quota, retry_after } => {
+                Problem::new(Code::QuotaExceeded, format!("the key {quota}")).retry_after(retry_after)
+            }
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
             Refusal::WorkerBackoff { retry_after } => Problem::new(
                 Code::WorkerBackoff,
@@ -306,7 +296,8 @@ pub(crate) fn ended(reason: &EndReason) -> Problem {
 #[derive(Debug)]
 pub(crate) enum Refused {
     Problem(Problem),
-    Refusal(Refusal),
+    /// By the driver, or as it would.
+    NotAttached(NotAttached),
 }
 
 impl From<Problem> for Refused {

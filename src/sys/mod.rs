@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod lifeline;
 pub mod listener;
+pub mod lock;
 pub mod mounts;
 pub mod network;
 pub mod pidfd;

@@ -1,13 +1,14 @@
 //! The directory that holds one directory per worker.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
 use crate::core::WorkerId;
+use crate::sys::lock::{self, Claim};
 
 /// herd's state directory, held against every other herd for as long as this value lives.
 #[derive(Debug)]
@@ -61,18 +62,12 @@ impl StateDir {
             });
         }
         let lock_path = path.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&lock_path)
-            .map_err(failed("open", &lock_path))?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::Error::EWOULDBLOCK)) => return Err(StateDirError::InUse { path: path.clone() }),
-            Err((_, e)) => return Err(failed("lock", &lock_path)(e.into())),
+        let lock = loop {
+            match lock::claim(&lock_path).map_err(failed("lock", &lock_path))? {
+                Claim::Ours(lock) => break lock,
+                Claim::Theirs(_) => return Err(StateDirError::InUse { path: path.clone() }),
+                Claim::Gone => {}
+            }
         };
         let state = Self {
             path: path.clone(),

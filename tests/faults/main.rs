@@ -20,6 +20,7 @@
 )]
 
 #[path = "../support/client.rs"]
+#[allow(dead_code, reason = "the integration tests use more of it")]
 mod client;
 #[path = "../support/leak.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]

@@ -399,6 +399,16 @@ fn quotas_rates_and_kinds_go_on_from_where_they_were() {
     );
     reload(&herd, ", rate: 3/h, burst: 3", "");
     assert!(with(&herd, "b", ALICE).starts_with("HTTP/1.1 200"));
+    reload(&herd, "sessions: 2", "sessions: 3, session_rate: 1/h");
+    assert!(with(&herd, "e", ALICE).starts_with("HTTP/1.1 200"));
+    herd.herd(&["stop", "alice/e"]);
+    reload(&herd, "max: 8", "max: 7");
+    for over in [with(&herd, "e", ALICE), stderr(&herd.herd(&["hold", "alice/e"]))] {
+        assert!(over.contains("used up its rate of new sessions"), "{over}");
+    }
+    assert!(with(&herd, "b", ALICE).contains("x-herd-session-state: reused"));
+    reload(&herd, "max: 7", "max: 8");
+    reload(&herd, "sessions: 3, session_rate: 1/h", "sessions: 2");
     let more = "workers:\n  other: { cmd: [\"false\"] }\n";
     reload(&herd, "workers:\n", more);
     reload(&herd, "sessions: 2", "workers: [other]");

@@ -1,8 +1,7 @@
 //! What requests leave in the access log of a real `herd start`.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::leak;
-use crate::running::{CAP, HERD, Running, poll, stdout};
+use crate::running::{HERD, Running, poll, stdout};
 use crate::skip::skipped;
 use crate::supervised::Mode;
 
@@ -47,14 +46,9 @@ fn start(keys: &str) -> (Running, PathBuf) {
     (herd, path)
 }
 
-/// Sends these bytes and reads to the end of what is answered.
 fn exchange(herd: &Running, request: impl AsRef<[u8]>) -> String {
-    let mut stream = TcpStream::connect(herd.data_address().unwrap()).unwrap();
-    stream.set_read_timeout(Some(CAP)).unwrap();
-    stream.write_all(request.as_ref()).unwrap();
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).unwrap();
-    String::from_utf8_lossy(&text).into_owned()
+    let client = Client::of(herd).unwrap();
+    client.exchange(request.as_ref()).unwrap()
 }
 
 fn get(herd: &Running, id: &str, target: &str, fields: &str) -> String {
@@ -84,24 +78,6 @@ fn only(path: &Path) -> Value {
     let mut all = lines(path, 1);
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
-}
-
-fn metric(herd: &Running, name: &str) -> f64 {
-    let mut stream = UnixStream::connect(herd.socket()).unwrap();
-    stream.set_read_timeout(Some(CAP)).unwrap();
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value
-        .unwrap_or_else(|| panic!("no {name}: {text}"))
-        .trim()
-        .parse()
-        .unwrap()
 }
 
 #[test]
@@ -424,7 +400,11 @@ fn a_full_disk_costs_lines_and_nothing_else() {
         assert!(get(&herd, "a", "/healthz", "").ends_with("ok\n"));
     }
     poll("three lines are counted", || {
-        match metric(&herd, "herd_access_log_dropped_total ") {
+        match Client::of(&herd)
+            .unwrap()
+            .metric("herd_access_log_dropped_total")
+            .unwrap()
+        {
             3.0 => Ok(()),
             other => Err(other.to_string()),
         }

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
 
 use nix::sys::signal::{Signal, kill};
@@ -155,22 +154,19 @@ fn start_through(through: &[&str], receiver: &str, keys: &str) -> Running {
         "network: {{ data_bind: 127.0.0.1:0 }}\naccess_log: {{ path: {log:?} }}\ntraces:\n  endpoint: \
          {receiver}/v1/traces\n  headers: {{ Authorization: {{ file: {key:?} }}, x-tenant: {{ value: t }} }}\n  {keys}\n\
          workers:\n  echo: {{ cmd: [python3, {script:?}, \"{{{{.Port}}}}\"], env: {{ HERD_TEST_TAG: {tag:?} }} }}\n  runner:\n    \
-         cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n"
+         cmd: [{HERD:?}, runner, --listen, \"{{{{.Port}}}}\"]\n    health_path: /healthz\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n  one:\n    \
+         cmd: [python3, {script:?}, \"{{{{.Port}}}}\"]\n    env: {{ HERD_TEST_TAG: {tag:?} }}\n    max: 1\n    queue: {{ timeout: 100ms }}\n  \
+         broken: {{ cmd: [\"false\", \"{{{{.Port}}}}\"] }}\n"
     );
     Running::launch_through(through, dir, Mode::Own, &yaml).ready()
 }
 
 fn get(herd: &Running, target: &str, fields: &str) -> String {
-    let mut stream = TcpStream::connect(herd.data_address().unwrap()).unwrap();
-    stream.set_read_timeout(Some(CAP)).unwrap();
-    write!(
-        stream,
+    let request = format!(
         "GET {target} HTTP/1.1\r\nhost: app.example.com:81\r\nconnection: close\r\nx-session-id: secret-id\r\n{fields}\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+    );
+    let client = Client::of(herd).unwrap();
+    client.exchange(request.as_bytes()).unwrap()
 }
 
 /// What the worker was sent under this name.
@@ -201,17 +197,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn metric(herd: &Running, name: &str) -> f64 {
-    let mut stream = UnixStream::connect(herd.socket()).unwrap();
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.and_then(|value| value.trim().parse().ok()).unwrap()
+fn dropped(herd: &Running) -> f64 {
+    let client = Client::of(herd).unwrap();
+    client.metric("herd_traces_dropped_total").unwrap()
 }
 
 #[test]
@@ -382,7 +370,7 @@ fn errors_and_tunnels_are_told_as_what_they_are() {
         let found = known.find(|(_, known)| known["http.response.status_code"] == status);
         found.unwrap_or_else(|| panic!("{status}: {spans:?}"))
     };
-    let code = |span: &Span| span.status.as_ref().unwrap().code;
+    let code = |span: &Span| span.status.as_ref().map_or(0, |status| status.code);
     let (span, known) = of("503");
     assert_eq!((code(span), known["error.type"].as_str()), (2, "503"));
     assert_eq!(known.get("herd.error"), None);
@@ -391,6 +379,66 @@ fn errors_and_tunnels_are_told_as_what_they_are() {
     assert_eq!((code(span), known["error.type"].as_str()), (0, "unknown_worker"));
     let (span, known) = of("101");
     assert_eq!((code(span), known["herd.tunnel"].as_str()), (0, "websocket"));
+}
+
+#[test]
+fn a_wait_for_a_worker_that_never_came_is_a_span_that_failed() {
+    let receiver = Receiver::start("200 OK");
+    let herd = start(receiver.address, "");
+    let failed = get(&herd, "/", "x-herd-worker: broken\r\n");
+    assert!(failed.starts_with("HTTP/1.1 502"), "{failed}");
+    let client = Client::of(&herd).unwrap();
+    let mut first = client
+        .send(
+            "first",
+            "GET /",
+            "x-herd-worker: one\r\nconnection: close\r\n",
+            "",
+        )
+        .unwrap();
+    let mut head = [0; 12];
+    first.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let late = get(&herd, "/", "x-herd-worker: one\r\n");
+    assert!(late.contains("x-herd-error: queue_timeout"), "{late}");
+    let at_once = get(&herd, "/", "x-herd-worker: one\r\nx-herd-wait: 0\r\n");
+    assert!(at_once.contains("x-herd-error: at_capacity"), "{at_once}");
+    // Four requests, two starts, and one wait; whoever did not wait has no span of it.
+    let spans = receiver.spans(7);
+    assert_eq!(spans.len(), 7, "{spans:?}");
+    let of = |error: &str| {
+        let mut servers = spans.iter().filter(|span| span.kind == 2);
+        servers
+            .find(|span| {
+                attributes(&span.attributes)
+                    .get("error.type")
+                    .is_some_and(|it| it == error)
+            })
+            .unwrap_or_else(|| panic!("{error}: {spans:?}"))
+    };
+    for (error, name, title) in [
+        ("worker_start_failed", "start", "The worker could not be started"),
+        ("queue_timeout", "queue", "No worker slot became free in time"),
+    ] {
+        let server = of(error);
+        let mut children = spans.iter().filter(|span| span.parent_span_id == server.span_id);
+        let child = children.next().unwrap_or_else(|| panic!("{error}: {spans:?}"));
+        assert_eq!((child.name.as_str(), children.count()), (name, 0), "{spans:?}");
+        let status = child.status.as_ref().unwrap();
+        assert_eq!((status.code, status.message.as_str()), (2, title));
+        assert_eq!(attributes(&child.attributes)["error.type"], error);
+        assert!(
+            server.start_time_unix_nano <= child.start_time_unix_nano,
+            "{spans:?}"
+        );
+        assert!(child.start_time_unix_nano < child.end_time_unix_nano, "{spans:?}");
+        assert!(child.end_time_unix_nano <= server.end_time_unix_nano, "{spans:?}");
+        let waited = attributes(&server.attributes)[&*format!("herd.{name}_ms")].parse::<f64>();
+        assert!(waited.clone().unwrap() > 0.0, "{waited:?}");
+    }
+    let server = of("at_capacity");
+    let of_it = |span: &&Span| span.parent_span_id == server.span_id;
+    assert_eq!(spans.iter().find(of_it), None);
 }
 
 #[test]
@@ -414,7 +462,7 @@ fn a_receiver_that_is_away_slows_nobody_down_and_is_told_of_once() {
         1,
         "{said}"
     );
-    assert_eq!(metric(&herd, "herd_traces_dropped_total "), 0.0);
+    assert_eq!(dropped(&herd), 0.0);
 }
 
 #[test]
@@ -423,11 +471,9 @@ fn what_a_receiver_refuses_is_dropped_and_counted() {
     let herd = start(receiver.address, "");
     get(&herd, "/", "");
     receiver.spans(2);
-    poll("the count", || {
-        match metric(&herd, "herd_traces_dropped_total ") {
-            2.0 => Ok(()),
-            other => Err(other.to_string()),
-        }
+    poll("the count", || match dropped(&herd) {
+        2.0 => Ok(()),
+        other => Err(other.to_string()),
     });
     herd.logged("the receiver answers 400 Bad Request");
 }

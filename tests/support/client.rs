@@ -26,7 +26,6 @@ impl Client {
     }
 
     /// Of a herd whose log says nothing.
-    #[allow(dead_code, reason = "only where nobody reads the log")]
     pub(crate) fn at(data: String, control: PathBuf) -> Self {
         Self { data, control }
     }
@@ -51,6 +50,16 @@ impl Client {
         Ok(text)
     }
 
+    /// What is answered to these bytes, until the connection closes.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Result<String> {
+        let mut stream = TcpStream::connect(&self.data)?;
+        stream.set_read_timeout(Some(CAP))?;
+        stream.write_all(bytes)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// A WebSocket to the worker's echo, after its 101. Error: what was answered instead.
     pub(crate) fn websocket(&self, id: &str) -> Result<TcpStream> {
         let headers = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -64,7 +73,6 @@ impl Client {
     }
 
     /// A hold of the session: its stream, once the session is held.
-    #[allow(dead_code, reason = "the fault suite names the worker")]
     pub(crate) fn hold(&self, id: &str) -> Result<UnixStream> {
         self.hold_with(id, "")
     }
@@ -101,6 +109,15 @@ impl Client {
         self.control(&format!("GET {path}"))?.read_to_string(&mut text)?;
         let body = text.split_once("\r\n\r\n");
         Ok(body.map_or(String::new(), |(_, body)| body.to_owned()))
+    }
+
+    /// One series of the metrics, by its name and its labels.
+    pub(crate) fn metric(&self, series: &str) -> Result<f64> {
+        let text = self.text("/metrics")?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.ok_or_else(|| std::io::Error::other(format!("no {series}: {text}")))
     }
 
     fn control(&self, line: &str) -> Result<UnixStream> {

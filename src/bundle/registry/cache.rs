@@ -9,16 +9,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use sha2::{Digest as _, Sha256};
 
 use crate::bundle::content::Sha256Digest;
 use crate::sys::interrupt;
+use crate::sys::lock::{self, Claim};
 
 /// How often a blob that another herd is fetching is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -82,27 +82,8 @@ impl Cache {
         let path = self.path(digest).with_extension("partial");
         loop {
             interrupt::check().map_err(io::Error::other)?;
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) => {
-                    // Finished and renamed between our open and our lock?
-                    let ours = fs::symlink_metadata(&path).is_ok_and(|there| {
-                        file.metadata()
-                            .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
-                    });
-                    if !ours {
-                        if self.has(digest, size)? {
-                            return Ok(None);
-                        }
-                        continue;
-                    }
+            match lock::claim(&path)? {
+                Claim::Ours(file) => {
                     return Ok(Some(Partial {
                         file,
                         path,
@@ -113,8 +94,10 @@ impl Cache {
                         digest: *digest,
                     }));
                 }
-                Err((_, Errno::EWOULDBLOCK)) => tokio::time::sleep(LOOK).await,
-                Err((_, errno)) => return Err(errno.into()),
+                Claim::Theirs(_) => tokio::time::sleep(LOOK).await,
+                // Finished, most likely, and renamed.
+                Claim::Gone if self.has(digest, size)? => return Ok(None),
+                Claim::Gone => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::config::{
     MemoryAdmission, Origin, ProxyProtocol, Query, Rate, SessionShown, Share, Tls, TokenSecret, Tokens,
     Traces,
 };
-use crate::core::KindId;
+use crate::core::{Allowance, KindId};
 
 #[test]
 fn the_documented_example_gives_exactly_the_documented_values() {
@@ -128,8 +128,8 @@ network:
   websocket_origins: ["*", "http://*.example.com:*"]
 auth:
   keys:
-    alice: {env: ALICE, also: [{env: ALICE_OLD}], workers: [a], sessions: 3, rate: 600/m, burst: 5}
-    bob: {sha256: c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, rate: 90/m}
+    alice: {env: ALICE, also: [{env: ALICE_OLD}], workers: [a], sessions: 3, session_rate: 30/m, session_burst: 4, rate: 600/m, burst: 5}
+    bob: {sha256: c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, session_rate: 7200/h, rate: 90/m}
     carol: {file: /carol, rate: 5/h}
   tokens: {secrets: [{env: S1}, {file: /s2}], cookie: tok_c, query: tok}
 session: {header: X-Id, aliases: [Mcp-Session-Id], query: sid, cookie: sid_c, lost_status: 404, lost_for: 6s}
@@ -213,22 +213,32 @@ workers:
         name: name.to_owned(),
         sources: vec![source],
         workers: None,
-        sessions: None,
+        allowance: Allowance::default(),
         rate: Some(rate),
     };
-    let rate = |requests, per, burst| Rate { requests, per, burst };
+    let rate = |number, per, burst| Rate { number, per, burst };
+    let session_rate = |number, per, burst| Some(rate(number, per, burst));
     assert_eq!(
         auth.keys,
         [
             DataKey {
                 workers: Some(vec![KindId(1)]),
-                sessions: Some(3),
+                allowance: Allowance {
+                    sessions: Some(3),
+                    session_rate: session_rate(30, minute, 4),
+                },
                 sources: ["ALICE", "ALICE_OLD"]
                     .map(|name| KeySource::Env(name.into()))
                     .to_vec(),
                 ..data_key("alice", KeySource::Env("ALICE".into()), rate(600, minute, 5))
             },
-            data_key("bob", KeySource::Sha256([0xc1; 32]), rate(90, minute, 1)),
+            DataKey {
+                allowance: Allowance {
+                    sessions: None,
+                    session_rate: session_rate(7200, 60 * minute, 2),
+                },
+                ..data_key("bob", KeySource::Sha256([0xc1; 32]), rate(90, minute, 1))
+            },
             data_key("carol", KeySource::File("/carol".into()), rate(5, 60 * minute, 1)),
         ]
     );

@@ -517,15 +517,27 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
         ),
         (
             "{keys: {a: {env: A, rate: 100}}}",
-            "2:33: auth.keys.a.rate: \"100\" is not a rate; write 1 to 1000000 requests per s, m or h, e.g. 100/s",
+            "2:33: auth.keys.a.rate: \"100\" is not a rate; write 1 to 1000000 per s, m or h, e.g. 100/s",
         ),
         (
             "{keys: {a: {env: A, rate: 0/s}}}",
-            "2:33: auth.keys.a.rate: \"0/s\" is not a rate; write 1 to 1000000 requests per s, m or h, e.g. 100/s",
+            "2:33: auth.keys.a.rate: \"0/s\" is not a rate; write 1 to 1000000 per s, m or h, e.g. 100/s",
         ),
         (
             "{keys: {a: {env: A, burst: 5}}}",
             "2:27: auth.keys.a.burst: is of no use without rate; write e.g. rate: 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, session_rate: 0/m}}}",
+            "2:41: auth.keys.a.session_rate: \"0/m\" is not a rate; write 1 to 1000000 per s, m or h, e.g. 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, rate: 1/s, session_burst: 5}}}",
+            "2:38: auth.keys.a.session_burst: is of no use without session_rate; write e.g. session_rate: 100/s",
+        ),
+        (
+            "{keys: {a: {env: A, session_rate: 1/m, session_burst: 0}}}",
+            "2:61: auth.keys.a.session_burst: is out of range; write 1 to 1000000, e.g. 200",
         ),
         (
             "{keys: {a: {env: A, rate: 1/s, burst: 0}}}",

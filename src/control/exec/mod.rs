@@ -220,11 +220,11 @@ fn remembered(argv: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::operations::{OPERATIONS, Verb};
+    use super::super::operations::{self, Verb};
     use super::*;
 
     fn read(query: &str) -> Result<Command, String> {
-        let operation = OPERATIONS.iter().find(|operation| operation.verb == Verb::Exec);
+        let operation = operations::all().find(|operation| operation.verb == Verb::Exec);
         Query::parse(query, operation.unwrap().query)
             .and_then(|query| command(&query))
             .map_err(|problem| problem.detail().to_owned())

@@ -121,6 +121,39 @@ fn a_quota_holds_for_the_api_too_and_a_minted_session_counts() {
 }
 
 #[test]
+fn sessions_that_the_api_makes_count_against_the_rate_and_those_that_it_finds_do_not() {
+    local(async {
+        let sha256 = data_encoding::HEXLOWER.encode(&crate::access::keys::digest_of("herd_alice_0123456789"));
+        let herd = start_with(&format!(
+            "auth: {{keys: {{alice: {{sha256: {sha256}, session_rate: 2/h, session_burst: 2}}}}}}\n"
+        ));
+        let (put, shell) = ("/v1/sessions/a?principal=alice", r#"{"worker":"shell"}"#);
+        for (method, path, body, expected) in [
+            ("PUT", put, "", "201"),
+            ("PUT", put, "", "200"),
+            ("POST", "/v1/sessions?principal=alice", shell, "201"),
+            ("PUT", put, "", "200"),
+            ("POST", "/v1/sessions?principal=alice", "", "429"),
+            ("PUT", "/v1/sessions/b?principal=alice", "", "429"),
+            ("GET", "/v1/sessions/b/hold?principal=alice", "", "429"),
+        ] {
+            let (head, body) = herd.ask_with(method, path, JSON, body).await;
+            assert_eq!(status(&head), expected, "{method} {path}: {head}\n{body}");
+            if expected == "429" {
+                assert!(head.contains("x-herd-error: quota_exceeded"), "{head}");
+                assert!(body.contains("used up its rate of new sessions"), "{body}");
+                let wait = head.split("retry-after: ").nth(1).unwrap();
+                let wait: u64 = wait.split("\r\n").next().unwrap().parse().unwrap();
+                assert!((1700..=1800).contains(&wait), "{head}");
+            }
+        }
+        let (_, metrics) = herd.ask("GET", "/metrics").await;
+        let counted = r#"herd_rejections_total{worker="browser",reason="quota_exceeded"} 3"#;
+        assert!(metrics.contains(counted), "{metrics}");
+    });
+}
+
+#[test]
 fn an_idempotency_key_is_of_one_principal() {
     local(async {
         let herd = with_auth();

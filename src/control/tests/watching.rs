@@ -107,6 +107,58 @@ fn metrics_count_what_happened() {
     });
 }
 
+/// Metrics that Grafana's dashboard does without, and why.
+const NOT_ON_THE_DASHBOARD: [(&str, &str); 1] = [(
+    "herd_config_last_reload_success_timestamp_seconds",
+    "the line of herd_config_generation rises at that moment",
+)];
+
+#[test]
+fn grafanas_dashboard_shows_every_metric_and_asks_for_no_other() {
+    let page = include_str!("../../../docs/api.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `herd_"));
+    let metrics: std::collections::BTreeSet<String> = rows
+        .filter(|row| {
+            ["| gauge |", "| counter |", "| histogram |"]
+                .iter()
+                .any(|of| row.contains(of))
+        })
+        .map(|row| format!("herd_{}", row.split('`').next().unwrap()))
+        .collect();
+    assert!(metrics.len() > 20, "{metrics:?}");
+
+    let dashboard = include_str!("../../../examples/grafana/herd.json");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap());
+    // The variables ask for some as well.
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables = variables
+        .iter()
+        .filter_map(|variable| variable["definition"].as_str());
+    let mut shown = std::collections::BTreeSet::new();
+    for query in queries.chain(variables) {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.starts_with("herd_")) {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(metrics.contains(name), "{name} is not in docs/api.md: {query}");
+            shown.insert(name.to_owned());
+        }
+    }
+    let left_out = NOT_ON_THE_DASHBOARD.map(|(name, _)| name.to_owned());
+    assert_eq!(&shown | &left_out.into(), metrics);
+    let also_shown = NOT_ON_THE_DASHBOARD
+        .iter()
+        .find(|(name, _)| shown.contains(*name));
+    assert_eq!(also_shown, None, "is said to be left out");
+    let ids: std::collections::BTreeSet<u64> =
+        panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "two panels of one id");
+}
+
 #[test]
 fn a_drain_refuses_new_sessions_and_ends_herd_when_the_last_has_ended() {
     local(async {

@@ -17,8 +17,8 @@ use self::pool::Pool;
 use self::quotas::Quotas;
 use super::timers::{Subject, Timers};
 use super::{
-    ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Memory, Moment, Refusal,
-    Reuse, Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
+    Allowance, ConfigGeneration, EndReason, Generation, HolderKind, Holders, KindId, Lack, Memory, Moment,
+    Refusal, Reuse, Rules, SessionId, SessionRef, StartedFor, TicketId, WorkerId,
 };
 
 /// How a request came by its kind.
@@ -54,6 +54,15 @@ pub enum Origin {
     Reused,
 }
 
+/// How long a request has waited for its session's worker; zero where one was there, or none was to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waited {
+    /// For a slot.
+    pub queued: Duration,
+    /// For the worker to become ready.
+    pub starting: Duration,
+}
+
 /// A request for a session.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -74,13 +83,9 @@ pub enum Output {
         session: Option<SessionId>,
     },
     /// End the worker politely (SIGTERM). A [`Output::Kill`] follows if it does not go in time.
-    Terminate {
-        worker: WorkerId,
-    },
+    Terminate { worker: WorkerId },
     /// Kill the worker's whole tree now.
-    Kill {
-        worker: WorkerId,
-    },
+    Kill { worker: WorkerId },
     /// A session has its worker. Precedes the grants to the requests that waited for it.
     Bound {
         session: SessionRef,
@@ -93,12 +98,12 @@ pub enum Output {
         ticket: TicketId,
         session: SessionRef,
         origin: Origin,
-        queued: Duration,
-        starting: Duration,
+        waited: Waited,
     },
     Refuse {
         ticket: TicketId,
         refusal: Refusal,
+        waited: Waited,
     },
     /// The session is no more. `worker` is what it was bound to, if it was.
     Ended {
@@ -196,6 +201,19 @@ pub struct Counts {
 struct Ticket {
     id: TicketId,
     holder: HolderKind,
+    /// When it came.
+    since: Moment,
+}
+
+impl Ticket {
+    /// Its wait ends now, in a session that has been covered like this.
+    fn waited(&self, covered: Option<Moment>, now: Moment) -> Waited {
+        let covered = covered.unwrap_or(now).max(self.since);
+        Waited {
+            queued: covered.since(self.since),
+            starting: now.since(covered),
+        }
+    }
 }
 
 /// A planned end for want of holders.
@@ -323,10 +341,10 @@ impl Core {
         }
     }
 
-    /// Only these principals may have sessions, and at most so many at a time; `None`: no limit.
+    /// Only these principals may have sessions, and no more than they are allowed.
     #[must_use]
-    pub fn with_principals(mut self, most: HashMap<String, Option<usize>>) -> Self {
-        self.quotas.set(most);
+    pub fn with_principals(mut self, allowances: HashMap<String, Allowance>) -> Self {
+        self.quotas.set(allowances, Moment::default());
         self
     }
 
@@ -382,7 +400,7 @@ impl Core {
         self.phase = Phase::Draining { deadline };
         self.timers.arm(Subject::Drain, Some(deadline));
         for id in self.waiting_sessions() {
-            self.give_up(&id, &Refusal::Draining);
+            self.give_up(&id, &Refusal::Draining, now);
         }
         for kind in 0..self.pools.len() {
             self.reconcile(KindId(kind), now);

@@ -362,7 +362,7 @@ impl Core {
         for (id, _) in late {
             let lack = self.lack(kind).unwrap_or(Lack::Slots);
             let waited = timeout;
-            self.give_up(&id, &Refusal::QueueTimeout { waited, lack });
+            self.give_up(&id, &Refusal::QueueTimeout { waited, lack }, now);
         }
     }
 }

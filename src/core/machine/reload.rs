@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use super::super::{Change, EndReason, Reuse, Rules};
+use super::super::{Allowance, Change, EndReason, Reuse, Rules};
 use super::pool::{Pool, Standing};
 use super::{
     ConfigGeneration, Core, KindId, Moment, Phase, Refusal, SessionId, SessionRef, SessionState, Subject,
@@ -50,13 +50,13 @@ impl Core {
         }
     }
 
-    /// Only these principals may have sessions from now on, with at most so many at a time. Sessions of one that is gone
+    /// Only these principals may have sessions from now on, and no more than they are allowed. Sessions of one that is gone
     /// end at once: who took it away wants nothing to go on in its name. A lower limit ends nothing.
-    pub fn reload_principals(&mut self, most: HashMap<String, Option<usize>>, now: Moment) {
+    pub fn reload_principals(&mut self, allowances: HashMap<String, Allowance>, now: Moment) {
         if self.phase != Phase::Serving {
             return;
         }
-        self.quotas.set(most);
+        self.quotas.set(allowances, now);
         let gone = |id: &&SessionId| !self.quotas.knows(id);
         let mut gone: Vec<SessionId> = self.sessions.keys().filter(gone).cloned().collect();
         gone.sort_unstable();
@@ -68,7 +68,7 @@ impl Core {
             match session.state {
                 SessionState::Bound { .. } => self.end(&id, EndReason::Revoked, now),
                 SessionState::Waiting { .. } => {
-                    self.give_up(&id, &Refusal::Revoked);
+                    self.give_up(&id, &Refusal::Revoked, now);
                     self.reconcile(kind, now);
                 }
                 // It has ended, for its own reason.
@@ -101,7 +101,7 @@ impl Core {
         self.pools[kind.0].standing = Standing::Removed;
         self.rules[kind.0].min = 0;
         for id in self.pools[kind.0].waiting.clone() {
-            self.give_up(&id, &Refusal::UnknownWorker);
+            self.give_up(&id, &Refusal::UnknownWorker, now);
         }
     }
 

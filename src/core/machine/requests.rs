@@ -7,8 +7,8 @@ use super::super::{EndReason, Lack, StartFailure, StartFailureKind};
 use super::pool::Standing;
 use super::{
     Core, Generation, Holders, KindChoice, KindId, Moment, Origin, Output, Phase, Refusal, Remains, Request,
-    Session, SessionId, SessionState, StartedFor, StopOutcome, Subject, Ticket, TicketId, Wait, WorkerId,
-    WorkerState, earliest, reference,
+    Session, SessionId, SessionState, StartedFor, StopOutcome, Subject, Ticket, TicketId, Wait, Waited,
+    WorkerId, WorkerState, earliest, reference,
 };
 
 /// What a refused client is told to wait where no better estimate exists.
@@ -19,7 +19,12 @@ impl Core {
     /// one [`Output::Grant`] or [`Output::Refuse`], unless [`abandon`](Self::abandon)ed before.
     pub fn attach(&mut self, ticket: TicketId, request: Request, now: Moment) {
         if let Err(refusal) = self.try_attach(ticket, request, now) {
-            self.outputs.push_back(Output::Refuse { ticket, refusal });
+            let waited = Waited::default();
+            self.outputs.push_back(Output::Refuse {
+                ticket,
+                refusal,
+                waited,
+            });
         }
     }
 
@@ -50,14 +55,12 @@ impl Core {
                 SessionState::Bound { holders, .. } => {
                     if holders.acquire(holder) {
                         let session = reference(&id, session);
-                        let (queued, starting) = (Duration::ZERO, Duration::ZERO);
                         let origin = Origin::Reused;
                         self.outputs.push_back(Output::Grant {
                             ticket,
                             session,
                             origin,
-                            queued,
-                            starting,
+                            waited: Waited::default(),
                         });
                         return Ok(());
                     }
@@ -73,7 +76,11 @@ impl Core {
                         let kind = session.kind;
                         return Err(self.at_capacity(kind));
                     }
-                    tickets.push(Ticket { id: ticket, holder });
+                    tickets.push(Ticket {
+                        id: ticket,
+                        holder,
+                        since: now,
+                    });
                     self.tickets.insert(ticket, id);
                     return Ok(());
                 }
@@ -86,9 +93,13 @@ impl Core {
         };
         self.admit(&id, kind, wait, now)?;
         self.last_generation += 1;
-        self.quotas.take(&id);
+        self.quotas.take(&id, now);
         let waiting = SessionState::Waiting {
-            tickets: vec![Ticket { id: ticket, holder }],
+            tickets: vec![Ticket {
+                id: ticket,
+                holder,
+                since: now,
+            }],
             since: now,
             covered: None,
             own: None,
@@ -114,7 +125,7 @@ impl Core {
         if self.pools[kind.0].standing == Standing::Removed {
             return Err(Refusal::UnknownWorker);
         }
-        self.quotas.admit(id)?;
+        self.quotas.admit(id, now)?;
         let (pool, rules) = (&self.pools[kind.0], &self.rules[kind.0]);
         if !pool.warm.is_empty() {
             return Ok(());
@@ -186,7 +197,7 @@ impl Core {
                 }
             }
             SessionState::Waiting { .. } => {
-                self.give_up(id, &Refusal::SessionStopped);
+                self.give_up(id, &Refusal::SessionStopped, now);
                 self.reconcile(kind, now);
                 StopOutcome::NeverStarted
             }
@@ -202,16 +213,10 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let SessionState::Waiting {
-            tickets,
-            since,
-            covered,
-            ..
-        } = &mut session.state
-        else {
+        let SessionState::Waiting { tickets, covered, .. } = &mut session.state else {
             return;
         };
-        let (tickets, since, covered) = (std::mem::take(tickets), *since, covered.unwrap_or(now));
+        let (tickets, covered) = (std::mem::take(tickets), *covered);
         let (kind, name) = (session.kind, reference(id, session));
         let rules = &self.rules[kind.0];
         let holders = Arc::new(Holders::new(now, rules.unheld()));
@@ -243,13 +248,13 @@ impl Core {
         let mut origin = Origin::Created;
         for ticket in tickets {
             self.tickets.remove(&ticket.id);
+            let waited = ticket.waited(covered, now);
             if holders.acquire(ticket.holder) {
                 self.outputs.push_back(Output::Grant {
                     ticket: ticket.id,
                     session: name.clone(),
                     origin,
-                    queued: covered.since(since),
-                    starting: now.since(covered),
+                    waited,
                 });
                 origin = Origin::Reused;
             } else {
@@ -257,24 +262,27 @@ impl Core {
                 self.outputs.push_back(Output::Refuse {
                     ticket: ticket.id,
                     refusal,
+                    waited,
                 });
             }
         }
     }
 
     /// Refuses every request of a waiting session and forgets it. The caller reconciles.
-    pub(super) fn give_up(&mut self, id: &SessionId, refusal: &Refusal) {
+    pub(super) fn give_up(&mut self, id: &SessionId, refusal: &Refusal, now: Moment) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let SessionState::Waiting { tickets, .. } = &mut session.state else {
+        let SessionState::Waiting { tickets, covered, .. } = &mut session.state else {
             return;
         };
+        let covered = *covered;
         for ticket in std::mem::take(tickets) {
             self.tickets.remove(&ticket.id);
             self.outputs.push_back(Output::Refuse {
                 ticket: ticket.id,
                 refusal: refusal.clone(),
+                waited: ticket.waited(covered, now),
             });
         }
         self.forget(id);

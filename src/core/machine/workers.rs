@@ -131,7 +131,7 @@ impl Core {
             StartedFor::Anyone => pool.waiting.front().cloned(),
         };
         if let Some(id) = victim {
-            self.give_up(&id, &Refusal::StartFailed(failure));
+            self.give_up(&id, &Refusal::StartFailed(failure), now);
         }
         if let Some(retry_after) = looping {
             let uncovered: Vec<SessionId> = self.pools[kind.0]
@@ -141,7 +141,7 @@ impl Core {
                 .cloned()
                 .collect();
             for id in uncovered {
-                self.give_up(&id, &Refusal::WorkerBackoff { retry_after });
+                self.give_up(&id, &Refusal::WorkerBackoff { retry_after }, now);
             }
         }
         self.reconcile(kind, now);

@@ -38,7 +38,7 @@ impl Record {
             Some((_, carried)) => (carried.up, carried.down),
             None => (self.upload.bytes.get(), known.response_bytes),
         };
-        let claimed = known.origin.is_some();
+        let waited = known.wait.map(|wait| wait.waited);
         let own = self.trace.as_ref().map(|trace| trace.own);
         let trace_id = own.or(asked.trace).map(|trace| trace.trace.to_string());
         let line = Line {
@@ -60,8 +60,8 @@ impl Record {
             request_bytes: up,
             response_bytes: down,
             duration_ms: Some(self.began.elapsed()),
-            queue_ms: claimed.then_some(known.queued),
-            start_ms: claimed.then_some(known.starting),
+            queue_ms: waited.map(|waited| waited.queued),
+            start_ms: waited.map(|waited| waited.starting),
             worker_ms: known.worker,
             user_agent: asked.user_agent.as_ref().map(|agent| text(agent.as_bytes())),
             trace_id: trace_id.as_deref(),

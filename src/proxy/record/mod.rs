@@ -27,7 +27,7 @@ use super::thread::{Claim, Thread};
 use super::tunnel::{Carried, Talk, TunnelEnd};
 use crate::config::{Config, Kind, Traces};
 use crate::core::{EndReason, KindId};
-use crate::driver::{KindChoice, Origin};
+use crate::driver::{KindChoice, NotAttached, Origin, Waited};
 use crate::telemetry::trace_context::{SpanId, TraceId, TraceParent};
 
 use client::forwarded_for;
@@ -97,9 +97,7 @@ impl Trace {
 struct Known {
     kind: Option<Arc<Kind>>,
     origin: Option<Origin>,
-    queued: Duration,
-    starting: Duration,
-    claimed: Option<Instant>,
+    wait: Option<Wait>,
     /// To the worker, and the head of its answer.
     sent: Option<Instant>,
     worker: Option<Duration>,
@@ -109,6 +107,26 @@ struct Known {
     response_bytes: u64,
     tunnel: Option<(Talk, Carried)>,
     end: End,
+}
+
+/// For its session's worker.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    waited: Waited,
+    over: Instant,
+    /// Why no worker came.
+    refused: Option<&'static str>,
+}
+
+impl Wait {
+    fn until_now(waited: Waited, refused: Option<&'static str>) -> Self {
+        let over = Instant::now();
+        Self {
+            waited,
+            over,
+            refused,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -264,8 +282,13 @@ impl Record {
         let mut known = self.known.borrow_mut();
         known.kind = Some(Arc::clone(&claim.bound.session.kind));
         known.origin = Some(claim.origin);
-        (known.queued, known.starting) = (claim.queued, claim.starting);
-        known.claimed = Some(Instant::now());
+        known.wait = Some(Wait::until_now(claim.waited, None));
+    }
+
+    /// No worker came.
+    pub(crate) fn not_attached(&self, refused: &NotAttached) {
+        let why = refused.refusal.code();
+        self.known.borrow_mut().wait = Some(Wait::until_now(refused.waited, Some(why)));
     }
 
     /// Tells the worker which span its own are children of, if requests are traced.

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 
-use super::{Known, Record, Trace};
+use super::{Known, Record, Trace, Wait};
 use crate::proxy::code::Code;
 use crate::proxy::fields::Scheme;
 use crate::telemetry::access_log::text;
@@ -25,16 +25,26 @@ impl Record {
     /// The server's, and its children.
     pub(super) fn spans(&self, trace: &Trace, known: &Known) -> Vec<Span> {
         let mut spans = vec![self.server(trace, known)];
-        let Some(claimed) = known.claimed else {
+        let Some(Wait {
+            waited,
+            over,
+            refused,
+        }) = known.wait
+        else {
             return spans;
         };
-        let started = claimed.checked_sub(known.starting).unwrap_or(self.began);
-        let queued = started.checked_sub(known.queued).unwrap_or(self.began);
-        if !known.queued.is_zero() {
-            spans.push(self.child(trace, "queue", (queued, started), known));
+        let started = over.checked_sub(waited.starting).unwrap_or(self.began);
+        let queued = started.checked_sub(waited.queued).unwrap_or(self.began);
+        // If no worker came, the last of them was in vain.
+        let (in_queue, in_start) = match waited.starting.is_zero() {
+            true => (refused, None),
+            false => (None, refused),
+        };
+        if !waited.queued.is_zero() {
+            spans.push(self.child(trace, "queue", (queued, started), known, in_queue));
         }
-        if !known.starting.is_zero() {
-            spans.push(self.child(trace, "start", (started, claimed), known));
+        if !waited.starting.is_zero() {
+            spans.push(self.child(trace, "start", (started, over), known, in_start));
         }
         spans
     }
@@ -46,39 +56,36 @@ impl Record {
         };
         let parent = self.asked.trace;
         let state = trace.state.as_ref().and_then(|state| state.to_str().ok());
-        let code = match known.failed() {
-            true => StatusCode::Error,
-            false => StatusCode::Unset,
-        };
-        let title = known.answer().code.map_or("", Code::title);
         Span {
             trace_state: state.unwrap_or_default().to_owned(),
             parent_span_id: parent.map_or_else(Vec::new, |parent| parent.span.0.to_vec()),
             kind: Kind::Server.into(),
             attributes: self.attributes(known),
-            status: Some(Status {
-                // Only an error has one.
-                message: match code {
-                    StatusCode::Error => title.to_owned(),
-                    StatusCode::Unset | StatusCode::Ok => String::new(),
-                },
-                code: code.into(),
-            }),
+            status: known.failed().then(|| error(known)),
             flags: 1 | HAS_IS_REMOTE | parent.map_or(0, |_| IS_REMOTE),
             ..self.span(trace, trace.own.span, method, (self.began, Instant::now()))
         }
     }
 
-    fn child(&self, trace: &Trace, name: &str, lasted: (Instant, Instant), known: &Known) -> Span {
+    fn child(
+        &self,
+        trace: &Trace,
+        name: &str,
+        lasted: (Instant, Instant),
+        known: &Known,
+        failed: Option<&'static str>,
+    ) -> Span {
         let id = SpanId(fastrand::u64(1..).to_be_bytes());
         let kind = known
             .kind
             .as_ref()
             .map(|kind| KeyValue::new("herd.worker", kind.name.as_str()));
+        let why = failed.map(|code| KeyValue::new("error.type", code));
         Span {
             parent_span_id: trace.own.span.0.to_vec(),
             kind: Kind::Internal.into(),
-            attributes: kind.into_iter().collect(),
+            attributes: kind.into_iter().chain(why).collect(),
+            status: failed.map(|_| error(known)),
             flags: 1 | HAS_IS_REMOTE,
             ..self.span(trace, id, name, lasted)
         }
@@ -167,13 +174,25 @@ impl Record {
         if let Some(kind) = &known.kind {
             all.push(KeyValue::new("herd.worker", kind.name.as_str()));
         }
-        if let Some(state) = known.state() {
+        all.extend(
+            known
+                .state()
+                .map(|state| KeyValue::new("herd.session_state", state)),
+        );
+        if let Some(wait) = &known.wait {
             let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-            all.push(KeyValue::new("herd.session_state", state));
-            all.push(KeyValue::new("herd.queue_ms", ms(known.queued)));
-            all.push(KeyValue::new("herd.start_ms", ms(known.starting)));
+            all.push(KeyValue::new("herd.queue_ms", ms(wait.waited.queued)));
+            all.push(KeyValue::new("herd.start_ms", ms(wait.waited.starting)));
         }
         all
+    }
+}
+
+/// With what the client was told of it.
+fn error(known: &Known) -> Status {
+    Status {
+        message: known.answer().code.map_or("", Code::title).to_owned(),
+        code: StatusCode::Error.into(),
     }
 }
 

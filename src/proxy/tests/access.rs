@@ -278,14 +278,34 @@ fn of_fifty_sessions_at_once_a_quota_of_three_admits_three() {
     let held = (0..50)
         .position(|number| answers[number].status() == 200)
         .unwrap();
-    let name = SessionId::parse(format!("alice/s{held}").as_bytes()).unwrap();
-    Herd::block_on(herd.handle.stop(name, None)).unwrap();
+    herd.stop(&format!("alice/s{held}"));
     assert_eq!(
         ask(&herd, "/", &format!("X-Session-ID: new\r\n{}", bearer(ALICE))).status(),
         200
     );
     let over = ask(&herd, "/", &format!("X-Session-ID: newer\r\n{}", bearer(ALICE)));
     assert_eq!(over.code(), "quota_exceeded");
+}
+
+#[test]
+fn new_sessions_come_at_their_rate_and_requests_of_those_there_are_cost_none() {
+    let herd = herd("", ", session_rate: 1/h, session_burst: 2", "");
+    let named = |id: &str| ask(&herd, "/", &format!("X-Session-ID: {id}\r\n{}", bearer(ALICE)));
+    for id in ["a", "b", "a", "b", "a"] {
+        assert_eq!(named(id).status(), 200, "{id}");
+    }
+    let over = named("c");
+    assert_eq!((over.status(), over.code()), (429, "quota_exceeded"));
+    let wait: u64 = over.field("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&wait), "{wait}");
+    assert!(
+        over.text().contains("used up its rate of new sessions"),
+        "{over:?}"
+    );
+    assert_eq!(ask_s(&herd, "/", &bearer(BOB)).status(), 200, "another's rate");
+    herd.stop("alice/a");
+    assert_eq!(named("a").code(), "quota_exceeded", "it would be a new one");
+    assert_eq!(named("b").status(), 200);
 }
 
 #[test]

@@ -353,6 +353,32 @@ impl Herd {
         }
     }
 
+    /// A client in each of the four workers, whose requests are not answered: of the sessions `s0` to `s3`.
+    pub(super) fn filled(&self) -> Vec<Client> {
+        let client = |number| {
+            let mut client = self.connect();
+            client.send(&format!(
+                "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{number}\r\n\r\n"
+            ));
+            client
+        };
+        let held = (0..4).map(client).collect();
+        self.until("four sessions", |views| {
+            views.iter().filter(|view| view.holders == 1).count() == 4
+        });
+        held
+    }
+
+    /// Sessions that wait.
+    pub(super) fn queued(&self) -> usize {
+        Self::block_on(self.handle.pools()).unwrap().kinds[0].queued
+    }
+
+    pub(super) fn stop(&self, id: &str) {
+        let id = SessionId::parse(id.as_bytes()).unwrap();
+        Self::block_on(self.handle.stop(id, None)).unwrap();
+    }
+
     pub(super) fn starts(&self) -> usize {
         self.stage.starts.load(Ordering::SeqCst)
     }

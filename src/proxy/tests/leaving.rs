@@ -45,22 +45,13 @@ const AMOUNTS: [(usize, Way); 5] = [
 #[test]
 fn a_client_that_leaves_the_queue_with_a_large_unread_body_frees_its_place() {
     let herd = Herd::start("", "    queue: {max: 9, timeout: 60s}");
-    let mut held: Vec<_> = (0..4).map(|_| herd.connect()).collect();
-    for (i, client) in held.iter_mut().enumerate() {
-        client.send(&format!(
-            "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{i}\r\n\r\n"
-        ));
-    }
-    herd.until("four sessions", |v| {
-        v.iter().filter(|v| v.holders == 1).count() == 4
-    });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
+    let _held = herd.filled();
     for (sent, way) in AMOUNTS {
         let waiting = upload(&herd, "/count", "w", sent);
-        herd.until("one in the queue", |_| queued(&herd) == 1);
+        herd.until("one in the queue", |_| herd.queued() == 1);
         leave(waiting, way);
         herd.until(&format!("none in the queue after {sent} bytes, {way:?}"), |_| {
-            queued(&herd) == 0
+            herd.queued() == 0
         });
     }
 }
@@ -97,15 +88,7 @@ fn a_client_that_leaves_with_many_requests_pipelined_releases_its_session() {
 #[test]
 fn a_body_that_waited_unread_arrives_whole() {
     let herd = Herd::start("", "    queue: {max: 9, timeout: 60s}");
-    let mut held: Vec<_> = (0..4).map(|_| herd.connect()).collect();
-    for (i, client) in held.iter_mut().enumerate() {
-        client.send(&format!(
-            "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{i}\r\n\r\n"
-        ));
-    }
-    herd.until("four sessions", |v| {
-        v.iter().filter(|v| v.holders == 1).count() == 4
-    });
+    let mut held = herd.filled();
     let mut waiting: Vec<Client> = [100 << 10, 150 << 10, 300 << 10]
         .into_iter()
         .map(|length: usize| {
@@ -117,15 +100,9 @@ fn a_body_that_waited_unread_arrives_whole() {
             client
         })
         .collect();
-    herd.until("them in the queue", |_| {
-        Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued == 1
-    });
+    herd.until("them in the queue", |_| herd.queued() == 1);
     held.pop();
-    Herd::block_on(
-        herd.handle
-            .stop(crate::core::SessionId::parse(b"s3").unwrap(), None),
-    )
-    .unwrap();
+    herd.stop("s3");
     for (client, length) in waiting.iter_mut().zip([100 << 10, 150 << 10, 300 << 10]) {
         assert_eq!(client.answer().text(), format!("{length} "));
     }

@@ -289,11 +289,7 @@ fn a_session_stopped_under_way_says_so() {
     let mut client = herd.connect();
     client.send("GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n\r\n");
     herd.until("one holder", |v| v.iter().any(|v| v.holders == 1));
-    Herd::block_on(
-        herd.handle
-            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
-    )
-    .unwrap();
+    herd.stop("s");
     let answer = client.answer();
     assert_eq!((answer.status(), answer.code()), (503, "session_ended"));
 }
@@ -311,55 +307,33 @@ fn a_client_that_leaves_releases_its_session_at_once() {
 #[test]
 fn a_client_that_leaves_the_queue_frees_its_place() {
     let herd = Herd::start("", "    queue: {max: 1, timeout: 20s}");
-    let mut held: Vec<_> = (0..4).map(|_| herd.connect()).collect();
-    for (i, client) in held.iter_mut().enumerate() {
-        client.send(&format!(
-            "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{i}\r\n\r\n"
-        ));
-    }
-    herd.until("four sessions", |v| {
-        v.iter().filter(|v| v.holders == 1).count() == 4
-    });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
+    let _held = herd.filled();
     let mut waiting = herd.connect();
     waiting.send("GET /worker HTTP/1.1\r\nHost: h\r\nX-Session-ID: w\r\n\r\n");
-    herd.until("one in the queue", |_| queued(&herd) == 1);
+    herd.until("one in the queue", |_| herd.queued() == 1);
     let full = herd.get("/worker", "");
     assert_eq!((full.status(), full.code()), (503, "at_capacity"));
     assert!(full.field("retry-after").is_some(), "{full:?}");
     drop(waiting);
-    herd.until("none in the queue", |_| queued(&herd) == 0);
+    herd.until("none in the queue", |_| herd.queued() == 0);
 }
 
 #[test]
 fn a_client_that_leaves_the_queue_with_an_unread_body_frees_its_place() {
     let herd = Herd::start("", "    queue: {max: 9, timeout: 20s}");
-    let mut held: Vec<_> = (0..4).map(|_| herd.connect()).collect();
-    for (i, client) in held.iter_mut().enumerate() {
-        client.send(&format!(
-            "GET /silent HTTP/1.1\r\nHost: h\r\nX-Session-ID: s{i}\r\n\r\n"
-        ));
-    }
-    herd.until("four sessions", |v| {
-        v.iter().filter(|v| v.holders == 1).count() == 4
-    });
-    let queued = |herd: &Herd| Herd::block_on(herd.handle.pools()).unwrap().kinds[0].queued;
+    let mut held = herd.filled();
     let mut whole = herd.connect();
     whole.send("POST /count HTTP/1.1\r\nHost: h\r\nX-Session-ID: w\r\nContent-Length: 2\r\n\r\nhi");
     let mut part = herd.connect();
     part.send(
         "POST /count HTTP/1.1\r\nHost: h\r\nX-Session-ID: p\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
     );
-    herd.until("two in the queue", |_| queued(&herd) == 2);
+    herd.until("two in the queue", |_| herd.queued() == 2);
     drop(part);
-    herd.until("one in the queue", |_| queued(&herd) == 1);
+    herd.until("one in the queue", |_| herd.queued() == 1);
     // A body that was read ahead arrives whole.
     held.pop();
-    Herd::block_on(
-        herd.handle
-            .stop(crate::core::SessionId::parse(b"s3").unwrap(), None),
-    )
-    .unwrap();
+    herd.stop("s3");
     assert_eq!(whole.answer().text(), "2 ");
 }
 
@@ -452,11 +426,7 @@ fn a_stop_closes_a_websocket_with_1001() {
         "GET /echo HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\n{WS}\r\n"
     ));
     client.head();
-    Herd::block_on(
-        herd.handle
-            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
-    )
-    .unwrap();
+    herd.stop("s");
     let close = client.read(4);
     assert_eq!((close[0], &close[2..]), (0x88, &[0x03, 0xe9][..]));
 }
@@ -476,11 +446,7 @@ fn what_is_open_is_cut_where_the_worker_outlives_its_session() {
     ));
     socket.head();
     herd.until("three holders", |v| v.iter().any(|v| v.holders == 3));
-    Herd::block_on(
-        herd.handle
-            .stop(crate::core::SessionId::parse(b"s").unwrap(), None),
-    )
-    .unwrap();
+    herd.stop("s");
     assert_eq!(silent.answer().code(), "session_ended");
     let close = socket.read(4);
     assert_eq!((close[0], &close[2..]), (0x88, &[0x03, 0xe9][..]));

@@ -1,14 +1,7 @@
 //! Which control groups there are, and whether this user could make one with limits below its own.
 
 use super::facts::View;
-
-/// The controllers that herd's limits use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Controller {
-    Memory,
-    Cpu,
-    Pids,
-}
+use crate::sandbox::cgroup::Controller;
 
 /// Which hierarchies are mounted (cgroups(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +37,6 @@ pub struct Cgroups {
     pub pids: Limits,
     /// This process's group has `cgroup.kill`. The root of a hierarchy never has, whatever the kernel.
     pub kill: bool,
-}
-
-impl Controller {
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Cpu, Self::Pids];
-
-    /// The kernel's name for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Cpu => "cpu",
-            Self::Pids => "pids",
-        }
-    }
 }
 
 impl Cgroups {

@@ -1,8 +1,9 @@
 //! From what is written and what was tried to answers.
 
+use crate::sandbox::cgroup::Controller;
 use crate::sys::kernel;
 
-use super::cgroups::{Controller, Limits, Version};
+use super::cgroups::{Limits, Version};
 use super::facts::Facts;
 use super::remedy::{self, Cause};
 use super::{Attempts, Check, Outcome};

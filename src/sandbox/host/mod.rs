@@ -17,7 +17,7 @@ mod remedy;
 
 use serde::Serialize;
 
-pub use cgroups::{Cgroups, Controller, Limits, Version};
+pub use cgroups::{Cgroups, Limits, Version};
 pub use facts::{Distribution, Facts};
 pub use probe::{Outcome, Probe, Runner};
 pub use remedy::Cause;

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::cgroups::{Controller, Limits, Version};
+use super::cgroups::{Limits, Version};
 use super::facts::{Distribution, Facts};
+use crate::sandbox::cgroup::Controller;
 
 /// The setting that most probably forbids something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Config;
-use crate::driver::Origin;
+use crate::driver::{Origin, Waited};
 use crate::proxy::thread::Claim;
 use crate::proxy::upstream::Bound;
 
@@ -16,16 +16,14 @@ static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// What every answer says of its session.
 pub(super) struct Label {
     origin: Origin,
-    queued: Duration,
-    starting: Duration,
+    waited: Waited,
 }
 
 impl Label {
     pub(super) fn of(claim: &Claim) -> Self {
         Self {
             origin: claim.origin,
-            queued: claim.queued,
-            starting: claim.starting,
+            waited: claim.waited,
         }
     }
 
@@ -43,15 +41,12 @@ impl Label {
     }
 
     fn timing(&self) -> HeaderValue {
-        if self.queued.is_zero() && self.starting.is_zero() {
+        let Waited { queued, starting } = self.waited;
+        if queued.is_zero() && starting.is_zero() {
             return HeaderValue::from_static("queue;dur=0, start;dur=0");
         }
         let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-        let text = format!(
-            "queue;dur={:.1}, start;dur={:.1}",
-            ms(self.queued),
-            ms(self.starting)
-        );
+        let text = format!("queue;dur={:.1}, start;dur={:.1}", ms(queued), ms(starting));
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("queue;dur=0"))
     }
 }

@@ -6,22 +6,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
-use super::{Exchange, Failure, Upgrade};
+use super::super::{Failure, Upgrade};
+use super::Exchange;
 use crate::core::HolderKind;
 use crate::driver::Hold;
 use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload};
 use crate::proxy::code::{Code, Problem};
-use crate::proxy::send::{Shaken, shake_hands};
+use crate::proxy::send::shake_hands;
 use crate::proxy::thread::{Claim, ended};
 use crate::proxy::tunnel::{self, Talk};
+use crate::proxy::upstream::WorkerIo;
 use crate::proxy::{fields, websocket_over_h2};
 
 impl Exchange {
     pub(super) async fn upgrade(
         self,
         request: Request<ClientBody>,
-        mut claim: Claim,
+        claim: Claim,
         protocol: HeaderValue,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
@@ -35,21 +39,15 @@ impl Exchange {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
-        let (mut response, worker) = match ask(&mut claim, head, &served).await {
-            Ok(shaken) => shaken,
-            Err(problem) => return Err(Failure { problem, served }),
+        let Switched {
+            mut response,
+            worker,
+            claim,
+            served,
+        } = match self.ask(head, claim, served).await {
+            Ok(switched) => switched,
+            Err(answer) => return answer,
         };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self
-                .answer(
-                    response.map(Answer::Hyper),
-                    &claim.bound,
-                    claim.hold,
-                    served,
-                    false,
-                )
-                .await);
-        }
         let hold = match stream_hold(&claim).await {
             Ok(hold) => hold,
             Err(problem) => return Err(Failure { problem, served }),
@@ -79,28 +77,22 @@ impl Exchange {
     pub(super) async fn websocket_over_h2(
         self,
         mut request: Request<ClientBody>,
-        mut claim: Claim,
+        claim: Claim,
         served: Served,
     ) -> Result<Response<Body>, Failure> {
         let stream = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let mut head = self.head(parts, &claim.bound);
         let key = websocket_over_h2::ask(&mut head);
-        let (mut response, worker) = match ask(&mut claim, head, &served).await {
-            Ok(shaken) => shaken,
-            Err(problem) => return Err(Failure { problem, served }),
+        let Switched {
+            mut response,
+            worker,
+            claim,
+            served,
+        } = match self.ask(head, claim, served).await {
+            Ok(switched) => switched,
+            Err(answer) => return answer,
         };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self
-                .answer(
-                    response.map(Answer::Hyper),
-                    &claim.bound,
-                    claim.hold,
-                    served,
-                    false,
-                )
-                .await);
-        }
         if !websocket_over_h2::accepted(response.headers(), &key) {
             let problem = Problem::new(
                 Code::BadWorkerAnswer,
@@ -138,24 +130,52 @@ impl Exchange {
         });
         Ok(response.map(|_| Body::own(Bytes::new(), served)))
     }
+
+    /// Asks the worker to switch. `Err`: it has not, and this is the client's answer. A client that dies meanwhile counts as a
+    /// stream that closed.
+    async fn ask(
+        &self,
+        head: http::request::Parts,
+        mut claim: Claim,
+        served: Served,
+    ) -> Result<Switched, Result<Response<Body>, Failure>> {
+        let request = Request::from_parts(head, ClientBody::empty());
+        if let Some(record) = served.record() {
+            record.sent();
+        }
+        claim.hold.expect_client();
+        let shaken = shake_hands(&claim.bound, request).await;
+        claim.hold.answered();
+        if let Some(record) = served.record() {
+            record.worker_answered();
+        }
+        let (response, worker) = match shaken {
+            Ok(shaken) => shaken,
+            Err(lost) => {
+                let problem = lost.problem(&claim.bound, &Upload::default()).await;
+                return Err(Err(Failure { problem, served }));
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Switched {
+                response,
+                worker,
+                claim,
+                served,
+            });
+        }
+        let Claim { bound, hold, .. } = claim;
+        let response = response.map(Answer::Hyper);
+        Err(Ok(self.answer(response, &bound, hold, served, false).await))
+    }
 }
 
-/// The worker's answer to the upgrade. A client that dies meanwhile counts as a stream that closed.
-async fn ask(claim: &mut Claim, head: http::request::Parts, served: &Served) -> Result<Shaken, Problem> {
-    let request = Request::from_parts(head, ClientBody::empty());
-    if let Some(record) = served.record() {
-        record.sent();
-    }
-    claim.hold.expect_client();
-    let shaken = shake_hands(&claim.bound, request).await;
-    claim.hold.answered();
-    if let Some(record) = served.record() {
-        record.worker_answered();
-    }
-    match shaken {
-        Ok(shaken) => Ok(shaken),
-        Err(lost) => Err(lost.problem(&claim.bound, &Upload::default()).await),
-    }
+/// A worker that has answered 101.
+struct Switched {
+    response: Response<Incoming>,
+    worker: oneshot::Receiver<(WorkerIo, Bytes)>,
+    claim: Claim,
+    served: Served,
 }
 
 /// Taken while the request still holds the session, so that nothing ends between.

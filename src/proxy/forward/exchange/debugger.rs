@@ -1,0 +1,68 @@
+//! `webSocketDebuggerUrl`: a browser that is told its own name as `Host` (`host_header: worker`) names itself by it in what
+//! it tells of its debugger, and a client could not come back by that.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::{BodyExt, Limited};
+
+use super::{Exchange, own_host};
+use crate::config::HostHeader;
+use crate::proxy::body::{Answer, Body, Served, WorkerBody};
+use crate::proxy::code::{Code, Problem};
+use crate::proxy::upstream::Bound;
+
+/// Largest answer that is rewritten.
+const MAX_REWRITE: usize = 1 << 20;
+
+impl Exchange {
+    /// The worker's own authority, if this answer may contain it.
+    pub(super) fn debugger_rewrite(
+        &self,
+        bound: &Bound,
+        parts: &http::response::Parts,
+        coming: &Answer,
+        is_head: bool,
+    ) -> Option<String> {
+        let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
+        let small = coming
+            .size_hint()
+            .upper()
+            .is_some_and(|n| n <= MAX_REWRITE as u64);
+        (bound.session.kind.host_header == HostHeader::Worker
+            && !is_head
+            && small
+            && self.host.is_some()
+            && parts.headers.get(CONTENT_TYPE).is_some_and(json))
+        .then(|| own_host(bound).to_str().unwrap_or_default().to_owned())
+    }
+
+    pub(super) async fn rewrite(
+        &self,
+        mut parts: http::response::Parts,
+        mut body: WorkerBody,
+        served: Served,
+        own: String,
+    ) -> Response<Body> {
+        let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
+            let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
+            return problem
+                .into_response(&HeaderMap::new())
+                .map(|bytes| Body::own(bytes, served));
+        };
+        let whole = whole.to_bytes();
+        let bytes = match (
+            std::str::from_utf8(&whole),
+            self.host.as_ref().map(|h| h.to_str()),
+        ) {
+            (Ok(text), Some(Ok(host))) if text.contains("webSocketDebuggerUrl") => {
+                Bytes::from(text.replace(&format!("\"ws://{own}/"), &format!("\"ws://{host}/")))
+            }
+            _ => whole,
+        };
+        parts
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        Response::from_parts(parts, Body::own(bytes, served))
+    }
+}
