@@ -166,6 +166,19 @@ impl Running {
         })
     }
 
+    /// Stops the session's program itself: the last of the processes that descend from its keeper.
+    pub(crate) fn hang(&self, id: &str) {
+        let mut pid = self.until(id, "bound")["pid"].as_i64().unwrap() as i32;
+        loop {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            match children.split_whitespace().next() {
+                Some(child) => pid = child.parse().unwrap(),
+                None => break,
+            }
+        }
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    }
+
     /// `herd hold ID` and the first line it printed.
     pub(crate) fn hold(&self, id: &str) -> (Child, String) {
         let mut child = spawn(
