@@ -524,12 +524,12 @@ fn a_line_names_whose_the_key_was_when_the_request_came() {
     };
 
     // Under way when the key is another's: one at its worker, one that has no worker yet.
-    let sleeps = r#"{"cmd":["sh","-c","echo begun; read end"]}"#;
+    let sleeps = r#"{"cmd":["sleep","60"]}"#;
     let mut bound = client
         .send("under-way", "POST /v1/run", &field(ONE), sleeps)
         .unwrap();
     bound.read_exact(&mut [0; 12]).unwrap();
-    let slow = format!("{}x-herd-worker: slow\r\n", field(ONE));
+    let slow = format!("{}x-herd-worker: slow\r\nconnection: close\r\n", field(ONE));
     let mut waiting = client.send("waiting", "GET /", &slow, "").unwrap();
     herd.until("waiting", "starting");
     reload(&[("alice", TWO), ("bob", ONE)]);
