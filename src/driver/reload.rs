@@ -187,15 +187,19 @@ impl<C: Crew> Driver<C> {
             name: kind.name.clone(),
         });
         config.former = former.collect();
-        self.core.reload(changes, config.first_kind(), self.clock.now());
-        self.watch_anew(&asked_otherwise);
-        if let (Some(access), Some(secrets)) = (&self.access, secrets) {
-            self.access = access.renewed(&config, secrets);
-            self.core.reload_principals(principals(&config), self.clock.now());
-        }
         let plans: Vec<Arc<Plan>> = plans.into_iter().flatten().collect();
         self.crew.renew(&plans, &config.secret_variables());
         self.config = Arc::new(config);
+        // By the new reserve, before anybody starts by it.
+        self.weigh();
+        self.core
+            .reload(changes, self.config.first_kind(), self.clock.now());
+        self.watch_anew(&asked_otherwise);
+        if let (Some(access), Some(secrets)) = (&self.access, secrets) {
+            self.access = access.renewed(&self.config, secrets);
+            self.core
+                .reload_principals(principals(&self.config), self.clock.now());
+        }
         // After the core: who knows a kind may ask for it.
         self.current.replace(InForce {
             config: Arc::clone(&self.config),

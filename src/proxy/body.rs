@@ -433,7 +433,10 @@ impl HttpBody for WorkerBody {
             return Poll::Ready(None);
         };
         match ready!(news.as_mut().poll(cx)) {
-            Some(reason) if reason.is_loss() => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
+            // A worker that was asked to end may have finished its answer; one that is dead has not.
+            Some(reason) if reason.is_loss() || reason.is_at_once() => {
+                Poll::Ready(Some(Err(Cut::SessionEnded(reason))))
+            }
             _ => {
                 self.news = None;
                 self.complete();

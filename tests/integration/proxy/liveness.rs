@@ -106,15 +106,7 @@ fn a_reload_asks_the_workers_that_are_there() {
     let herd = Herd::one("", "");
     herd.get("a", "/").good();
     herd.running.hang("a");
-    let file = herd.path("herd.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        format!("{}    {QUICK}\n", text.trim_end_matches('\n').to_owned() + "\n"),
-    )
-    .unwrap();
-    let reload = herd.running.herd(&["reload"]);
-    assert!(reload.status.success(), "{reload:?}");
+    herd.reload("  w:\n", &format!("  w:\n    {QUICK}\n"));
     assert_lost(&herd, "a", "was not answered within 100ms");
 }
 

@@ -56,6 +56,17 @@ impl Herd {
         Self::start(&one(arguments, settings))
     }
 
+    /// Puts the file in force with this in another's place; what was said.
+    fn reload(&self, old: &str, new: &str) -> String {
+        let file = self.path("herd.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{old:?} is not in {text}");
+        std::fs::write(&file, text.replace(old, new)).unwrap();
+        let output = self.running.herd(&["reload"]);
+        assert!(output.status.success(), "{output:?}");
+        crate::running::stdout(&output)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.running.dir.path().join(name)
     }
