@@ -132,9 +132,18 @@ impl Running {
 
     /// Where clients connect, as IP:PORT; nothing if herd ended before it was ready.
     pub(crate) fn data_address(&self) -> Option<String> {
+        self.address_after(" data=")
+    }
+
+    /// Where the control API is served over TCP, as IP:PORT; nothing if it is not.
+    pub(crate) fn control_address(&self) -> Option<String> {
+        self.address_after(" control_url=")
+    }
+
+    fn address_after(&self, field: &str) -> Option<String> {
         let said = self.log.until("herd is ready");
-        let url = said.split_once(" data=")?.1.split_whitespace().next()?;
-        Some(url.split_once("://")?.1.to_owned())
+        let url = said.split_once(field)?.1.split_whitespace().next()?;
+        Some(url.trim_matches('"').split_once("://")?.1.to_owned())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
