@@ -289,7 +289,8 @@ impl<C: Crew> Driver<C> {
                 self.weigh();
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
-                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
+                let choice = self.meant(attach.kind, &attach.id);
+                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = choice;
                 self.waiters.insert(
                     ticket,
                     Waiter {
@@ -300,7 +301,7 @@ impl<C: Crew> Driver<C> {
                 );
                 let Attach {
                     id,
-                    kind,
+                    kind: _,
                     holder,
                     wait,
                     remains,
@@ -309,7 +310,7 @@ impl<C: Crew> Driver<C> {
                     ticket,
                     Request {
                         id,
-                        kind,
+                        kind: choice,
                         holder,
                         wait,
                         remains,

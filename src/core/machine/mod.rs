@@ -284,8 +284,6 @@ pub struct Core {
     rules: Vec<Rules>,
     pools: Vec<Pool>,
     config: ConfigGeneration,
-    /// For who names no kind, or has been told one that is gone.
-    fallback: KindId,
     sessions: HashMap<SessionId, Session>,
     quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
@@ -308,7 +306,6 @@ impl Core {
             pools: rules.iter().map(|_| Pool::default()).collect(),
             rules,
             config: ConfigGeneration(1),
-            fallback: KindId(0),
             sessions: HashMap::new(),
             quotas: Quotas::default(),
             workers: HashMap::new(),

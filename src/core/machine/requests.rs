@@ -79,11 +79,7 @@ impl Core {
                 }
             }
         }
-        let kind = match kind {
-            KindChoice::Named(kind) => kind,
-            KindChoice::Fallback(kind) if self.pools[kind.0].standing == Standing::Removed => self.fallback,
-            KindChoice::Fallback(kind) => kind,
-        };
+        let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
         self.admit(&id, kind, wait, now)?;
         self.last_generation += 1;
         self.quotas.take(&id);
