@@ -30,7 +30,7 @@ use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutp
 pub(super) struct Router {
     pub(super) driver: Handle,
     pub(super) data: Arc<DataPort>,
-    /// Turns true when herd, or what a connection was let in by, ends; streams end then.
+    /// Tells when herd, or what a connection was let in by, ends; streams end then.
     pub(super) stopping: Stopping,
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,

@@ -285,12 +285,12 @@ impl<C: Crew> Driver<C> {
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
-            Command::Attach { attach, reply } => {
+            Command::Attach { mut attach, reply } => {
                 self.weigh();
+                attach.kind = self.meant(attach.kind, &attach.id);
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
-                let choice = self.meant(attach.kind, &attach.id);
-                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = choice;
+                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
                 self.waiters.insert(
                     ticket,
                     Waiter {
@@ -301,7 +301,7 @@ impl<C: Crew> Driver<C> {
                 );
                 let Attach {
                     id,
-                    kind: _,
+                    kind,
                     holder,
                     wait,
                     remains,
@@ -310,7 +310,7 @@ impl<C: Crew> Driver<C> {
                     ticket,
                     Request {
                         id,
-                        kind: choice,
+                        kind,
                         holder,
                         wait,
                         remains,

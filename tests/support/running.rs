@@ -175,17 +175,21 @@ impl Running {
         })
     }
 
-    /// Stops the session's program itself: the last of the processes that descend from its keeper.
-    pub(crate) fn hang(&self, id: &str) {
+    /// The session's program itself: the last of the processes that descend from its keeper.
+    pub(crate) fn program(&self, id: &str) -> Pid {
         let mut pid = self.until(id, "bound")["pid"].as_i64().unwrap() as i32;
         loop {
             let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
             match children.split_whitespace().next() {
                 Some(child) => pid = child.parse().unwrap(),
-                None => break,
+                None => return Pid::from_raw(pid),
             }
         }
-        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    }
+
+    /// Has the session's program do nothing any more.
+    pub(crate) fn hang(&self, id: &str) {
+        kill(self.program(id), Signal::SIGSTOP).unwrap();
     }
 
     /// `herd hold ID` and the first line it printed.

@@ -112,7 +112,6 @@ fn a_reload_asks_the_workers_that_are_there() {
 
 #[test]
 fn a_worker_that_hangs_in_its_second_session_is_replaced_and_the_command_in_it_is_told() {
-    // Only where nothing else is needed for a slot.
     let herd = Herd::one("", &format!("max: 1\nreuse: true\n{QUICK}"));
     herd.get("a", "/").good();
     let first = herd.keeper_of("a");
@@ -147,11 +146,9 @@ fn a_worker_that_hangs_in_its_second_session_is_replaced_and_the_command_in_it_i
 fn a_worker_that_hangs_while_it_waits_for_its_next_session_is_replaced() {
     let herd = Herd::one("", &format!("max: 1\nreuse: true\n{QUICK}"));
     herd.get("a", "/").good();
-    let first = herd.keeper_of("a");
-    herd.running.hang("a");
+    let (first, program) = (herd.keeper_of("a"), herd.running.program("a"));
     assert!(herd.running.herd(&["stop", "a"]).status.success());
-    let ended = herd.running.until("a", "ended");
-    assert_eq!(ended["reason"], "stopped", "before it was found");
+    kill(program, Signal::SIGSTOP).unwrap();
     poll("it is gone", || {
         let there = std::fs::exists(format!("/proc/{first}")).unwrap();
         (!there).then_some(()).ok_or_else(|| first.to_string())
