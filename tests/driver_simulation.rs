@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herd::config::{Config, Kind};
-use herd::core::{Exit, HolderKind, KindId, Refusal, Reuse, SessionId, SessionRef, WorkerId};
+use herd::config::{Admission, Config, Kind, MemoryAdmission};
+use herd::core::{Exit, HolderKind, KindId, Lack, Memory, Refusal, Reuse, SessionId, SessionRef, WorkerId};
 use herd::core::{StartFailure, StartFailureKind};
 use herd::driver::{
     Attach, Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, NotAttached, Remains, Session,
@@ -24,7 +24,7 @@ use herd::driver::{
 use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Make, Plan, Plans};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{JoinHandle, LocalSet, yield_now};
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
 #[path = "support/random.rs"]
 #[allow(dead_code)]
@@ -32,6 +32,11 @@ mod random;
 use random::Random;
 
 const STEPS: usize = 250;
+const MIB: u64 = 1 << 20;
+/// What the host has.
+const TOTAL: u64 = 1024 * MIB;
+/// A reading of memory is good for so long, as a real crew's is.
+const READING: Duration = Duration::from_millis(100);
 /// As long as `disconnect_grace` below, and a little more.
 const GRACE: Duration = Duration::from_millis(2100);
 
@@ -41,6 +46,7 @@ const ONCE: &str = r#"
     min: 1
     max: MAX
     ttl: "12s"
+    sandbox: {rootfs: host, memory: MEMORY}
     queue: {max: 4, timeout: "5s"}"#;
 const AGAIN: &str = r#"
   again:
@@ -49,13 +55,14 @@ const AGAIN: &str = r#"
     max_starting: 1
     reuse: true
     ttl: "6s"
+    sandbox: {rootfs: host, memory: MEMORY}
     queue: {max: 3, timeout: "8s"}"#;
 const GRACEFUL: &str = r#"
   graceful:
     cmd: [CMD]
     max: MAX
     disconnect_grace: "2s"
-    max_lifetime: "1m"
+    max_lifetime: "30s"
     on_crash: respawn"#;
 
 /// The file that herd starts with.
@@ -64,17 +71,28 @@ fn first_file() -> String {
     format!("drain_timeout: 10s\nworkers:{kinds}")
         .replace("CMD", "x")
         .replace("MAX", "3")
+        .replace("MEMORY", "64M")
 }
 
 /// One with any of the kinds, in any order, and with workers that may be others than before.
 fn any_file(random: &mut Random) -> String {
     let mut kinds = vec![ONCE, AGAIN, GRACEFUL];
-    let mut text = "drain_timeout: 10s\nworkers:".to_owned();
+    let admission = random.one_of(&[
+        "{reserve: 0}",
+        "{reserve: 128M}",
+        "{reserve: 128M}",
+        "{reserve: 128M}",
+        "{reserve: 896M}",
+        "{memory: off}",
+    ]);
+    let mut text = format!("drain_timeout: 10s\nadmission: {admission}\nworkers:");
     loop {
         let kind = kinds.swap_remove(random.below(kinds.len() as u64) as usize);
         let max = 1 + random.below(4);
         let cmd = random.one_of(&["x", "x", "y"]);
-        text.push_str(&kind.replace("CMD", cmd).replace("MAX", &max.to_string()));
+        let memory = random.one_of(&["64M", "64M", "64M", "256M", "256M", "256M", "2G"]);
+        let kind = kind.replace("CMD", cmd).replace("MAX", &max.to_string());
+        text.push_str(&kind.replace("MEMORY", memory));
         if kinds.is_empty() || random.below(4) == 0 {
             return text;
         }
@@ -88,14 +106,69 @@ enum Life {
     Killed,
 }
 
+/// The host's memory, and what was said of it. Bytes.
+#[derive(Debug)]
+struct Host {
+    /// That is nobody's of herd.
+    others: u64,
+    admission: Admission,
+    /// From the next renewal on.
+    next: Admission,
+    /// When it was read, and what was left then; less what was started since.
+    reading: Option<(Instant, u64)>,
+}
+
 /// The crew's side: workers that exist until the simulation has them die.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trees {
+    host: Host,
     alive: BTreeMap<WorkerId, (String, Life)>,
     /// What each was started as.
     made: HashMap<WorkerId, Arc<Kind>>,
     /// The driver has been told of their end, and has heard.
     forgotten: HashSet<WorkerId>,
+}
+
+impl Trees {
+    fn of(admission: Admission) -> Self {
+        let host = Host {
+            others: 0,
+            admission,
+            next: admission,
+            reading: None,
+        };
+        Self {
+            host,
+            alive: BTreeMap::new(),
+            made: HashMap::new(),
+            forgotten: HashSet::new(),
+        }
+    }
+
+    /// What neither is in use nor was promised to a tree that is there.
+    fn left(&self) -> u64 {
+        let promised = self.alive.keys().filter_map(|worker| need(&self.made[worker]));
+        TOTAL.saturating_sub(self.host.others + promised.sum::<u64>())
+    }
+
+    fn admit(&mut self, kind: &Kind) {
+        let Some(need) = need(kind) else { return };
+        let Admission { memory, reserve } = self.host.admission;
+        let left = match &mut self.host.reading {
+            Some((_, left)) => std::mem::replace(left, left.saturating_sub(need)),
+            None => 0,
+        };
+        assert!(
+            memory == MemoryAdmission::Off || need + reserve <= left,
+            "a worker of {} may need {need}, and of {left} left {reserve} are for none",
+            kind.name
+        );
+    }
+}
+
+/// What a worker of the kind may use.
+fn need(kind: &Kind) -> Option<u64> {
+    kind.sandbox.on()?.limits.memory
 }
 
 struct Pretended(Rc<RefCell<Trees>>);
@@ -104,6 +177,7 @@ impl Crew for Pretended {
     fn start(&mut self, worker: WorkerId, make: &Make, _: Option<&SessionId>) {
         let kind = &make.kind;
         let mut trees = self.0.borrow_mut();
+        trees.admit(kind);
         trees.made.insert(worker, Arc::clone(kind));
         let before = trees.alive.insert(worker, (kind.name.clone(), Life::Starting));
         assert!(before.is_none(), "{worker} was started twice");
@@ -127,8 +201,15 @@ impl Crew for Pretended {
         );
     }
 
-    fn memory(&mut self) -> Option<herd::core::Memory> {
-        None
+    fn memory(&mut self) -> Option<Memory> {
+        let mut trees = self.0.borrow_mut();
+        let now = Instant::now();
+        if trees.host.reading.is_some_and(|(read, _)| now < read + READING) {
+            return None;
+        }
+        let left = trees.left();
+        trees.host.reading = Some((now, left));
+        Some(Memory { left, total: TOTAL })
     }
 
     fn watch(&mut self, _: WorkerId, _: Option<herd::worker::Probes>) {}
@@ -159,7 +240,11 @@ impl Crew for Pretended {
         Plans::new()
     }
 
-    fn renew(&mut self, _: &[Arc<Plan>], _: &std::collections::BTreeSet<&str>) {}
+    fn renew(&mut self, _: &[Arc<Plan>], _: &BTreeSet<&str>) {
+        let host = &mut self.0.borrow_mut().host;
+        host.admission = host.next;
+        host.reading = None;
+    }
 
     fn forget(&mut self, worker: WorkerId) {
         assert!(
@@ -194,6 +279,8 @@ struct World {
     served: HashMap<WorkerId, SessionRef>,
     cache: Cache,
     generation: u64,
+    /// By kind, of those that there are.
+    needs: BTreeMap<String, Option<u64>>,
     draining: bool,
     seen: BTreeMap<String, usize>,
 }
@@ -234,6 +321,7 @@ impl World {
             }
             92..95 => self.settle().await,
             95..97 => self.reload().await,
+            97..99 => self.others_use_memory(),
             _ => {}
         }
         // The driver gets as far as chance lets it before the next step.
@@ -248,6 +336,9 @@ impl World {
         let file = any_file(&mut self.random);
         let config = herd::config::parse(&file, "herd.yaml").expect("a valid file");
         self.say(|| format!("reload: {file}"));
+        self.trees.borrow_mut().host.next = config.admission;
+        let needs = config.kinds.iter().map(|kind| (kind.name.clone(), need(kind)));
+        let needs = needs.collect();
         let next = Next {
             config,
             secrets: None,
@@ -258,11 +349,18 @@ impl World {
             Ok(reloaded) => {
                 assert!(!draining, "reloaded while draining");
                 self.generation += 1;
+                self.needs = needs;
                 assert_eq!(reloaded.generation.0, self.generation);
                 self.count("reloaded");
             }
             Err(not) => assert!(draining, "{not:?}"),
         }
+    }
+
+    fn others_use_memory(&mut self) {
+        let others = self.random.below(TOTAL);
+        self.say(|| format!("others use {others}"));
+        self.trees.borrow_mut().host.others = others;
     }
 
     fn ask(&mut self) {
@@ -402,6 +500,13 @@ impl World {
                 Ok((holder, attached)) => self.granted(&id, holder, attached),
                 Err(refused) => {
                     self.count("refused");
+                    if let Refusal::StartFailed(StartFailure {
+                        kind: StartFailureKind::TooLarge { .. },
+                        ..
+                    }) = refused.refusal
+                    {
+                        self.count("would never fit");
+                    }
                     if refused.refusal == Refusal::UnknownWorker {
                         self.count("of a kind that was removed");
                     }
@@ -497,13 +602,45 @@ impl World {
             );
             assert_eq!(session.is_closed(), session.ended().is_some(), "{name:?}");
         }
+        self.nobody_waits_in_vain().await;
         self.count("settled");
+    }
+
+    /// Whoever waits lacks something; and who lacks memory is not kept waiting by what those had who are gone.
+    async fn nobody_waits_in_vain(&mut self) {
+        let Ok(pools) = self.handle.pools().await else {
+            return;
+        };
+        for pool in pools.kinds.iter().filter(|pool| pool.queued > pool.starting) {
+            let lack = pool.waits_for;
+            assert!(
+                lack.is_some() || pool.backoff.is_some(),
+                "somebody waits for nothing: {pool:?}"
+            );
+            if lack != Some(Lack::Memory) {
+                continue;
+            }
+            self.count("waited for memory");
+            let need = self.needs[&pool.kind].expect("only those with a limit wait for memory");
+            let trees = self.trees.borrow();
+            let (left, reserve) = (trees.left(), trees.host.admission.reserve);
+            assert!(
+                left < need + reserve,
+                "{left} are left, of which {reserve} are for none, and {need} are waited for"
+            );
+            assert!(
+                need + reserve <= TOTAL,
+                "what would never fit is waited for: {pool:?}"
+            );
+        }
     }
 }
 
 async fn run(seed: u64, trace: bool) -> BTreeMap<String, usize> {
     let config = Arc::new(herd::config::parse(&first_file(), "herd.yaml").expect("a valid file"));
-    let trees = Rc::new(RefCell::new(Trees::default()));
+    let trees = Rc::new(RefCell::new(Trees::of(config.admission)));
+    let needs = config.kinds.iter().map(|kind| (kind.name.clone(), need(kind)));
+    let needs = needs.collect();
     let (mut driver, handle) = Driver::new(Arc::clone(&config), Pretended(Rc::clone(&trees)));
     let (events, reports) = mpsc::channel(1024);
     let (signals, shutdown) = mpsc::channel(2);
@@ -525,6 +662,7 @@ async fn run(seed: u64, trace: bool) -> BTreeMap<String, usize> {
         streamed: BTreeSet::new(),
         served: HashMap::new(),
         generation: 1,
+        needs,
         draining: false,
         seen: BTreeMap::new(),
     };
@@ -616,6 +754,8 @@ fn the_driver_keeps_its_promises_under_every_seed() {
         "max_lifetime",
         "reloaded",
         "of a kind that was removed",
+        "waited for memory",
+        "would never fit",
     ] {
         assert!(
             seen.contains_key(what),

@@ -334,6 +334,7 @@ fn tell(end: &ExecEnd) -> ExitCode {
         ExecOutcome::NotRun
         | ExecOutcome::SessionEnded
         | ExecOutcome::HerdEnds
+        | ExecOutcome::Revoked
         | ExecOutcome::ClientLeft
         | ExecOutcome::Misused => eprintln!("herd: {}", escape(end.detail.as_bytes())),
     }

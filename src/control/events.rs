@@ -8,13 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::body::Frame;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::answer::Problem;
 use super::router::Asked;
-use super::told;
 use super::views;
+use super::{Stopping, told};
 use crate::driver::{Entry, Journal};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -67,13 +66,13 @@ struct Reader {
     follow: bool,
     /// Made and not sent yet.
     ready: VecDeque<Bytes>,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 }
 
 pub(super) fn read(
     journal: Arc<Journal>,
     asked: &Asked<'_>,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 ) -> Result<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<>, Problem> {
     let query = &asked.query;
     let header = asked.request.headers().get("last-event-id");
@@ -155,7 +154,7 @@ impl Reader {
                         return Some(Bytes::from_static(b":\n\n"));
                     }
                 }
-                () = told(&mut self.stopping) => return None,
+                _ = told(&mut self.stopping) => return None,
             }
         }
     }

@@ -9,21 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::body::Frame;
-use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::driver::{Attached, Hold};
 
 use super::answer::line;
-use super::told;
 use super::views::{Held, HeldOrigin, HoldEnded};
+use super::{Stopping, told};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 struct Holding {
     hold: Hold,
     heartbeat: Interval,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
     next: Next,
 }
 
@@ -36,7 +35,7 @@ enum Next {
 /// A line that says what is held, an empty line every 15 s, and a last line if the session ends first.
 pub(super) fn hold(
     attached: Attached,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let origin = attached.origin.into();
     let mut heartbeat = interval(HEARTBEAT);
@@ -72,7 +71,7 @@ impl Holding {
                     self.next = Next::End;
                     line(&HoldEnded { ended: reason.code().to_owned(), detail: reason.to_string() }).ok()
                 }
-                () = told(&mut self.stopping) => None,
+                _ = told(&mut self.stopping) => None,
                 _ = self.heartbeat.tick() => Some(Bytes::from_static(b"\n")),
             },
             Next::End => None,

@@ -8,11 +8,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::body::Frame;
-use tokio::sync::watch;
 
 use super::answer::{self, Answer};
 use super::time::rfc3339;
-use super::told;
+use super::{Stopping, told};
 use crate::worker::{Line, Logs, escape};
 
 /// What one frame carries at most, bytes; roughly, since a line is not split.
@@ -59,13 +58,13 @@ struct Reader {
     /// The first line that was not taken from the ring yet.
     next: u64,
     taken: VecDeque<Line>,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 }
 
 pub(super) fn read(
     logs: Arc<Logs>,
     reading: Reading,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let mut taken = VecDeque::from(logs.tail(reading.tail.unwrap_or(usize::MAX)));
     // With a tail of 0, only what comes from now on.
@@ -109,7 +108,7 @@ impl Reader {
             }
             tokio::select! {
                 more = self.logs.wait_for(self.next) => if !more { return None },
-                () = told(&mut self.stopping) => return None,
+                _ = told(&mut self.stopping) => return None,
             }
         }
         while text.len() < FRAME
@@ -130,6 +129,9 @@ impl Reader {
 mod tests {
     use futures_util::StreamExt;
 
+    use tokio::sync::watch;
+
+    use super::super::Stop;
     use super::*;
     use crate::worker::Stream as Source;
 
@@ -163,7 +165,7 @@ mod tests {
         for (at, text) in [(1, "one"), (2, "two"), (3, "three")] {
             logs.push(Source::Stdout, Bytes::from_static(text.as_bytes()), second(at));
         }
-        let (_stop, stopping) = watch::channel(false);
+        let (_stop, stopping) = watch::channel(None);
         let reading = Reading {
             since: Some(second(2)),
             timestamps: true,
@@ -181,7 +183,7 @@ mod tests {
         let logs = Arc::new(Logs::new(1 << 20));
         push(&logs, "old");
         push(&logs, "\x1b[2Jone");
-        let (_stop, stopping) = watch::channel(false);
+        let (_stop, stopping) = watch::channel(None);
         let mut stream = Box::pin(read(Arc::clone(&logs), following(Some(1)), stopping));
         assert_eq!(next(&mut stream).await.unwrap(), "\\x1b[2Jone\n");
         push(&logs, "two");
@@ -193,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_was_overtaken_is_told_how_much_it_missed() {
         let logs = Arc::new(Logs::new(4));
-        let (_stop, stopping) = watch::channel(false);
+        let (_stop, stopping) = watch::channel(None);
         let mut stream = Box::pin(read(Arc::clone(&logs), following(None), stopping));
         for text in ["aaaa", "bbbb", "cccc"] {
             push(&logs, text);
@@ -209,13 +211,13 @@ mod tests {
     async fn without_follow_the_stream_ends_with_what_there_is_and_herds_end_ends_any() {
         let logs = Arc::new(Logs::new(64));
         push(&logs, "a");
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
         let mut stream = Box::pin(read(Arc::clone(&logs), Reading::default(), stopping.clone()));
         assert_eq!(next(&mut stream).await.unwrap(), "a\n");
         assert_eq!(next(&mut stream).await, None);
 
         let mut followed = Box::pin(read(logs, following(Some(0)), stopping));
-        stop.send_replace(true);
+        stop.send_replace(Some(Stop::HerdEnds));
         assert_eq!(next(&mut followed).await, None);
     }
 }

@@ -208,7 +208,7 @@ impl Server {
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.socket.listener.try_clone()?)?;
         let port = self.port.map(TcpListener::from_std).transpose()?;
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
         let router = Router {
             driver,
             data: Arc::new(data),
@@ -251,7 +251,7 @@ impl Server {
         drop(listener);
         // New clients shall find no socket, rather than one that never answers.
         drop(self.socket);
-        stop.send_replace(true);
+        stop.send_replace(Some(Stop::HerdEnds));
         let finished = async {
             while local.join_next().await.is_some() {}
             while remote.join_next().await.is_some() {}
@@ -292,19 +292,20 @@ async fn serve_connection(
     caller: Caller,
 ) {
     let (mut stopping, mut admission) = (router.stopping.clone(), router.admission.clone());
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(None);
     let router = Router {
         stopping: stopped,
         ..router
     };
     let cut = async {
-        tokio::select! {
-            () = told(&mut stopping) => {}
+        let why = tokio::select! {
+            why = told(&mut stopping) => why,
             () = caller.revoked(&mut admission) => {
                 tracing::info!(?caller, "a control connection ends: what it was let in by is gone");
+                Stop::Revoked
             }
-        }
-        stop.send_replace(true);
+        };
+        stop.send_replace(Some(why));
         tokio::time::sleep(LAST_ANSWERS).await;
     };
     tokio::select! {
@@ -333,7 +334,7 @@ async fn answer_all(
         let mut connection = pin!(connection);
         tokio::select! {
             served = connection.as_mut() => served,
-            () = told(&mut stopping) => {
+            _ = told(&mut stopping) => {
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().await
             }
@@ -349,8 +350,20 @@ async fn answer_all(
     }
 }
 
+/// Why what is open has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    HerdEnds,
+    /// A reload has taken away what the connection was let in by.
+    Revoked,
+}
+
+/// `None` until there is a reason.
+type Stopping = watch::Receiver<Option<Stop>>;
+
 /// Resolves when herd, or what let a connection in, is ending.
-async fn told(stopping: &mut watch::Receiver<bool>) {
+async fn told(stopping: &mut Stopping) -> Stop {
     // An error means that the sender is gone, which is the same.
-    let _ = stopping.wait_for(|stop| *stop).await;
+    let told = stopping.wait_for(Option::is_some).await;
+    told.ok().and_then(|why| *why).unwrap_or(Stop::HerdEnds)
 }

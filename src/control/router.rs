@@ -7,7 +7,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 
-use super::DataPort;
 use super::access::{Admission, Caller};
 use super::answer::{self, Answer, Problem};
 use super::build::{Build, VERSION};
@@ -20,6 +19,7 @@ use super::operations::{self, Operation, Verb};
 use super::query::Query;
 use super::site::Way;
 use super::views::{self, Draining, Pool, Readiness, WorkerList};
+use super::{DataPort, Stopping};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
 use crate::access::InForce;
 use crate::core::{Generation, Origin, SessionId};
@@ -30,8 +30,8 @@ use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutp
 pub(super) struct Router {
     pub(super) driver: Handle,
     pub(super) data: Arc<DataPort>,
-    /// Turns true when herd, or what a connection was let in by, ends; streams end then.
-    pub(super) stopping: watch::Receiver<bool>,
+    /// Tells when herd, or what a connection was let in by, ends; streams end then.
+    pub(super) stopping: Stopping,
     pub(super) creating: Arc<Creating>,
     pub(super) looking: Arc<Looking>,
     pub(super) admission: watch::Receiver<Admission>,

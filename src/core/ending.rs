@@ -57,6 +57,14 @@ impl EndReason {
     pub fn is_loss(&self) -> bool {
         matches!(self, Self::Crashed(_) | Self::ProbeFailed(_))
     }
+
+    /// Whether the worker is killed without a word: its client is gone, somebody said "now", or it would not listen.
+    pub fn is_at_once(&self) -> bool {
+        matches!(
+            self,
+            Self::Disconnected | Self::Stopped | Self::Revoked | Self::ProbeFailed(_)
+        )
+    }
 }
 
 impl fmt::Display for EndReason {

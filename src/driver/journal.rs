@@ -142,6 +142,8 @@ pub enum CommandEnd {
         reason: Option<EndReason>,
     },
     HerdEnds,
+    /// Killed, because whoever asked for it may not any more: a reload took the key away.
+    Revoked,
     /// Killed, because its client did not keep to the protocol.
     Misused {
         message: String,

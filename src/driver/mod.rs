@@ -286,8 +286,9 @@ impl<C: Crew> Driver<C> {
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
-            Command::Attach { attach, reply } => {
+            Command::Attach { mut attach, reply } => {
                 self.weigh();
+                attach.kind = self.meant(attach.kind, &attach.id);
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
                 let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;

@@ -11,10 +11,10 @@ use tracing::info;
 
 use super::handle::DriverGone;
 use super::journal::{By, Event as JournalEvent};
-use super::{Crew, Driver, REASONS, principals, rules};
+use super::{Crew, Driver, KindChoice, REASONS, principals, rules};
 use crate::access::{InForce, Secrets};
 use crate::config::{Config, FormerKind, Kind, Problem};
-use crate::core::{Change, ConfigGeneration, KindId, WorkerId};
+use crate::core::{Change, ConfigGeneration, KindId, SessionId, WorkerId};
 use crate::worker::{Make, Plan, Plans};
 
 /// A configuration that has been judged, and what its sandboxes are made of.
@@ -187,15 +187,18 @@ impl<C: Crew> Driver<C> {
             name: kind.name.clone(),
         });
         config.former = former.collect();
-        self.core.reload(changes, config.first_kind(), self.clock.now());
-        self.watch_anew(&asked_otherwise);
-        if let (Some(access), Some(secrets)) = (&self.access, secrets) {
-            self.access = access.renewed(&config, secrets);
-            self.core.reload_principals(principals(&config), self.clock.now());
-        }
         let plans: Vec<Arc<Plan>> = plans.into_iter().flatten().collect();
         self.crew.renew(&plans, &config.secret_variables());
         self.config = Arc::new(config);
+        // By the new reserve, before anybody starts by it.
+        self.weigh();
+        self.core.reload(changes, self.clock.now());
+        self.watch_anew(&asked_otherwise);
+        if let (Some(access), Some(secrets)) = (&self.access, secrets) {
+            self.access = access.renewed(&self.config, secrets);
+            self.core
+                .reload_principals(principals(&self.config), self.clock.now());
+        }
         // After the core: who knows a kind may ask for it.
         self.current.replace(InForce {
             config: Arc::clone(&self.config),
@@ -216,6 +219,20 @@ impl<C: Crew> Driver<C> {
             reloaded: reloaded.clone(),
         });
         Ok(reloaded)
+    }
+
+    /// Who names no kind may have been told one by a configuration that is past by now. If that kind is gone, it is for the
+    /// first that there is for the session's owner.
+    pub(super) fn meant(&self, kind: KindChoice, id: &SessionId) -> KindChoice {
+        match kind {
+            KindChoice::Fallback(told) if self.config.kinds.iter().all(|kind| kind.id != told) => {
+                let access = self.access.as_ref();
+                let owner = access.and_then(|access| access.principal(id.principal()?));
+                let first = owner.and_then(|owner| owner.first_kind());
+                KindChoice::Fallback(first.unwrap_or_else(|| self.config.first_kind()))
+            }
+            kind => kind,
+        }
     }
 
     /// Has the workers of these kinds asked whether they are alive as their kinds want it now; not those of another

@@ -21,15 +21,15 @@ use super::http1::{Broken, Http1};
 use super::record::Record;
 use super::upstream::Bound;
 use crate::core::EndReason;
-use crate::driver::Hold;
+use crate::driver::{Hold, Session};
 
 /// How long a client that expects `100 Continue` is kept waiting for the worker's word. Workers that do
 /// not know the expectation just read (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a request's body that are read while it waits for its worker.
 const READ_AHEAD: usize = 64 * 1024;
-/// How long the end of an answer without a length may wait for the news that its worker crashed.
-const CRASH_NEWS: Duration = Duration::from_millis(100);
+/// How long the end of an answer may wait for the news that its session's end has cut it.
+const NEWS: Duration = Duration::from_millis(100);
 
 /// Why a body was cut short.
 #[derive(Debug)]
@@ -315,6 +315,12 @@ impl Answer {
 
 type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
 
+/// How the session has ended, if that is known soon.
+fn news_of(session: &Arc<Session>) -> Ending {
+    let session = Arc::clone(session);
+    Box::pin(async move { session.wait_end_for(NEWS).await })
+}
+
 /// An answer on its way to the client.
 pub(crate) struct WorkerBody {
     /// `None` once nothing more of it is wanted.
@@ -378,8 +384,13 @@ impl HttpBody for WorkerBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some(cut) = self.cut.take() {
-            return Poll::Ready(Some(Err(cut)));
+        if self.cut.is_some() {
+            let ended = match &mut self.news {
+                Some(news) => ready!(news.as_mut().poll(cx)),
+                None => None,
+            };
+            let cut = self.cut.take();
+            return Poll::Ready(cut.map(|cut| Err(ended.map_or(cut, Cut::SessionEnded))));
         }
         if let Some(ended) = &mut self.ended
             && let Poll::Ready(Some(reason)) = ended.as_mut().poll(cx)
@@ -400,6 +411,9 @@ impl HttpBody for WorkerBody {
                 }
                 Some(Err(cut)) => {
                     self.inner = None;
+                    let session = &self.bound.session;
+                    // Not the worker's fault, if it was killed with its session.
+                    self.news = session.is_closed().then(|| news_of(session));
                     // hyper drops what it has not sent yet at an error: the head, too, if all came at once. It sends
                     // before it asks again.
                     self.cut = Some(cut);
@@ -407,8 +421,7 @@ impl HttpBody for WorkerBody {
                     return Poll::Pending;
                 }
                 None if inner.ends_with_connection() => {
-                    let session = Arc::clone(&self.bound.session);
-                    self.news = Some(Box::pin(async move { session.wait_end_for(CRASH_NEWS).await }));
+                    self.news = Some(news_of(&self.bound.session));
                 }
                 None => {
                     self.complete();
@@ -420,7 +433,10 @@ impl HttpBody for WorkerBody {
             return Poll::Ready(None);
         };
         match ready!(news.as_mut().poll(cx)) {
-            Some(reason) if reason.is_loss() => Poll::Ready(Some(Err(Cut::SessionEnded(reason)))),
+            // A worker that was asked to end may have finished its answer; one that is dead has not.
+            Some(reason) if reason.is_loss() || reason.is_at_once() => {
+                Poll::Ready(Some(Err(Cut::SessionEnded(reason))))
+            }
             _ => {
                 self.news = None;
                 self.complete();

@@ -53,6 +53,11 @@ impl Scales {
         }
     }
 
+    /// The last reading is not good any more.
+    pub(super) fn forget(&mut self) {
+        self.next = None;
+    }
+
     /// `None`: the last reading is still good, or the kernel does not tell.
     pub(super) fn weigh(&mut self, promises: impl Iterator<Item = Promise>) -> Option<Memory> {
         let began = Instant::now();
@@ -89,7 +94,7 @@ mod tests {
         assert_eq!(scales.weigh(std::iter::empty()), None, "just read");
         // Everything there is has been promised, and more than a number can tell.
         for promises in [[before.total, 0], [u64::MAX, u64::MAX]] {
-            scales.next = None;
+            scales.forget();
             let after = scales.weigh(promises.into_iter().map(promise)).unwrap();
             assert_eq!((after.left, after.total), (0, before.total));
         }

@@ -243,10 +243,11 @@ impl Workers {
     }
 
     /// From now on sandboxes are made by these plans; those that were made ahead by others are let go. Nor does any worker
-    /// see these `secret` variables from now on; what was secret before stays it.
+    /// see these `secret` variables from now on; what was secret before stays it. What memory is left is read anew.
     pub fn renew(&mut self, plans: &[Arc<Plan>], secret: &BTreeSet<&str>) {
         let seen = |(name, _): &(String, String)| !secret.contains(name.as_str());
         self.shared.own_env.borrow_mut().retain(seen);
+        self.scales.forget();
         while self.tasks.try_join_next().is_some() {}
         let ids: BTreeSet<PlanId> = plans.iter().map(|plan| plan.id()).collect();
         self.shared.client.keep_only(&ids);

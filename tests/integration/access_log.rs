@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode as FileMode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::client::Client;
 use crate::leak;
@@ -457,4 +458,89 @@ fn a_reload_turns_it_on_and_off_and_elsewhere() {
     assert!(reload(None).status.success());
     get(&herd, "a", "/healthz", "");
     assert_eq!((lines(&one, 1).len(), lines(&two, 2).len()), (1, 2));
+}
+
+/// The top of a herd.yaml with these keys, all with their names, and this log.
+fn keyed(log: &Path, keys: &[(&str, &str)]) -> String {
+    let digest = |key: &str| data_encoding::HEXLOWER.encode(&Sha256::digest(key));
+    let keys = { keys.iter() }.map(|(name, key)| format!("{name}: {{ sha256: {} }}", digest(key)));
+    let keys: Vec<String> = keys.collect();
+    format!(
+        "{LOOPBACK}\naccess_log: {{ path: {log:?} }}\nauth: {{ keys: {{ {} }} }}",
+        keys.join(", ")
+    )
+}
+
+#[test]
+fn a_line_names_whose_the_key_was_when_the_request_came() {
+    const ONE: &str = "herd_one_0123456789abcdef";
+    const TWO: &str = "herd_two_0123456789abcdef";
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let text = |dir: &Path, keys: &[(&str, &str)]| yaml(dir, &keyed(&log, keys));
+    let first = text(dir.path(), &[("alice", ONE), ("bob", TWO)]);
+    let herd = Running::launch_with(dir, Mode::Own, &first).ready();
+    let reload = |keys: &[(&str, &str)]| {
+        std::fs::write(herd.dir.path().join("herd.yaml"), text(herd.dir.path(), keys)).unwrap();
+        let output = herd.herd(&["reload"]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    let field = |key: &str| format!("x-herd-key: {key}\r\n");
+    let client = Client::of(&herd).unwrap();
+    let fields = |line: &Value| {
+        let text = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let status = line["status"].as_u64().unwrap();
+        (
+            status,
+            text("principal"),
+            text("session"),
+            text("error"),
+            text("end"),
+        )
+    };
+    let told = |status: u64, principal: &str, session: &str, error: &str, end: &str| {
+        let text = str::to_owned;
+        (status, text(principal), text(session), text(error), text(end))
+    };
+
+    // Under way when the key is another's: one at its worker, one that has no worker yet.
+    let sleeps = r#"{"cmd":["sleep","60"]}"#;
+    let mut bound = client
+        .send("under-way", "POST /v1/run", &field(ONE), sleeps)
+        .unwrap();
+    bound.read_exact(&mut [0; 12]).unwrap();
+    let slow = format!("{}x-herd-worker: slow\r\nconnection: close\r\n", field(ONE));
+    let mut waiting = client.send("waiting", "GET /", &slow, "").unwrap();
+    herd.until("waiting", "starting");
+    reload(&[("alice", TWO), ("bob", ONE)]);
+    assert!(get(&herd, "a", "/healthz", &field(ONE)).ends_with("ok\n"));
+    assert!(get(&herd, "a", "/healthz", &field(TWO)).ends_with("ok\n"));
+    let all = lines(&log, 2);
+    assert_eq!(fields(&all[0]), told(200, "bob", "a", "-", "complete"));
+    assert_eq!(fields(&all[1]), told(200, "alice", "a", "-", "complete"));
+
+    // Whoever is taken away loses what is open, and it was theirs to the end.
+    reload(&[("carol", TWO), ("bob", ONE)]);
+    let mut rest = String::new();
+    assert!(
+        bound.read_to_string(&mut rest).is_err() || !rest.ends_with("0\r\n\r\n"),
+        "{rest}"
+    );
+    waiting.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("x-herd-error: unauthorized"), "{rest}");
+    let mut ended: Vec<_> = lines(&log, 4)[2..].iter().map(fields).collect();
+    ended.sort();
+    let expected = [
+        told(200, "alice", "under-way", "-", "session_ended"),
+        told(401, "alice", "waiting", "unauthorized", "complete"),
+    ];
+    assert_eq!(ended, expected);
+
+    // A key that is nobody's names nobody; the one that took its place does.
+    reload(&[("bob", ONE)]);
+    assert!(get(&herd, "a", "/healthz", &field(TWO)).contains("x-herd-error: unauthorized"));
+    assert!(get(&herd, "a", "/healthz", &field(ONE)).ends_with("ok\n"));
+    let all = lines(&log, 6);
+    assert_eq!(fields(&all[4]), told(401, "-", "-", "unauthorized", "complete"));
+    assert_eq!(fields(&all[5]), told(200, "bob", "a", "-", "complete"));
 }

@@ -1,6 +1,8 @@
 //! A new herd.yaml for a herd that runs: what it changes, what it leaves alone, and what it does not get.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,9 +11,10 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use sha2::Digest as _;
 
 use crate::client::Client;
-use crate::running::{HERD, Running, poll, spawn, stderr, stdout};
+use crate::running::{CAP, HERD, Running, poll, spawn, stderr, stdout};
 use crate::supervised::Mode;
 
 /// A kind whose workers know this mark.
@@ -81,7 +84,6 @@ impl Herd {
 
     /// What a command says that runs in a session's worker.
     fn run(&self, id: &str, headers: &str, script: &str) -> String {
-        use std::io::Read;
         let body = serde_json::json!({ "cmd": ["sh", "-c", script] }).to_string();
         let headers = format!("connection: close\r\ncontent-type: application/json\r\n{headers}");
         let mut answer = String::new();
@@ -109,6 +111,12 @@ impl Herd {
         found.cloned().unwrap_or_default()
     }
 
+    fn open(&self) -> Open {
+        let stream = TcpStream::connect(&self.client.data).unwrap();
+        stream.set_read_timeout(Some(CAP)).unwrap();
+        Open(stream)
+    }
+
     fn metrics(&self) -> String {
         let output = std::process::Command::new("curl")
             .args(["-sS", "http://herd/metrics", "--unix-socket"])
@@ -116,6 +124,28 @@ impl Herd {
             .output()
             .unwrap();
         stdout(&output)
+    }
+}
+
+/// A connection that stays open.
+struct Open(TcpStream);
+
+impl Open {
+    /// A request whose session this header names; the answer, which has nearly no body.
+    fn ask(&mut self, header: &str, id: &str) -> String {
+        write!(
+            self.0,
+            "GET /healthz HTTP/1.1\r\nhost: h\r\n{header}: {id}\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        let mut buffer = [0; 4096];
+        while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") {
+            let length = self.0.read(&mut buffer).unwrap();
+            assert!(length > 0, "closed");
+            answer.extend_from_slice(&buffer[..length]);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
     }
 }
 
@@ -250,7 +280,7 @@ fn rules_change_under_a_session_that_lives() {
         .client
         .send("b", "GET /healthz", "connection: close\r\nx-herd-wait: 0\r\n", "");
     let mut answer = String::new();
-    std::io::Read::read_to_string(&mut refused.unwrap(), &mut answer).unwrap();
+    refused.unwrap().read_to_string(&mut answer).unwrap();
     assert!(answer.contains("x-herd-error: at_capacity"), "{answer}");
     herd.reload(&file(&[kind("runner", "one", &format!("{OFF}    ttl: 20ms\n"))]));
     assert_eq!(herd.running.until("a", "ended")["reason"], "ttl");
@@ -291,6 +321,70 @@ fn kinds_come_and_go_and_routes_follow() {
 }
 
 #[test]
+fn who_names_no_kind_gets_the_one_that_the_new_file_has_first() {
+    let (one, two) = (kind("one", "one", OFF), kind("two", "two", OFF));
+    let herd = Herd::start(&file(&[one.clone(), two.clone()]));
+    let mut open = herd.open();
+    let mut kind_of = |id: &str| {
+        let answer = open.ask("x-session-id", id);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let session = herd.client.look(&format!("/v1/sessions/{id}")).unwrap();
+        session["kind"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(kind_of("a"), "one");
+    let said = herd.reload(&file(&[two.clone(), one.clone()]));
+    assert_eq!(
+        said,
+        "configuration 2 is in force: every kind of worker is as it was\n"
+    );
+    assert_eq!(kind_of("b"), "two", "on a connection from before, too");
+    assert_eq!(kind_of("a"), "one", "a session has the worker it has");
+    let named = herd.run("c", "x-herd-worker: one\r\n", "echo mark=$MARK.");
+    assert!(named.contains("mark=one."), "{named}");
+    let (mut hold, line) = herd.running.hold("d");
+    assert!(line.contains(" two "), "so is it over the control API: {line}");
+    let pools = herd.client.look("/v1/workers").unwrap();
+    let names: Vec<&Value> = { pools["workers"].as_array().unwrap().iter() }
+        .map(|pool| &pool["kind"])
+        .collect();
+    assert_eq!(names, ["two", "one"]);
+    // A new kind before all others, and the first one gone, are other orders as well.
+    let zero = kind("zero", "zero", OFF);
+    herd.reload(&file(&[zero, two.clone(), one.clone()]));
+    assert_eq!(herd.mark("e"), "zero");
+    herd.reload(&file(&[one, two]));
+    assert_eq!(herd.mark("f"), "one");
+    hold.kill().unwrap();
+    hold.wait().unwrap();
+}
+
+#[test]
+fn a_key_that_may_use_some_kinds_gets_the_first_of_them_in_the_new_order() {
+    const KEY: &str = "herd_alice_0123456789abcdef";
+    let kinds = ["one", "two", "three"].map(|name| kind(name, name, OFF));
+    let with = |order: [usize; 3]| {
+        let kinds = order.map(|place| kinds[place].clone());
+        // In an order of its own, which counts for nothing.
+        let may = "workers: [three, two]";
+        let digest = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(KEY));
+        format!(
+            "auth: {{ keys: {{ alice: {{ sha256: {digest}, {may} }} }} }}\n{}",
+            file(&kinds)
+        )
+    };
+    let herd = Herd::start(&with([0, 1, 2]));
+    let mark = |id: &str| herd.run(id, &format!("x-herd-key: {KEY}\r\n"), "echo mark=$MARK.");
+    assert!(mark("a").contains("mark=two."), "{}", mark("a"));
+    herd.reload(&with([2, 0, 1]));
+    assert!(mark("b").contains("mark=three."), "{}", mark("b"));
+    assert!(mark("a").contains("mark=two."), "{}", mark("a"));
+    let (mut hold, line) = herd.running.hold("alice/c");
+    assert!(line.contains(" three "), "{line}");
+    hold.kill().unwrap();
+    hold.wait().unwrap();
+}
+
+#[test]
 fn who_waits_for_a_kind_that_goes_is_served_by_the_one_that_is_meant_now() {
     let full = format!("{OFF}    max: 1\n");
     let herd = Herd::start(&file(&[kind("old", "old", &full)]));
@@ -316,21 +410,9 @@ fn who_waits_for_a_kind_that_goes_is_served_by_the_one_that_is_meant_now() {
 
 #[test]
 fn the_name_of_a_session_changes_for_the_next_request_of_an_open_connection() {
-    use std::io::{Read, Write};
     let herd = Herd::start(&marked("one"));
-    let mut stream = std::net::TcpStream::connect(&herd.client.data).unwrap();
-    stream.set_read_timeout(Some(crate::running::CAP)).unwrap();
-    let mut ask = |header: &str| {
-        write!(stream, "GET /healthz HTTP/1.1\r\nhost: h\r\n{header}: a\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") {
-            let length = stream.read(&mut buffer).unwrap();
-            assert!(length > 0, "closed");
-            answer.extend_from_slice(&buffer[..length]);
-        }
-        String::from_utf8_lossy(&answer).into_owned()
-    };
+    let mut open = herd.open();
+    let mut ask = |header: &str| open.ask(header, "a");
     assert!(ask("x-session-id").starts_with("HTTP/1.1 200"));
     herd.reload(&format!("session: {{ header: X-Room }}\n{}", marked("one")));
     let refused = ask("x-session-id");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
 use nix::sys::signal::{Signal, kill};
@@ -167,6 +167,13 @@ fn get(herd: &Running, target: &str, fields: &str) -> String {
     );
     let client = Client::of(herd).unwrap();
     client.exchange(request.as_bytes()).unwrap()
+}
+
+/// A WebSocket of the runner's, to be opened.
+fn echo(client: &Client, id: &str) -> TcpStream {
+    let fields = "x-herd-worker: runner\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                  sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    client.send(id, "GET /v1/echo", fields, "").unwrap()
 }
 
 /// What the worker was sent under this name.
@@ -357,9 +364,7 @@ fn errors_and_tunnels_are_told_as_what_they_are() {
     get(&herd, "/503", "");
     get(&herd, "/", "x-herd-worker: nothing\r\n");
     let client = Client::of(&herd).unwrap();
-    let fields = "x-herd-worker: runner\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                  sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let mut tunnel = client.send("t", "GET /v1/echo", fields, "").unwrap();
+    let mut tunnel = echo(&client, "t");
     tunnel.read_exact(&mut [0; 12]).unwrap();
     drop(tunnel);
     // With the starts of two workers.
@@ -439,6 +444,49 @@ fn a_wait_for_a_worker_that_never_came_is_a_span_that_failed() {
     let server = of("at_capacity");
     let of_it = |span: &&Span| span.parent_span_id == server.span_id;
     assert_eq!(spans.iter().find(of_it), None);
+}
+
+#[test]
+fn the_end_of_a_worker_that_hangs_is_an_error_of_all_that_was_open() {
+    let receiver = Receiver::start("200 OK");
+    let herd = start(receiver.address, "");
+    let file = herd.dir.path().join("herd.yaml");
+    let yaml = std::fs::read_to_string(&file).unwrap();
+    let ready = "health_path: /healthz";
+    let alive = "liveness: { path: /healthz, interval: 100ms, timeout: 100ms }";
+    std::fs::write(&file, yaml.replace(ready, &format!("{ready}\n    {alive}"))).unwrap();
+    assert!(herd.herd(&["reload"]).status.success());
+    let client = Client::of(&herd).unwrap();
+    let mut tunnel = echo(&client, "t");
+    tunnel.read_exact(&mut [0; 12]).unwrap();
+    herd.hang("t");
+    let refused = client.ask("t", "GET /healthz", "").unwrap();
+    assert!(refused.contains("x-herd-error: worker_crashed"), "{refused}");
+    // With the start.
+    let spans = receiver.spans(3);
+    let of = |status: &str| {
+        let mut known = spans.iter().map(|span| (span, attributes(&span.attributes)));
+        let found = known.find(|(_, known)| {
+            known
+                .get("http.response.status_code")
+                .is_some_and(|has| has == status)
+        });
+        found.unwrap_or_else(|| panic!("{status}: {spans:?}"))
+    };
+    let code = |span: &Span| span.status.as_ref().unwrap().code;
+    let (span, known) = of("101");
+    assert_eq!(
+        (code(span), known["herd.end"].as_str()),
+        (2, "session_ended"),
+        "{known:?}"
+    );
+    let (span, known) = of("502");
+    assert_eq!(
+        (code(span), known["herd.error"].as_str()),
+        (2, "worker_crashed"),
+        "{known:?}"
+    );
+    assert_eq!(herd.until("t", "ended")["reason"], "probe_failed");
 }
 
 #[test]

@@ -281,7 +281,7 @@ impl World {
     pub(super) fn reload(&mut self, changes: Vec<Change>, next: (Vec<Rules>, Vec<ModelKind>)) {
         self.say(|| format!("reload: {changes:?}"));
         let before: Vec<SessionRef> = self.bound.keys().cloned().collect();
-        self.core.reload(changes, KindId(0), self.now);
+        self.core.reload(changes, self.now);
         if self.draining {
             assert_eq!(self.core.config_generation(), ConfigGeneration(self.config));
             return;

@@ -132,9 +132,18 @@ impl Running {
 
     /// Where clients connect, as IP:PORT; nothing if herd ended before it was ready.
     pub(crate) fn data_address(&self) -> Option<String> {
+        self.address_after(" data=")
+    }
+
+    /// Where the control API is served over TCP, as IP:PORT; nothing if it is not.
+    pub(crate) fn control_address(&self) -> Option<String> {
+        self.address_after(" control_url=")
+    }
+
+    fn address_after(&self, field: &str) -> Option<String> {
         let said = self.log.until("herd is ready");
-        let url = said.split_once(" data=")?.1.split_whitespace().next()?;
-        Some(url.split_once("://")?.1.to_owned())
+        let url = said.split_once(field)?.1.split_whitespace().next()?;
+        Some(url.trim_matches('"').split_once("://")?.1.to_owned())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -164,6 +173,23 @@ impl Running {
                 .filter(|row| row["state"] == state)
                 .ok_or(listed)
         })
+    }
+
+    /// The session's program itself: the last of the processes that descend from its keeper.
+    pub(crate) fn program(&self, id: &str) -> Pid {
+        let mut pid = self.until(id, "bound")["pid"].as_i64().unwrap() as i32;
+        loop {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            match children.split_whitespace().next() {
+                Some(child) => pid = child.parse().unwrap(),
+                None => return Pid::from_raw(pid),
+            }
+        }
+    }
+
+    /// Has the session's program do nothing any more.
+    pub(crate) fn hang(&self, id: &str) {
+        kill(self.program(id), Signal::SIGSTOP).unwrap();
     }
 
     /// `herd hold ID` and the first line it printed.

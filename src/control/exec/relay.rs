@@ -16,7 +16,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -24,8 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::super::channels::{self, FromClient, MAX_MESSAGE, STDERR, STDOUT};
-use super::super::told;
 use super::super::views::ExecEnd;
+use super::super::{Stop, Stopping, told};
 use crate::driver::{CommandEnd, Guest, Session};
 use crate::sys::stream::Stream;
 use crate::sys::terminal;
@@ -80,7 +80,7 @@ pub(super) async fn relay(
     guest: Guest,
     stdin: Stdin,
     session: &Session,
-    mut stopping: watch::Receiver<bool>,
+    mut stopping: Stopping,
 ) -> CommandEnd {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
@@ -114,7 +114,10 @@ pub(super) async fn relay(
         end = listen(&mut from, feed, stdin, terminal) => end,
         never = write(input, fed) => match never {},
         reason = session.wait_end() => CommandEnd::SessionEnded { reason: Some(reason) },
-        () = told(&mut stopping) => CommandEnd::HerdEnds,
+        why = told(&mut stopping) => match why {
+            Stop::HerdEnds => CommandEnd::HerdEnds,
+            Stop::Revoked => CommandEnd::Revoked,
+        },
     };
     // Whatever the client does now, the command does not wait for it; and its worker waits for the command's death, not
     // for the client.
@@ -305,6 +308,7 @@ async fn farewell(
         CommandEnd::Misused { message } => (CloseCode::Policy, message.as_str()),
         CommandEnd::SessionEnded { .. } => (CloseCode::Away, "the session has ended"),
         CommandEnd::HerdEnds => (CloseCode::Away, "herd is ending"),
+        CommandEnd::Revoked => (CloseCode::Policy, "the key may not do this any more"),
         _ => (CloseCode::Normal, ""),
     };
     drain(outputs, to).await?;

@@ -27,6 +27,8 @@ pub enum ExecOutcome {
     NotRun,
     SessionEnded,
     HerdEnds,
+    /// A reload has taken away the key that it was asked for with.
+    Revoked,
     ClientLeft,
     /// A message was none that this protocol has.
     Misused,
@@ -64,6 +66,10 @@ impl From<CommandEnd> for ExecEnd {
                 ..otherwise(ExecOutcome::SessionEnded, format!("the session ended: {reason}"))
             },
             CommandEnd::HerdEnds => otherwise(ExecOutcome::HerdEnds, "herd is ending".to_owned()),
+            CommandEnd::Revoked => otherwise(
+                ExecOutcome::Revoked,
+                "the key that it was asked for with may not do this any more".to_owned(),
+            ),
             CommandEnd::Misused { message } => otherwise(ExecOutcome::Misused, message),
         }
     }

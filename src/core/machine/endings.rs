@@ -137,13 +137,8 @@ impl Core {
         };
         let afterwards = self.afterwards(worker, &reason);
         let recycled = afterwards == Afterwards::Recycled;
-        // The client is gone, somebody said "now", or the worker would not listen: nothing is left to be polite to, and
-        // nothing to wait for.
-        let at_once = matches!(
-            reason,
-            EndReason::Disconnected | EndReason::Stopped | EndReason::Revoked | EndReason::ProbeFailed(_)
-        );
-        if at_once && !recycled {
+        // Nothing is left to be polite to, and nothing to wait for.
+        if reason.is_at_once() && !recycled {
             self.kill(worker);
         }
         self.timers.arm(Subject::Session(name.clone()), None);

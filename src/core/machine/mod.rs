@@ -302,8 +302,6 @@ pub struct Core {
     rules: Vec<Rules>,
     pools: Vec<Pool>,
     config: ConfigGeneration,
-    /// For who names no kind, or has been told one that is gone.
-    fallback: KindId,
     sessions: HashMap<SessionId, Session>,
     quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
@@ -326,7 +324,6 @@ impl Core {
             pools: rules.iter().map(|_| Pool::default()).collect(),
             rules,
             config: ConfigGeneration(1),
-            fallback: KindId(0),
             sessions: HashMap::new(),
             quotas: Quotas::default(),
             workers: HashMap::new(),

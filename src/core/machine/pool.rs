@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::{Lack, Memory, Rules};
+use super::super::{Lack, Rules, StartFailure, StartFailureKind};
 use super::{
     ConfigGeneration, Core, KindId, Moment, Output, Phase, Refusal, Reuse, SessionId, SessionState,
     StartedFor, Subject, Worker, WorkerId, WorkerState,
@@ -202,10 +202,15 @@ impl Core {
         }
     }
 
-    /// What a worker of the kind may use, and what there is, if that will never be enough.
-    pub(super) fn never_fits(&self, kind: KindId) -> Option<(u64, Memory)> {
-        let (memory, need) = (self.memory?, self.rules[kind.0].memory?);
-        (need > memory.total).then_some((need, memory))
+    /// What is said to who asks for a worker, if what it may use is more than there will ever be.
+    pub(super) fn never_fits(&self, kind: KindId) -> Option<Refusal> {
+        let (of, memory) = (self.memory?, self.rules[kind.0].memory?);
+        (memory > of.total).then(|| {
+            Refusal::StartFailed(StartFailure {
+                kind: StartFailureKind::TooLarge { memory, of },
+                log_tail: Vec::new(),
+            })
+        })
     }
 
     /// By sessions of another kind, which come before this one's stock.
@@ -323,12 +328,13 @@ impl Core {
         )
     }
 
-    /// Notes which waiting sessions a start covers, and refuses those that have waited too long for one.
+    /// Notes which waiting sessions a start covers, and refuses those that have waited too long for one, or would for ever.
     fn cover_queue(&mut self, kind: KindId, now: Moment) {
         let starting = self.pools[kind.0].starting.len();
         let per_session = self.rules[kind.0].started_for == StartedFor::OneSession;
         let timeout = self.rules[kind.0].queue_timeout;
-        let mut late = Vec::new();
+        let never = self.never_fits(kind);
+        let mut given_up = Vec::new();
         for (place, id) in self.pools[kind.0].waiting.iter().enumerate() {
             let Some(session) = self.sessions.get_mut(id) else {
                 continue;
@@ -353,16 +359,17 @@ impl Core {
             let subject = Subject::Session(super::reference(id, session));
             if is_covered {
                 self.timers.arm(subject, None);
-            } else if deadline <= now {
-                late.push((id.clone(), deadline));
+            } else if never.is_some() || deadline <= now {
+                given_up.push(id.clone());
             } else {
                 self.timers.arm(subject, Some(deadline));
             }
         }
-        for (id, _) in late {
+        for id in given_up {
             let lack = self.lack(kind).unwrap_or(Lack::Slots);
             let waited = timeout;
-            self.give_up(&id, &Refusal::QueueTimeout { waited, lack }, now);
+            let late = Refusal::QueueTimeout { waited, lack };
+            self.give_up(&id, never.as_ref().unwrap_or(&late), now);
         }
     }
 }

@@ -21,13 +21,12 @@ use super::{
 
 impl Core {
     /// Puts a new configuration in force: what it makes of each kind by its number, and those after them are new.
-    /// `fallback` is for who names no kind. Not while draining: nothing new begins then.
-    pub fn reload(&mut self, changes: Vec<Change>, fallback: KindId, now: Moment) {
+    /// Not while draining: nothing new begins then.
+    pub fn reload(&mut self, changes: Vec<Change>, now: Moment) {
         if self.phase != Phase::Serving {
             return;
         }
         self.config.0 += 1;
-        self.fallback = fallback;
         for (index, change) in changes.into_iter().enumerate() {
             let kind = KindId(index);
             match change {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{EndReason, Lack, StartFailure, StartFailureKind};
+use super::super::{EndReason, Lack};
 use super::pool::Standing;
 use super::{
     Core, Generation, Holders, KindChoice, KindId, Moment, Origin, Output, Phase, Refusal, Remains, Request,
@@ -86,11 +86,7 @@ impl Core {
                 }
             }
         }
-        let kind = match kind {
-            KindChoice::Named(kind) => kind,
-            KindChoice::Fallback(kind) if self.pools[kind.0].standing == Standing::Removed => self.fallback,
-            KindChoice::Fallback(kind) => kind,
-        };
+        let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
         self.admit(&id, kind, wait, now)?;
         self.last_generation += 1;
         self.quotas.take(&id, now);
@@ -133,11 +129,8 @@ impl Core {
         if let Some(retry_after) = pool.backoff(now) {
             return Err(Refusal::WorkerBackoff { retry_after });
         }
-        if let Some((memory, of)) = self.never_fits(kind) {
-            return Err(Refusal::StartFailed(StartFailure {
-                kind: StartFailureKind::TooLarge { memory, of },
-                log_tail: Vec::new(),
-            }));
+        if let Some(refusal) = self.never_fits(kind) {
+            return Err(refusal);
         }
         let startable = self.room(kind);
         let coverable = match rules.started_for {

@@ -26,7 +26,7 @@ use super::fields::{self, Scheme, Trust};
 use super::thread::{Claim, Thread};
 use super::tunnel::{Carried, Talk, TunnelEnd};
 use crate::config::{Config, Kind, Traces};
-use crate::core::{EndReason, KindId};
+use crate::core::KindId;
 use crate::driver::{KindChoice, NotAttached, Origin, Waited};
 use crate::telemetry::trace_context::{SpanId, TraceId, TraceParent};
 
@@ -196,7 +196,7 @@ impl End {
     fn is_failure(&self) -> bool {
         match self {
             Self::Cut | Self::SessionEnded | Self::Tunnel(TunnelEnd::WorkerGone) => true,
-            Self::Tunnel(TunnelEnd::SessionEnded(reason)) => matches!(reason, EndReason::Crashed(_)),
+            Self::Tunnel(TunnelEnd::SessionEnded(reason)) => reason.is_loss(),
             Self::Open | Self::Complete | Self::Tunnel(_) => false,
         }
     }

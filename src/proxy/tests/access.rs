@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::WS;
 use super::fake::{Answer, Herd};
-use crate::core::SessionId;
+use crate::core::{HolderKind, KindId, SessionId};
+use crate::driver::{Attach, KindChoice, Remains, Wait};
 
 const ALICE: &str = "herd_alice_0123456789";
 const BOB: &str = "herd_bob_0123456789";
@@ -15,7 +16,8 @@ fn herd(network: &str, alice: &str, bob: &str) -> Herd {
         let digest = crate::access::keys::digest_of(key);
         data_encoding::HEXLOWER.encode(&digest)
     };
-    let other = "  other:\n    cmd: [\"fake\", \"{{.Socket}}\"]\n";
+    let other =
+        "  other:\n    cmd: [\"fake\", \"{{.Socket}}\"]\n  last:\n    cmd: [\"fake\", \"{{.Socket}}\"]\n";
     let auth = format!(
         "auth:\n  keys:\n    alice: {{sha256: {}{alice}}}\n    bob: {{sha256: {}{bob}}}\n",
         digest(ALICE),
@@ -163,6 +165,33 @@ fn a_key_opens_the_kinds_it_may_and_begins_with_the_first_of_them() {
     assert_eq!(mismatch.status(), 200, "bob's s is another");
     let mismatch = ask_s(&herd, "/", &format!("{}{}", bearer(BOB), named("fake")));
     assert_eq!(mismatch.code(), "worker_mismatch");
+}
+
+/// As of a request that was read just before a reload, and reaches the driver just after it.
+#[test]
+fn who_was_told_a_kind_that_is_gone_gets_another_that_the_key_may_use() {
+    const LAST: &str = "  last:\n    cmd: [\"fake\", \"{{.Socket}}\"]\n";
+    let herd = herd("", ", workers: [other, last]", "");
+    let attach = |id: &str| Attach {
+        id: SessionId::parse(id.as_bytes()).unwrap(),
+        // `other`.
+        kind: KindChoice::Fallback(KindId(1)),
+        holder: HolderKind::Request,
+        wait: Wait::Queue,
+        remains: Remains::Respect,
+    };
+    let kind = |id: &str| {
+        let attached = Herd::block_on(herd.handle.attach(attach(id))).unwrap();
+        attached.session().kind.name.clone()
+    };
+    assert_eq!(kind("alice/before"), "other");
+    herd.reload(|text| {
+        let (top, rest) = text.split_once("  other:\n").unwrap();
+        let auth = rest.find("auth:").unwrap();
+        format!("{top}{LAST}{}", rest[auth..].replace("[other, last]", "[last]"))
+    });
+    assert_eq!(kind("alice/after"), "last");
+    assert_eq!(kind("bob/after"), "fake");
 }
 
 #[test]

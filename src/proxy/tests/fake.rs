@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::access::{Access, InForce, Secrets};
 use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
-use crate::driver::{Crew, Driver, Shutdown};
+use crate::driver::{Cause, Crew, Driver, Next, Shutdown};
 use crate::proxy::{Identity, Proxy, Server, Tls};
 use crate::worker::{Death, Endpoint, Event, Logs, Make};
 
@@ -290,6 +290,7 @@ pub(super) struct Herd {
     pub(super) stage: Arc<Stage>,
     pub(super) handle: crate::driver::Handle,
     pub(super) access: Option<Arc<Access>>,
+    text: String,
     _shutdown: mpsc::Sender<Shutdown>,
     proxy: Option<Proxy>,
 }
@@ -345,6 +346,7 @@ impl Herd {
         let proxy = server.serve(handle.clone(), 2).unwrap();
         Self {
             access,
+            text,
             addr,
             stage,
             handle,
@@ -377,6 +379,17 @@ impl Herd {
     pub(super) fn stop(&self, id: &str) {
         let id = SessionId::parse(id.as_bytes()).unwrap();
         Self::block_on(self.handle.stop(id, None)).unwrap();
+    }
+
+    /// Puts another text in the file's place in force.
+    pub(super) fn reload(&self, change: impl FnOnce(&str) -> String) {
+        let config = crate::config::parse(&change(&self.text), "herd.yaml").unwrap();
+        let next = Next {
+            secrets: Secrets::read(&config).unwrap(),
+            config,
+            plans: crate::worker::Plans::new(),
+        };
+        Self::block_on(self.handle.reconfigure(next, Cause::Signal)).unwrap();
     }
 
     pub(super) fn starts(&self) -> usize {

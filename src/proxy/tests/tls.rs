@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -17,7 +18,13 @@ use tokio_rustls::client::TlsStream;
 use super::WS;
 use super::fake::{Client, Herd};
 use crate::config;
+use crate::core::{HolderKind, KindId, SessionId};
+use crate::driver::{Attach, KindChoice, Remains, Wait};
+use crate::proxy::transport::{Transport, Wire};
+use crate::proxy::tunnel::{self, Carried, Talk};
+use crate::proxy::upstream::WorkerIo;
 use crate::proxy::{Identity, Tls, TlsError};
+use crate::worker::Connection;
 
 /// A certificate that vouches for itself, and its key.
 #[derive(Debug)]
@@ -245,6 +252,54 @@ fn bulk_through_a_tunnel_and_in_bodies_is_exact() {
         let (_, body) = answer(&mut stream).await;
         assert!(body.len() == 32 << 20 && body.iter().all(|byte| *byte == b'x'));
     });
+}
+
+/// A client may be so slow that the answer which opens its tunnel is with TLS still when the tunnel begins.
+#[test]
+fn what_tls_still_has_when_a_tunnel_begins_is_sent_though_the_worker_says_nothing() {
+    let files = Files::new();
+    let tls = Tls::with(files.identity().unwrap());
+    let herd = Herd::start("", "");
+    let tunnelled = run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = ServerName::try_from("herd.test").unwrap();
+        let client = async {
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).await;
+            files.client(&[]).connect(name, socket.unwrap()).await.unwrap()
+        };
+        let server = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            tls.acceptor().accept(Wire::new(socket)).await.unwrap()
+        };
+        let (mut client, mut server) = tokio::join!(client, server);
+        let mut sent = 0;
+        // Until the kernel takes no more.
+        while !server.get_ref().1.wants_write() {
+            sent += server.write(&[b'.'; 4096]).await.unwrap();
+        }
+        server.write_all(b"101").await.unwrap();
+
+        let attach = Attach {
+            id: SessionId::parse(b"s").unwrap(),
+            kind: KindChoice::Fallback(KindId(0)),
+            holder: HolderKind::Stream,
+            wait: Wait::Queue,
+            remains: Remains::Respect,
+        };
+        let hold = herd.handle.attach(attach).await.unwrap().hold;
+        let (worker, silent) = tokio::net::UnixStream::pair().unwrap();
+        let worker = WorkerIo::new(Connection::Unix(worker), Arc::default());
+        let (client_side, none) = (Transport::Tls(Box::new(server)), Bytes::new());
+        let tunnel = tunnel::run(client_side, none.clone(), worker, none, Talk::Other, hold);
+        let reads = async {
+            let mut got = vec![0; sent + 3];
+            client.read_exact(&mut got).await.unwrap();
+            assert!(got.ends_with(b".101"), "{:?}", got.last_chunk::<4>());
+            drop((client, silent));
+        };
+        tokio::join!(tunnel, reads).0
+    });
+    assert_eq!(tunnelled.1, Carried::default(), "nothing of it was the tunnel's");
 }
 
 #[test]

@@ -8,18 +8,23 @@ use futures_util::{SinkExt, StreamExt};
 use herd::control::channels::{FromClient, FromHerd, MAX_MESSAGE, PROTOCOL};
 use herd::control::views::{ExecEnd, ExecOutcome};
 use herd::sys::terminal::Size;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use sha2::Digest as _;
+
 use super::Scene;
-use crate::running::{CAP, poll, stdout};
+use crate::running::{CAP, Running, poll, stdout};
 use crate::supervised::Mode;
 
-type Socket = WebSocketStream<UnixStream>;
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 fn within(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -29,25 +34,32 @@ fn within(test: impl Future<Output = ()>) {
     runtime.block_on(async { timeout(CAP, test).await.expect("it hangs") });
 }
 
-async fn open(scene: &Scene, query: &str) -> Socket {
+async fn open(scene: &Scene, query: &str) -> WebSocketStream<UnixStream> {
     let stream = UnixStream::connect(scene.herd.socket()).await.unwrap();
-    let mut request = format!("ws://herd/v1/sessions/a/exec?{query}")
+    open_over(stream, query, None).await
+}
+
+/// Over TCP that takes a key.
+async fn open_over<S: Stream>(stream: S, query: &str, key: Option<&str>) -> WebSocketStream<S> {
+    let mut request = format!("ws://localhost/v1/sessions/a/exec?{query}")
         .into_client_request()
         .unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+    let headers = request.headers_mut();
+    headers.insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+    if let Some(key) = key {
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+    }
     let (socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], PROTOCOL);
     socket
 }
 
-async fn say(socket: &mut Socket, said: FromClient) {
+async fn say(socket: &mut WebSocketStream<impl Stream>, said: FromClient) {
     socket.send(Message::Binary(said.message())).await.unwrap();
 }
 
 /// All that was written to stdout, how the command ended, and the code that the WebSocket was closed with.
-async fn rest(socket: &mut Socket) -> (String, Option<ExecEnd>, CloseCode) {
+async fn rest(socket: &mut WebSocketStream<impl Stream>) -> (String, Option<ExecEnd>, CloseCode) {
     let (mut stdout, mut end) = (Vec::new(), None);
     while let Some(message) = socket.next().await {
         match message.unwrap() {
@@ -264,4 +276,59 @@ fn the_end_of_herd_is_told() {
         );
         assert_eq!(code, CloseCode::Away);
     });
+}
+
+#[test]
+fn a_key_that_a_reload_takes_away_takes_its_commands_along() {
+    const KEY: &str = "herd_boss_0123456789abcdef";
+    let digest = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(KEY));
+    let with = |name: &str, may: &str| {
+        format!("control: {{ tcp: 127.0.0.1:0, keys: {{ {name}: {{ sha256: {digest}, may: {may} }} }} }}")
+    };
+    let top = |keys: &str| format!("min: 0\n{keys}");
+    let herd = Running::launch(
+        tempfile::tempdir().unwrap(),
+        Mode::Own,
+        &top(&with("boss", "control")),
+    );
+    let scene = Scene::of("over TCP".to_owned(), herd.ready());
+    let file = scene.herd.dir.path().join("herd.yaml");
+    let reload = |old: &str, new: &str| {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{text}");
+        fs::write(&file, text.replace(old, new)).unwrap();
+        let output = scene.herd.herd(&["reload"]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    within(async {
+        let (mut name, mut may) = ("boss", "control");
+        // It is gone, or may not do this any more.
+        for (next, less) in [("other", "control"), ("other", "read")] {
+            let stream = TcpStream::connect(scene.herd.control_address().unwrap()).await;
+            let mut socket = open_over(stream.unwrap(), "command=sleep&command=1000", Some(KEY)).await;
+            let mut by_socket = open(&scene, "command=cat&stdin=true").await;
+            scene.until_running("sleep", 1);
+            reload(&with(name, may), &with(next, less));
+            let (_, end, code) = rest(&mut socket).await;
+            let end = end.unwrap();
+            assert_eq!(
+                (end.outcome, code),
+                (ExecOutcome::Revoked, CloseCode::Policy),
+                "{end:?}"
+            );
+            assert!(end.detail.contains("the key"), "{end:?}");
+            scene.until_running("sleep", 0);
+            // Whoever needs no key goes on.
+            say(&mut by_socket, FromClient::StdinEnds).await;
+            let (_, end, _) = rest(&mut by_socket).await;
+            assert_eq!(end.unwrap().exit_code, Some(0));
+            (name, may) = (next, less);
+        }
+    });
+    let events = stdout(
+        &scene
+            .herd
+            .herd(&["events", "--replay", "100", "--no-follow", "-o", "json"]),
+    );
+    assert_eq!(events.matches("\"outcome\":\"revoked\"").count(), 2, "{events}");
 }

@@ -8,12 +8,30 @@ use std::sync::mpsc::{Receiver, channel};
 
 use herd::sys::terminal::{self, Size};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::SpecialCharacterIndices::{
+    VEOF, VERASE, VINTR, VKILL, VMIN, VQUIT, VSTART, VSTOP, VSUSP, VTIME,
+};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 
 use super::{Scene, exec_command};
 use crate::running::{CAP, poll, spawn};
 use crate::supervised::Mode;
+
+/// What a terminal does; the structure of a C library has more in it than the kernel fills in.
+fn settings(of: &Termios) -> impl PartialEq + std::fmt::Debug {
+    let special = [
+        VMIN, VTIME, VINTR, VQUIT, VERASE, VKILL, VEOF, VSUSP, VSTART, VSTOP,
+    ];
+    let special = special.map(|at| of.control_chars[at as usize]);
+    (
+        of.input_flags,
+        of.output_flags,
+        of.control_flags,
+        of.local_flags,
+        special,
+    )
+}
 
 struct User {
     terminal: std::fs::File,
@@ -87,9 +105,10 @@ impl User {
         let status = poll("the client ends", || {
             self.client.try_wait().unwrap().ok_or_else(|| self.seen.clone())
         });
+        let after = tcgetattr(&self.other).unwrap();
         assert_eq!(
-            tcgetattr(&self.other).unwrap(),
-            self.before,
+            settings(&after),
+            settings(&self.before),
             "the terminal is left changed"
         );
         status.code()

@@ -62,10 +62,7 @@ fn a_worker_that_does_not_fit_now_waits_and_a_reload_lets_it_in() {
     let metrics = control.text("/metrics").unwrap();
     let line = "herd_queue_for_want{worker=\"w\",of=\"memory\"} 1";
     assert!(metrics.contains(line), "{metrics}");
-    let file = herd.path("herd.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace(&reserve, "admission: {memory: off}")).unwrap();
-    assert!(herd.running.herd(&["reload"]).status.success());
+    herd.reload(&reserve, "admission: {memory: off}");
     client.answer().good();
 }
 
@@ -79,4 +76,42 @@ fn a_worker_that_fits_starts() {
         admission["memory_left_bytes"].as_u64().unwrap() > 0,
         "{admission}"
     );
+}
+
+/// A herd, and clients that wait for a worker which may use nearly all that the host has, and so never fits now.
+fn crowded(ids: &[&str]) -> (Herd, u64, Vec<Client>) {
+    let memory = host().0 - 64;
+    let herd = Herd::start_with("admission: {reserve: 0}", &kind(memory, "queue: {timeout: 60s}"));
+    let wait = |id: &&str| {
+        let mut client = herd.client();
+        client.send(&get(id, "/", ""));
+        herd.running.until(id, "queued");
+        client
+    };
+    let waiting = ids.iter().map(wait).collect();
+    (herd, memory, waiting)
+}
+
+#[test]
+fn who_waits_for_memory_is_let_in_when_a_reload_has_workers_need_less() {
+    let (herd, memory, mut waiting) = crowded(&["a", "b"]);
+    let said = herd.reload(&format!("memory: {memory}M"), "memory: 64M");
+    assert_eq!(said, "configuration 2 is in force: w renewed\n");
+    for client in &mut waiting {
+        client.answer().good();
+    }
+}
+
+#[test]
+fn who_waits_for_memory_is_refused_when_after_a_reload_there_can_never_be_enough() {
+    let (herd, memory, mut waiting) = crowded(&["a", "b"]);
+    herd.reload(&format!("memory: {memory}M"), &format!("memory: {}M", 2 * memory));
+    for client in &mut waiting {
+        let problem = client.answer().problem(502, "worker_start_failed");
+        assert!(detail(&problem).ends_with("it would never fit"), "{problem}");
+    }
+    let (herd, memory, mut waiting) = crowded(&["a"]);
+    herd.reload("reserve: 0", &format!("reserve: {}M", memory / 2));
+    let problem = waiting[0].answer().problem(502, "worker_start_failed");
+    assert!(detail(&problem).ends_with("it would never fit"), "{problem}");
 }

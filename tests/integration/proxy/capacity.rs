@@ -203,3 +203,32 @@ fn workers_start_one_after_the_other_where_they_may_not_start_together() {
         "{pool}"
     );
 }
+
+#[test]
+fn a_reload_lets_more_workers_start_at_a_time_and_fewer_end_none() {
+    let settings = "max: 5\nmax_starting: 1\nstart_timeout: 60s\nqueue: {timeout: 60s}";
+    let herd = Herd::one(", wait_for=DIR/go", settings);
+    let ask = |id: &str, state: &str| {
+        let mut client = herd.client();
+        client.send(&get(id, "/", ""));
+        herd.running.until(id, state);
+        client
+    };
+    let mut asking = vec![ask("a", "starting"), ask("b", "queued"), ask("c", "queued")];
+    let said = herd.reload("max_starting: 1", "max_starting: 2");
+    assert_eq!(said, "configuration 2 is in force: w adjusted\n");
+    herd.running.until("b", "starting");
+    let worker = |id: &str| herd.running.until(id, "bound")["worker"].clone();
+    herd.reload("max_starting: 2", "max_starting: 1");
+    herd.running.until("b", "starting");
+    herd.running.until("c", "queued");
+    asking.push(ask("d", "queued"));
+    std::fs::write(herd.path("go"), "").unwrap();
+    for client in &mut asking {
+        client.answer().good();
+    }
+    // Nobody was started twice.
+    let mut workers: Vec<Value> = ["a", "b", "c", "d"].map(worker).into();
+    workers.sort_by_key(|worker| worker.to_string());
+    assert_eq!(workers, ["w1", "w2", "w3", "w4"]);
+}

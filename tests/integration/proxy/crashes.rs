@@ -52,6 +52,20 @@ fn a_crash_in_an_answer_never_looks_like_its_end() {
 }
 
 #[test]
+fn an_answer_that_a_stop_cuts_never_looks_whole() {
+    let herd = Herd::one("", "");
+    for path in ["/half", "/half-chunked", "/half-without-length"] {
+        let mut client = herd.client();
+        let id = path.trim_matches('/');
+        client.send(&get(id, path, ""));
+        let (status, fields) = client.head();
+        assert_eq!(status, 200, "{path}");
+        assert!(herd.running.herd(&["stop", id]).status.success());
+        client.body(&fields).expect_err(path);
+    }
+}
+
+#[test]
 fn a_killed_keeper_is_a_crash_too() {
     let herd = Herd::one("", "");
     herd.get("a", "/").good();

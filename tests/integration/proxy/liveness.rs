@@ -1,24 +1,12 @@
 //! Workers that live and do not answer.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::client::Client as Control;
 
 const QUICK: &str = "liveness: {path: /health, interval: 100ms, timeout: 100ms, failures: 3}";
-
-/// Stops the program itself: the last of the processes that descend from its keeper.
-fn hang(herd: &Herd, id: &str) {
-    let mut pid = herd.keeper_of(id);
-    loop {
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        match children.split_whitespace().next() {
-            Some(child) => pid = Pid::from_raw(child.parse().unwrap()),
-            None => break,
-        }
-    }
-    kill(pid, Signal::SIGSTOP).unwrap();
-}
 
 fn assert_lost(herd: &Herd, id: &str, probe: &str) {
     let ended = herd.running.until(id, "ended");
@@ -37,7 +25,7 @@ fn assert_lost(herd: &Herd, id: &str, probe: &str) {
 fn a_session_whose_worker_hangs_is_lost() {
     let herd = Herd::one("", QUICK);
     herd.get("a", "/").good();
-    hang(&herd, "a");
+    herd.running.hang("a");
     assert_lost(&herd, "a", "was not answered within 100ms");
     let metrics = Control::of(&herd.running).unwrap().text("/metrics").unwrap();
     assert!(
@@ -50,7 +38,7 @@ fn a_session_whose_worker_hangs_is_lost() {
 fn a_request_under_way_is_told_that_its_worker_was_killed() {
     let herd = Herd::one("", QUICK);
     herd.get("a", "/").good();
-    hang(&herd, "a");
+    herd.running.hang("a");
     let problem = herd.get("a", "/").problem(502, "worker_crashed");
     assert!(
         detail(&problem).starts_with("the worker was killed: it failed 3 liveness probes"),
@@ -66,7 +54,7 @@ fn a_worker_that_hangs_in_a_sandbox_is_found_through_it() {
     );
     let herd = Herd::start(&kind);
     herd.get("a", "/").good();
-    hang(&herd, "a");
+    herd.running.hang("a");
     assert_lost(&herd, "a", "was not answered within 100ms");
 }
 
@@ -117,15 +105,53 @@ fn a_probe_keeps_no_session_alive() {
 fn a_reload_asks_the_workers_that_are_there() {
     let herd = Herd::one("", "");
     herd.get("a", "/").good();
-    hang(&herd, "a");
-    let file = herd.path("herd.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        format!("{}    {QUICK}\n", text.trim_end_matches('\n').to_owned() + "\n"),
-    )
-    .unwrap();
-    let reload = herd.running.herd(&["reload"]);
-    assert!(reload.status.success(), "{reload:?}");
+    herd.running.hang("a");
+    herd.reload("  w:\n", &format!("  w:\n    {QUICK}\n"));
     assert_lost(&herd, "a", "was not answered within 100ms");
+}
+
+#[test]
+fn a_worker_that_hangs_in_its_second_session_is_replaced_and_the_command_in_it_is_told() {
+    let herd = Herd::one("", &format!("max: 1\nreuse: true\n{QUICK}"));
+    herd.get("a", "/").good();
+    let first = herd.keeper_of("a");
+    assert!(herd.running.herd(&["stop", "a"]).status.success());
+    herd.get("b", "/").good();
+    assert_eq!(herd.keeper_of("b"), first, "it serves again");
+    let mut exec = herd
+        .running
+        .command(&["exec", "b", "--", "sh", "-c", "echo begun; exec sleep 1000"]);
+    let mut exec = crate::running::spawn(exec.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut begun = [0; 6];
+    exec.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    herd.running.hang("b");
+    let output = exec.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = crate::running::stderr(&output);
+    assert!(told.contains("failed 3 liveness probes in a row"), "{told}");
+    assert_lost(&herd, "b", "was not answered within 100ms");
+    // There is one slot, which the dead worker has given back.
+    herd.get("c", "/").good();
+    assert_ne!(herd.keeper_of("c"), first);
+    let sound = herd.running.herd(&["exec", "c", "--", "true"]);
+    assert!(sound.status.success(), "{sound:?}");
+    let left = crate::leak::processes(herd.running.tag());
+    assert!(
+        !left.iter().any(|process| process.ends_with(" sleep")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_worker_that_hangs_while_it_waits_for_its_next_session_is_replaced() {
+    let herd = Herd::one("", &format!("max: 1\nreuse: true\n{QUICK}"));
+    herd.get("a", "/").good();
+    let (first, program) = (herd.keeper_of("a"), herd.running.program("a"));
+    assert!(herd.running.herd(&["stop", "a"]).status.success());
+    kill(program, Signal::SIGSTOP).unwrap();
+    poll("it is gone", || {
+        let there = std::fs::exists(format!("/proc/{first}")).unwrap();
+        (!there).then_some(()).ok_or_else(|| first.to_string())
+    });
+    herd.get("b", "/").good();
 }

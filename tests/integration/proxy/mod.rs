@@ -4,6 +4,7 @@ mod admission;
 mod bodies;
 mod capacity;
 mod crashes;
+mod h2;
 mod liveness;
 mod requests;
 mod starts;
@@ -26,8 +27,8 @@ struct Herd {
 }
 
 impl Herd {
-    /// `kinds` is the text below `workers:`, with `WORKER` for the command line's beginning and `DIR` for the
-    /// test's directory.
+    /// `kinds` is the text below `workers:`, with `WORKER` (`H2WORKER`: of one that speaks HTTP/2 only) for
+    /// the command line's beginning and `DIR` for the test's directory.
     fn start(kinds: &str) -> Self {
         Self::start_with("", kinds)
     }
@@ -37,6 +38,8 @@ impl Herd {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("worker.py");
         std::fs::write(&script, include_str!("worker.py")).unwrap();
+        let h2_script = dir.path().join("h2_worker.py");
+        std::fs::write(&h2_script, include_str!("h2_worker.py")).unwrap();
         let tag = dir.path().display().to_string();
         let network = if rest.contains("network:") {
             ""
@@ -44,6 +47,7 @@ impl Herd {
             "network: { data_bind: 127.0.0.1:0 }\n"
         };
         let kinds = kinds
+            .replace("H2WORKER", &format!("python3, {:?}", h2_script.display()))
             .replace("WORKER", &format!("python3, {:?}", script.display()))
             .replace("DIR", &tag);
         let yaml = format!("{network}{rest}\nworkers:\n{kinds}\n");
@@ -54,6 +58,17 @@ impl Herd {
     /// One kind, `w`, with these further lines of settings.
     fn one(arguments: &str, settings: &str) -> Self {
         Self::start(&one(arguments, settings))
+    }
+
+    /// Puts the file in force with this in another's place; what was said.
+    fn reload(&self, old: &str, new: &str) -> String {
+        let file = self.path("herd.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{old:?} is not in {text}");
+        std::fs::write(&file, text.replace(old, new)).unwrap();
+        let output = self.running.herd(&["reload"]);
+        assert!(output.status.success(), "{output:?}");
+        crate::running::stdout(&output)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -58,6 +58,8 @@ def serve(to):
             to.sendall(head("200 OK", "Content-Length: 1000") + b"0123456789")
         elif path == "/half-chunked":
             to.sendall(head("200 OK", "Transfer-Encoding: chunked") + b"a\r\n0123456789\r\n")
+        elif path == "/half-without-length":
+            to.sendall(head("200 OK") + b"0123456789")
         elif path == "/wait":
             to.sendall(head("200 OK", "Transfer-Encoding: chunked") + b"1\r\n.\r\n")
             released.wait()

@@ -5,7 +5,7 @@ use super::*;
 const KIND: KindId = KindId(0);
 
 fn reload(bench: &mut Bench, changes: Vec<Change>) -> Vec<Output> {
-    bench.core.reload(changes, KIND, bench.now);
+    bench.core.reload(changes, bench.now);
     bench.take()
 }
 
@@ -187,7 +187,7 @@ fn a_removed_kind_serves_whom_it_has_and_nobody_else() {
     bench.take();
     bench
         .core
-        .reload(vec![Change::Removed, Change::Kept(rules())], KindId(1), bench.now);
+        .reload(vec![Change::Removed, Change::Kept(rules())], bench.now);
     let outputs = bench.take();
     assert_eq!(answer(&outputs, waits), Some(Err(Refusal::UnknownWorker)));
     let again = bench.ask("a", HolderKind::Request);
@@ -198,9 +198,13 @@ fn a_removed_kind_serves_whom_it_has_and_nobody_else() {
     };
     let named = bench.ask_for(named);
     assert_eq!(answer(&bench.take(), named), Some(Err(Refusal::UnknownWorker)));
-    let fallback = bench.ask("d", HolderKind::Request);
+    let other = Request {
+        kind: KindChoice::Named(KindId(1)),
+        ..Bench::request("d", HolderKind::Request)
+    };
+    let other = bench.ask_for(other);
     bench.ready(2);
-    assert_eq!(answer(&bench.take(), fallback), Some(Ok(Origin::Created)));
+    assert_eq!(answer(&bench.take(), other), Some(Ok(Origin::Created)));
     // And comes back.
     reload(
         bench,
