@@ -1,6 +1,6 @@
 //! A seeded simulation of the whole driver: the real mailbox, attention list, broadcast of endings and deadline under
 //! paused time, with a crew that starts nothing and clients that come, hold and leave in every order. The core's own
-//! simulation is `tests/simulation.rs`; here the subject is what lies between the core and its callers.
+//! simulation is `tests/simulation/`; here the subject is what lies between the core and its callers.
 //!
 //! `HERD_SIM_SEEDS=N` runs N seeds (default 200); `HERD_SIM_SEED=S` replays one and prints every step. Where the core
 //! walks a hash map, the order of equal deeds differs from run to run.
