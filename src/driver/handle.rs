@@ -43,7 +43,7 @@ pub struct NotAttached {
     pub waited: Waited,
 }
 
-/// At once.
+/// Refused at once, without a wait.
 impl From<Refusal> for NotAttached {
     fn from(refusal: Refusal) -> Self {
         let waited = Waited::default();
