@@ -320,10 +320,9 @@ async fn serve(
     // hyper is not to read while it serves, only to notice that the client leaves: the watch does.
     builder.half_close(true);
     let mut connection = builder.serve_connection(gate, service);
-    let mut closing = thread.is_draining();
-    if closing {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
+    // To close when a request that has begun is answered, and at once when there is none; hyper was told so.
+    let mut ending = thread.is_draining();
+    let mut closing = false;
     let mut alarm = pin!(sleep_until(Instant::now() + PARK_AFTER));
     let mut over = None;
     loop {
@@ -331,7 +330,9 @@ async fn serve(
             biased;
             served = std::future::poll_fn(|cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
-                if polled.is_pending() && line.is_refused() && !closing {
+                // hyper has not seen a head that is incomplete, and would close without an answer.
+                let may_close = line.is_refused() || (ending && line.phase().0 != Phase::Head);
+                if polled.is_pending() && may_close && !closing {
                     return std::task::Poll::Ready(None);
                 }
                 if polled.is_pending() && watch.poll_gone(cx).is_ready() {
@@ -340,7 +341,10 @@ async fn serve(
                 }
                 polled.map_err(io::Error::other).map(Some)
             }) => served,
-            _ = stage.wait_for(|s| *s != Stage::Serving), if !closing => None,
+            _ = stage.wait_for(|s| *s != Stage::Serving), if !ending => {
+                ending = true;
+                continue;
+            }
             () = alarm.as_mut() => match Look::at(line, network) {
                 Look::Again(at) => {
                     alarm.as_mut().reset(at);

@@ -74,7 +74,7 @@ def root():
     told = subprocess.run(["herd", "version", "-o", "json"], capture_output=True, text=True).stdout
     expect("the new file is in force", json.loads(told)["running"]["config_generation"] == 2, told)
 
-    # Clients that come all the time, while herd is restarted twice.
+    # Clients that come all the time, while herd is restarted a few times.
     refused, answered, stop = [], [0], threading.Event()
 
     def load(number):
@@ -92,10 +92,10 @@ def root():
             elif status != 503:
                 refused.append(f"{status} {body}")
 
-    threads = [threading.Thread(target=load, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    for _ in range(2):
+    for _ in range(4):
         before = show("MainPID")
         ctl("restart", "herd.service")
         expect("another herd runs", show("MainPID") not in ("0", before))

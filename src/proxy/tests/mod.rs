@@ -516,3 +516,27 @@ fn finishing_waits_for_what_is_open_and_closes_what_idles() {
             .await
     });
 }
+
+#[test]
+fn a_request_that_has_begun_is_answered_before_the_end() {
+    let mut herd = herd();
+    let mut begun: Vec<_> = (0..10).map(|_| herd.connect()).collect();
+    for client in &mut begun {
+        client.send("GET /worker HTTP/1.1\r\nHo");
+    }
+    // Accepted after the others.
+    assert_eq!(herd.get("/worker", "").status(), 200);
+    let proxy = herd.proxy();
+    proxy.stop_accepting();
+    for client in &mut begun {
+        client.send("st: h\r\nX-Session-ID: s\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!(answer.text(), "w1", "{answer:?}");
+        assert_eq!(client.rest().unwrap(), b"", "nothing follows it");
+    }
+    Herd::block_on(async {
+        proxy
+            .finish(tokio::time::Instant::now() + std::time::Duration::from_secs(20))
+            .await
+    });
+}
