@@ -40,9 +40,10 @@ impl Room {
     }
 
     fn herd(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
+        // A shell ignores SIGINT for what it runs in the background, perhaps these tests.
+        let mut command = Command::new("env");
         command
-            .arg("bundle")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_herd"), "bundle"])
             .args(arguments)
             .current_dir(self.directory.path())
             .env_clear()

@@ -126,7 +126,12 @@ impl Probed {
         if !head.starts_with("HTTP/1.1 200") {
             return Outcome::NotAsked(answer);
         }
-        let body: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+        let body: Value = match serde_json::from_str(body) {
+            Ok(body) => body,
+            // The prober died while it answered.
+            Err(e) if e.is_eof() => return Outcome::NotAsked(answer),
+            Err(e) => panic!("{e}: {answer}"),
+        };
         match (body.get("ok"), body.get("errno").and_then(Value::as_i64)) {
             (Some(done), _) => Outcome::Done(done.clone()),
             (_, Some(errno)) => Outcome::Refused(errno as i32),
