@@ -153,12 +153,13 @@ struct Door {
     client: Client,
 }
 
-type Passed = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+type Passed = Response<UnsyncBoxBody<Bytes, Broken>>;
 
 impl Door {
     async fn answer(&self, request: Request<Incoming>) -> Passed {
         self.pass(request).await.unwrap_or_else(|problem| {
-            Answer::from(problem).map(|body| body.map_err(|never| match never {}).boxed_unsync())
+            Answer::from(problem).map(|body| body.map_err(Into::into).boxed_unsync())
         })
     }
 
@@ -199,7 +200,10 @@ impl Door {
             body,
             _client: client,
         };
-        Ok(Response::from_parts(head, body.boxed_unsync()))
+        Ok(Response::from_parts(
+            head,
+            body.map_err(Into::into).boxed_unsync(),
+        ))
     }
 
     fn knows(&self, request: &Request<Incoming>) -> bool {

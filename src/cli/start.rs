@@ -513,9 +513,11 @@ pub(super) fn tell_lasting(access: &Access) {
 
 fn tell_guard(guard: &Guard) {
     match guard {
-        Guard::PidNamespace | Guard::UserPidNamespace => {
-            info!(?guard, "the kernel ends every worker with herd");
-        }
+        Guard::PidNamespace => info!(guard = "PID namespaces", "the kernel ends every worker with herd"),
+        Guard::UserPidNamespace => info!(
+            guard = "PID namespaces in a user namespace",
+            "the kernel ends every worker with herd"
+        ),
         Guard::Weak { why } => {
             warn!(
                 "WEAKER GUARANTEE: workers run without PID namespaces, because {why}. A worker's processes are \

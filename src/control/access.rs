@@ -87,12 +87,14 @@ pub(super) enum Caller {
 pub(super) struct Used(Mutex<Option<(Arc<str>, May)>>);
 
 impl Used {
-    /// Resolves when a reload has taken away what that request was let in by.
-    async fn revoked(&self, admission: &mut watch::Receiver<Admission>) {
+    /// Resolves, with the key's name, when a reload has taken away what that request was let in by.
+    async fn revoked(&self, admission: &mut watch::Receiver<Admission>) -> Arc<str> {
         while admission.changed().await.is_ok() {
             let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if used.is_some_and(|(name, needed)| !admission.borrow_and_update().still(&name, needed)) {
-                return;
+            if let Some((name, needed)) = used
+                && !admission.borrow_and_update().still(&name, needed)
+            {
+                return name;
             }
         }
         std::future::pending().await
@@ -128,9 +130,9 @@ impl fmt::Debug for Keys {
 }
 
 impl Caller {
-    /// Resolves when whoever is there has been let in by a key that a reload has taken away. Until then the latest request
-    /// goes on, whatever it is.
-    pub(super) async fn revoked(&self, admission: &mut watch::Receiver<Admission>) {
+    /// Resolves, with the key's name, when whoever is there has been let in by a key that a reload has taken away. Until
+    /// then the latest request goes on, whatever it is.
+    pub(super) async fn revoked(&self, admission: &mut watch::Receiver<Admission>) -> Arc<str> {
         match self {
             Self::Unknown(used) => used.revoked(admission).await,
             Self::Known(_) | Self::Foreign { .. } => std::future::pending().await,

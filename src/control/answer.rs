@@ -1,17 +1,16 @@
 //! The control API's answers. Every error carries its code in `X-Herd-Error` and says what to do.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
 
@@ -20,11 +19,18 @@ use crate::core::{Refusal, SessionId, StartFailureKind};
 use crate::driver::{DriverGone, NotReloaded, PoolView, Standing};
 use crate::worker::escape;
 
-use super::views;
+use super::{Stop, Stopping, told, views};
 
 static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
 
-pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(crate) type Answer = Response<Body>;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, Revoked>;
+
+/// A body that breaks off, so that nobody takes it for whole.
+#[derive(Debug, thiserror::Error)]
+#[error("what this was asked for with may not do it any more")]
+pub(crate) struct Revoked;
 
 /// A header that an error adds.
 #[derive(Debug)]
@@ -304,7 +310,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
         Ok(text) => (status, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n").into()),
     };
-    answer(status, "application/json", Full::new(text).boxed_unsync())
+    answer(status, "application/json", full(text))
 }
 
 pub(super) fn text(text: &'static str) -> Answer {
@@ -312,27 +318,48 @@ pub(super) fn text(text: &'static str) -> Answer {
 }
 
 pub(super) fn file(content_type: &'static str, text: &'static str) -> Answer {
-    let body = Full::new(Bytes::from_static(text.as_bytes()));
-    answer(StatusCode::OK, content_type, body.boxed_unsync())
+    answer(StatusCode::OK, content_type, full(text))
 }
 
 pub(super) fn text_of(content_type: &'static str, text: String) -> Answer {
+    answer(StatusCode::OK, content_type, full(text))
+}
+
+/// What there is of `chunks` until it has to stop. Its end is then the body's if herd ends, and none if whoever asked
+/// for it may not go on.
+pub(super) fn stream(
+    content_type: &'static str,
+    chunks: impl Stream<Item = Bytes> + Send + 'static,
+    stopping: Stopping,
+) -> Answer {
+    let going_on = Some((Box::pin(chunks), stopping));
+    let frames = stream::unfold(going_on, |going_on| async {
+        let (mut chunks, mut stopping) = going_on?;
+        tokio::select! {
+            // What is there already is still told.
+            biased;
+            chunk = chunks.next() => chunk.map(|chunk| (Ok(Frame::data(chunk)), Some((chunks, stopping)))),
+            why = told(&mut stopping) => match why {
+                Stop::HerdEnds => None,
+                Stop::Revoked => Some((Err(Revoked), None)),
+            },
+        }
+    });
     answer(
         StatusCode::OK,
         content_type,
-        Full::new(text.into()).boxed_unsync(),
+        StreamBody::new(frames).boxed_unsync(),
     )
 }
 
-pub(super) fn stream(
-    content_type: &'static str,
-    chunks: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
-) -> Answer {
-    answer(
-        StatusCode::OK,
-        content_type,
-        StreamBody::new(chunks).boxed_unsync(),
-    )
+pub(super) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// One line of JSON.
@@ -342,7 +369,7 @@ pub(super) fn line(value: &impl Serialize) -> serde_json::Result<Bytes> {
     Ok(line.into())
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer
@@ -356,4 +383,32 @@ fn answer(status: StatusCode, content_type: &'static str, body: UnsyncBoxBody<By
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_tells_what_there_is_and_then_ends_with_herd_or_breaks_off() {
+        for (why, whole) in [(Stop::HerdEnds, true), (Stop::Revoked, false)] {
+            let (stop, stopping) = watch::channel(None);
+            let chunks = stream::iter(["a", "b"].map(Bytes::from)).chain(stream::pending());
+            let mut body = super::stream("text/plain", chunks, stopping).into_body();
+            stop.send_replace(Some(why));
+            for text in ["a", "b"] {
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), text);
+            }
+            match body.frame().await {
+                None => assert!(whole, "{why:?}"),
+                Some(broken) => {
+                    assert!(broken.is_err() && !whole, "{why:?}");
+                    assert!(body.frame().await.is_none(), "nothing follows");
+                }
+            }
+        }
+    }
 }

@@ -1,19 +1,16 @@
 //! The journal as server-sent events (the HTML standard's `text/event-stream`).
 
 use std::collections::{HashSet, VecDeque};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hyper::body::Frame;
 use tokio::time::timeout;
 
 use super::answer::Problem;
 use super::router::Asked;
 use super::views;
-use super::{Stopping, told};
 use crate::driver::{Entry, Journal};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -66,14 +63,12 @@ struct Reader {
     follow: bool,
     /// Made and not sent yet.
     ready: VecDeque<Bytes>,
-    stopping: Stopping,
 }
 
 pub(super) fn read(
     journal: Arc<Journal>,
     asked: &Asked<'_>,
-    stopping: Stopping,
-) -> Result<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<>, Problem> {
+) -> Result<impl Stream<Item = Bytes> + Send + use<>, Problem> {
     let query = &asked.query;
     let header = asked.request.headers().get("last-event-id");
     let after = match header {
@@ -108,13 +103,12 @@ pub(super) fn read(
         follow: query.value("follow") != Some("false"),
         journal,
         ready,
-        stopping,
     };
     // At once, so that the reader knows that it is connected.
-    let first = stream::iter([Ok(Frame::data(Bytes::from_static(b":\n\n")))]);
+    let first = stream::iter([Bytes::from_static(b":\n\n")]);
     let rest = stream::unfold(reader, |mut reader| async {
         let text = reader.text().await?;
-        Some((Ok(Frame::data(text)), reader))
+        Some((text, reader))
     });
     Ok(futures_util::StreamExt::chain(first, rest))
 }
@@ -148,13 +142,11 @@ impl Reader {
             if !self.follow {
                 return None;
             }
-            tokio::select! {
-                waited = timeout(HEARTBEAT, self.journal.wait_for(self.next)) => {
-                    if waited.is_err() {
-                        return Some(Bytes::from_static(b":\n\n"));
-                    }
-                }
-                _ = told(&mut self.stopping) => return None,
+            if timeout(HEARTBEAT, self.journal.wait_for(self.next))
+                .await
+                .is_err()
+            {
+                return Some(Bytes::from_static(b":\n\n"));
             }
         }
     }

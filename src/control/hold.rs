@@ -3,26 +3,22 @@
 //! The response body owns the hold: a client that leaves, however it leaves, drops the body, and with it
 //! the hold. The kernel closes a UNIX socket with its process, so a dead client is always noticed.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hyper::body::Frame;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::driver::{Attached, Hold};
 
 use super::answer::line;
 use super::views::{Held, HeldOrigin, HoldEnded};
-use super::{Stopping, told};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 struct Holding {
     hold: Hold,
     heartbeat: Interval,
-    stopping: Stopping,
     next: Next,
 }
 
@@ -33,10 +29,7 @@ enum Next {
 }
 
 /// A line that says what is held, an empty line every 15 s, and a last line if the session ends first.
-pub(super) fn hold(
-    attached: Attached,
-    stopping: Stopping,
-) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+pub(super) fn hold(attached: Attached) -> impl Stream<Item = Bytes> + Send {
     let origin = attached.origin.into();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -44,12 +37,11 @@ pub(super) fn hold(
     let holding = Holding {
         hold: attached.hold,
         heartbeat,
-        stopping,
         next: Next::First(origin),
     };
     stream::unfold(holding, |mut holding| async {
         let line = holding.line().await?;
-        Some((Ok(Frame::data(line)), holding))
+        Some((line, holding))
     })
 }
 
@@ -71,7 +63,6 @@ impl Holding {
                     self.next = Next::End;
                     line(&HoldEnded { ended: reason.code().to_owned(), detail: reason.to_string() }).ok()
                 }
-                _ = told(&mut self.stopping) => None,
                 _ = self.heartbeat.tick() => Some(Bytes::from_static(b"\n")),
             },
             Next::End => None,

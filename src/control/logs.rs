@@ -1,17 +1,14 @@
 //! A worker's output as a stream of text lines, escaped for the terminal they end on.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hyper::body::Frame;
 
 use super::answer::{self, Answer};
 use super::time::rfc3339;
-use super::{Stopping, told};
 use crate::worker::{Line, Logs, escape};
 
 /// What one frame carries at most, bytes; roughly, since a line is not split.
@@ -58,14 +55,9 @@ struct Reader {
     /// The first line that was not taken from the ring yet.
     next: u64,
     taken: VecDeque<Line>,
-    stopping: Stopping,
 }
 
-pub(super) fn read(
-    logs: Arc<Logs>,
-    reading: Reading,
-    stopping: Stopping,
-) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+pub(super) fn read(logs: Arc<Logs>, reading: Reading) -> impl Stream<Item = Bytes> + Send {
     let mut taken = VecDeque::from(logs.tail(reading.tail.unwrap_or(usize::MAX)));
     // With a tail of 0, only what comes from now on.
     let next = match (taken.back(), logs.tail(1).last()) {
@@ -80,11 +72,10 @@ pub(super) fn read(
         reading,
         next,
         taken,
-        stopping,
     };
     stream::unfold(reader, |mut reader| async {
         let text = reader.text().await?;
-        Some((Ok(Frame::data(text)), reader))
+        Some((text, reader))
     })
 }
 
@@ -106,9 +97,8 @@ impl Reader {
             if !self.reading.follow {
                 return None;
             }
-            tokio::select! {
-                more = self.logs.wait_for(self.next) => if !more { return None },
-                _ = told(&mut self.stopping) => return None,
+            if !self.logs.wait_for(self.next).await {
+                return None;
             }
         }
         while text.len() < FRAME
@@ -129,9 +119,6 @@ impl Reader {
 mod tests {
     use futures_util::StreamExt;
 
-    use tokio::sync::watch;
-
-    use super::super::Stop;
     use super::*;
     use crate::worker::Stream as Source;
 
@@ -143,11 +130,9 @@ mod tests {
         );
     }
 
-    async fn next(
-        stream: &mut (impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin),
-    ) -> Option<String> {
-        let Ok(frame) = stream.next().await?;
-        Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
+    async fn next(stream: &mut (impl Stream<Item = Bytes> + Unpin)) -> Option<String> {
+        let text = stream.next().await?;
+        Some(String::from_utf8(text.to_vec()).unwrap())
     }
 
     fn following(tail: Option<usize>) -> Reading {
@@ -165,13 +150,12 @@ mod tests {
         for (at, text) in [(1, "one"), (2, "two"), (3, "three")] {
             logs.push(Source::Stdout, Bytes::from_static(text.as_bytes()), second(at));
         }
-        let (_stop, stopping) = watch::channel(None);
         let reading = Reading {
             since: Some(second(2)),
             timestamps: true,
             ..Reading::default()
         };
-        let mut stream = Box::pin(read(logs, reading, stopping));
+        let mut stream = Box::pin(read(logs, reading));
         assert_eq!(
             next(&mut stream).await.unwrap(),
             "1970-01-01T00:00:02.000Z two\n1970-01-01T00:00:03.000Z three\n"
@@ -183,8 +167,7 @@ mod tests {
         let logs = Arc::new(Logs::new(1 << 20));
         push(&logs, "old");
         push(&logs, "\x1b[2Jone");
-        let (_stop, stopping) = watch::channel(None);
-        let mut stream = Box::pin(read(Arc::clone(&logs), following(Some(1)), stopping));
+        let mut stream = Box::pin(read(Arc::clone(&logs), following(Some(1))));
         assert_eq!(next(&mut stream).await.unwrap(), "\\x1b[2Jone\n");
         push(&logs, "two");
         assert_eq!(next(&mut stream).await.unwrap(), "two\n");
@@ -195,8 +178,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_was_overtaken_is_told_how_much_it_missed() {
         let logs = Arc::new(Logs::new(4));
-        let (_stop, stopping) = watch::channel(None);
-        let mut stream = Box::pin(read(Arc::clone(&logs), following(None), stopping));
+        let mut stream = Box::pin(read(Arc::clone(&logs), following(None)));
         for text in ["aaaa", "bbbb", "cccc"] {
             push(&logs, text);
         }
@@ -208,16 +190,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_follow_the_stream_ends_with_what_there_is_and_herds_end_ends_any() {
+    async fn without_follow_the_stream_ends_with_what_there_is() {
         let logs = Arc::new(Logs::new(64));
         push(&logs, "a");
-        let (stop, stopping) = watch::channel(None);
-        let mut stream = Box::pin(read(Arc::clone(&logs), Reading::default(), stopping.clone()));
+        let mut stream = Box::pin(read(logs, Reading::default()));
         assert_eq!(next(&mut stream).await.unwrap(), "a\n");
         assert_eq!(next(&mut stream).await, None);
-
-        let mut followed = Box::pin(read(logs, following(Some(0)), stopping));
-        stop.send_replace(Some(Stop::HerdEnds));
-        assert_eq!(next(&mut followed).await, None);
     }
 }

@@ -300,8 +300,8 @@ async fn serve_connection(
     let cut = async {
         let why = tokio::select! {
             why = told(&mut stopping) => why,
-            () = caller.revoked(&mut admission) => {
-                tracing::info!(?caller, "a control connection ends: what it was let in by is gone");
+            key = caller.revoked(&mut admission) => {
+                tracing::info!(%key, "a control connection ends: what it was let in by is gone");
                 Stop::Revoked
             }
         };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 
@@ -63,7 +62,7 @@ impl Router {
             .await
             .unwrap_or_else(Answer::from);
         match head {
-            true => answer.map(|_| Empty::new().boxed_unsync()),
+            true => answer.map(|_| answer::empty()),
             false => answer,
         }
     }
@@ -136,8 +135,8 @@ impl Router {
             Verb::ShowWorker => self.worker(asked.placed.unwrap_or_default()).await,
             Verb::Events => {
                 let journal = Arc::clone(self.driver.journal());
-                let stream = events::read(journal, &asked, self.stopping.clone())?;
-                Ok(answer::stream("text/event-stream", stream))
+                let stream = events::read(journal, &asked)?;
+                Ok(answer::stream("text/event-stream", stream, self.stopping.clone()))
             }
             Verb::Pressure => Ok(answer::json(
                 StatusCode::OK,
@@ -168,7 +167,12 @@ impl Router {
 
     /// For the journal: who asked for a change.
     pub(super) fn audit(&self, deed: Deed, by: &By) {
-        tracing::info!(?by, ?deed, "control");
+        tracing::info!(
+            %by,
+            deed = deed.name(),
+            session = deed.session().map(tracing::field::display),
+            "control call"
+        );
         let by = by.clone();
         self.driver.journal().push(JournalEvent::Controlled { deed, by });
     }
@@ -270,8 +274,12 @@ impl Router {
             follow: query.flag("follow"),
             timestamps: query.flag("timestamps"),
         };
-        let lines = logs::read(output, reading, self.stopping.clone());
-        Ok(answer::stream("text/plain; charset=utf-8", lines))
+        let lines = logs::read(output, reading);
+        Ok(answer::stream(
+            "text/plain; charset=utf-8",
+            lines,
+            self.stopping.clone(),
+        ))
     }
 
     async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -285,8 +293,12 @@ impl Router {
         if origin == Origin::Created {
             self.audit(Deed::Hold { id, origin }, &asked.by);
         }
-        let stream = hold::hold(attached, self.stopping.clone());
-        Ok(answer::stream("application/x-ndjson", stream))
+        let stream = hold::hold(attached);
+        Ok(answer::stream(
+            "application/x-ndjson",
+            stream,
+            self.stopping.clone(),
+        ))
     }
 }
 

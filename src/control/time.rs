@@ -23,6 +23,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// To the microsecond: more digits say nothing.
+pub(super) fn fine_millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;

@@ -2,6 +2,7 @@
 //! one that falls behind is told how much it missed.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -121,6 +122,32 @@ pub enum Deed {
     Reload,
 }
 
+impl Deed {
+    /// As its event is called, without `control_`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Token { .. } => "token",
+            Self::Stop { .. } => "stop",
+            Self::Hold { .. } => "hold",
+            Self::Exec { .. } => "exec",
+            Self::Drain => "drain",
+            Self::Reload => "reload",
+        }
+    }
+
+    pub fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::Create { id }
+            | Self::Token { id }
+            | Self::Stop { id }
+            | Self::Hold { id, .. }
+            | Self::Exec { id, .. } => Some(id),
+            Self::Drain | Self::Reload => None,
+        }
+    }
+}
+
 /// How a command in a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandEnd {
@@ -150,6 +177,21 @@ pub enum CommandEnd {
     },
 }
 
+impl fmt::Display for CommandEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exit code {code}"),
+            Self::Signalled { signal } => write!(f, "killed by signal {signal}"),
+            Self::NotRun { message, .. } | Self::Misused { message } => f.write_str(message),
+            Self::ClientLeft => f.write_str("its client left"),
+            Self::SessionEnded { reason: None } => f.write_str("its worker has ended"),
+            Self::SessionEnded { reason: Some(reason) } => write!(f, "the session ended: {reason}"),
+            Self::HerdEnds => f.write_str("herd is ending"),
+            Self::Revoked => f.write_str("the key that it was asked for with may not do this any more"),
+        }
+    }
+}
+
 /// Who used it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum By {
@@ -161,6 +203,16 @@ pub enum By {
     },
     /// The name of a key.
     Key(Arc<str>),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer { uid, pid: Some(pid) } => write!(f, "uid {uid}, pid {pid}"),
+            Self::Peer { uid, pid: None } => write!(f, "uid {uid}"),
+            Self::Key(name) => write!(f, "key {name}"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

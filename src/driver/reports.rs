@@ -125,7 +125,7 @@ impl<C: Crew> Driver<C> {
             pids = ?death.pids,
             processes = death.processes,
             freed_bytes = death.memory,
-            took_ms = death.took.as_secs_f64() * 1e3,
+            took_ms = death.took.as_micros() as f64 / 1e3,
             exit = %death.exit,
             "tree gone"
         );

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::answer::{Answer, Problem};
+use super::answer::{self, Answer, Problem};
 use super::channels::PROTOCOL;
 use super::connection::Connection;
 use super::query::Query;
@@ -75,7 +74,7 @@ impl Router {
                     CommandEnd::ClientLeft
                 }
             };
-            tracing::info!(session = %session.name.id, command = ?argv, ?end, "command ended");
+            tracing::info!(session = %session.name.id, command = ?argv, %end, "command ended");
             journal.push(JournalEvent::CommandEnded {
                 session: session.name.clone(),
                 command: argv,
@@ -158,7 +157,7 @@ fn command(query: &Query<'_>) -> Result<Command, Problem> {
 fn handshake(request: &Request<Incoming>) -> Result<Answer, Problem> {
     let answer =
         create_response_with_body(request, || ()).map_err(|error| Problem::upgrade_required(&error))?;
-    let mut answer = answer.map(|()| Empty::new().boxed_unsync());
+    let mut answer = answer.map(|()| answer::empty());
     let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
     let mut offered = offered
         .iter()

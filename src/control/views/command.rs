@@ -36,41 +36,35 @@ pub enum ExecOutcome {
 
 impl From<CommandEnd> for ExecEnd {
     fn from(end: CommandEnd) -> Self {
-        let otherwise = |outcome, detail: String| Self {
+        let told = |outcome| Self {
             outcome,
             exit_code: None,
             signal: None,
             reason: None,
-            detail,
+            detail: end.to_string(),
         };
-        match end {
+        match &end {
             CommandEnd::Exited { code } => Self {
-                exit_code: Some(code),
-                ..otherwise(ExecOutcome::Exited, format!("exit code {code}"))
+                exit_code: Some(*code),
+                ..told(ExecOutcome::Exited)
             },
             CommandEnd::Signalled { signal } => Self {
                 exit_code: Some(128 + signal),
-                signal: Some(signal),
-                ..otherwise(ExecOutcome::Signalled, format!("killed by signal {signal}"))
+                signal: Some(*signal),
+                ..told(ExecOutcome::Signalled)
             },
-            CommandEnd::NotRun { message, code } => Self {
-                exit_code: Some(code.into()),
-                ..otherwise(ExecOutcome::NotRun, message)
+            CommandEnd::NotRun { code, .. } => Self {
+                exit_code: Some((*code).into()),
+                ..told(ExecOutcome::NotRun)
             },
-            CommandEnd::ClientLeft => otherwise(ExecOutcome::ClientLeft, "its client left".to_owned()),
-            CommandEnd::SessionEnded { reason: None } => {
-                otherwise(ExecOutcome::SessionEnded, "its worker has ended".to_owned())
-            }
-            CommandEnd::SessionEnded { reason: Some(reason) } => Self {
-                reason: Some(reason.code().to_owned()),
-                ..otherwise(ExecOutcome::SessionEnded, format!("the session ended: {reason}"))
+            CommandEnd::ClientLeft => told(ExecOutcome::ClientLeft),
+            CommandEnd::SessionEnded { reason } => Self {
+                reason: reason.as_ref().map(|reason| reason.code().to_owned()),
+                ..told(ExecOutcome::SessionEnded)
             },
-            CommandEnd::HerdEnds => otherwise(ExecOutcome::HerdEnds, "herd is ending".to_owned()),
-            CommandEnd::Revoked => otherwise(
-                ExecOutcome::Revoked,
-                "the key that it was asked for with may not do this any more".to_owned(),
-            ),
-            CommandEnd::Misused { message } => otherwise(ExecOutcome::Misused, message),
+            CommandEnd::HerdEnds => told(ExecOutcome::HerdEnds),
+            CommandEnd::Revoked => told(ExecOutcome::Revoked),
+            CommandEnd::Misused { .. } => told(ExecOutcome::Misused),
         }
     }
 }

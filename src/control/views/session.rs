@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::time::{millis, rfc3339};
+use crate::control::time::{fine_millis, millis, rfc3339};
 use crate::core::{Exit, Limit, Status};
 use crate::driver::{Fate, SessionState, SessionView};
 use crate::sys::usage::Usage;
@@ -222,7 +222,7 @@ impl Session {
             ends_for: view.ends.map(|(_, fate)| fate.into()),
             ended: view.ended.map(rfc3339),
             death: view.death.map(Dead::from),
-            disconnect_to_dead_ms: view.since_left.map(|took| took.as_secs_f64() * 1e3),
+            disconnect_to_dead_ms: view.since_left.map(fine_millis),
             usage: None,
             run: None,
         }
@@ -277,7 +277,7 @@ impl From<Death> for Dead {
             processes: death.processes,
             pids: death.pids,
             memory_bytes: death.memory,
-            took_ms: death.took.as_secs_f64() * 1e3,
+            took_ms: fine_millis(death.took),
             exit: death.exit.to_string(),
             status: match ended {
                 Some(Status::Code(code)) => Some(code),

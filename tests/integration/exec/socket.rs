@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use herd::control::channels::{FromClient, FromHerd, MAX_MESSAGE, PROTOCOL};
 use herd::control::views::{ExecEnd, ExecOutcome};
 use herd::sys::terminal::Size;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -301,6 +301,15 @@ fn a_key_that_a_reload_takes_away_takes_its_commands_along() {
         assert!(output.status.success(), "{output:?}");
     };
     within(async {
+        let mut events = TcpStream::connect(scene.herd.control_address().unwrap())
+            .await
+            .unwrap();
+        let request =
+            format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+        events.write_all(request.as_bytes()).await.unwrap();
+        let mut told = [0; 12];
+        events.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 200");
         let (mut name, mut may) = ("boss", "control");
         // It is gone, or may not do this any more.
         for (next, less) in [("other", "control"), ("other", "read")] {
@@ -324,6 +333,10 @@ fn a_key_that_a_reload_takes_away_takes_its_commands_along() {
             assert_eq!(end.unwrap().exit_code, Some(0));
             (name, may) = (next, less);
         }
+        let mut told = Vec::new();
+        events.read_to_end(&mut told).await.unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(!told.ends_with("\r\n0\r\n\r\n"), "it broke off: {told}");
     });
     let events = stdout(
         &scene
