@@ -320,8 +320,9 @@ async fn serve(
     // hyper is not to read while it serves, only to notice that the client leaves: the watch does.
     builder.half_close(true);
     let mut connection = builder.serve_connection(gate, service);
-    // To close when a request that has begun is answered, and at once when there is none; hyper was told so.
+    // Herd ends, and so shall the connection, once a request that has begun is answered.
     let mut ending = thread.is_draining();
+    // hyper was told to close.
     let mut closing = false;
     let mut alarm = pin!(sleep_until(Instant::now() + PARK_AFTER));
     let mut over = None;
