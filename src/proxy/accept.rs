@@ -361,6 +361,11 @@ async fn serve(
         match served {
             Some(Err(e)) => {
                 tracing::trace!(peer = %client.peer, error = %e, "connection broke");
+                if client.old.get()
+                    && let Ok((stream, _)) = connection.into_parts().io.into_parts()
+                {
+                    stream.reset();
+                }
                 return None;
             }
             Some(Ok(())) => break,

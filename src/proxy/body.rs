@@ -16,6 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::fields::without_forbidden_trailers;
 use super::gate::Line;
 use super::http1::{Broken, Http1};
 use super::record::Record;
@@ -196,7 +197,7 @@ impl HttpBody for ClientBody {
             self.expects = None;
         }
         if let Some(frame) = self.early.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+            return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
         }
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
@@ -212,7 +213,7 @@ impl HttpBody for ClientBody {
                 if let Some(upload) = &self.upload {
                     upload.came(&frame);
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
             }
             None => Poll::Ready(None),
         }
@@ -407,7 +408,7 @@ impl HttpBody for WorkerBody {
             match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     self.complete_if_over();
-                    return Poll::Ready(Some(Ok(frame)));
+                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
                 }
                 Some(Err(cut)) => {
                     self.inner = None;

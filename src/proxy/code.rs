@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 pub(crate) static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
@@ -96,6 +96,9 @@ pub(crate) struct Problem {
     pub(crate) workers: Vec<String>,
 }
 
+/// Every method that is not CONNECT; others than these pass, too.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
@@ -135,6 +138,9 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.code.challenge() {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.code == Code::MethodNotAllowed {
+            headers.insert(ALLOW, HeaderValue::from_static(ALLOWED));
         }
         let retry_after = match (self.retry_after, status) {
             (None, StatusCode::SERVICE_UNAVAILABLE) => Some(Duration::from_secs(1)),

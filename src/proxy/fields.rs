@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::body::Frame;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -62,6 +64,7 @@ pub(crate) struct Present {
     pub(crate) connection: bool,
     pub(crate) cookie: bool,
     pub(crate) expect: bool,
+    /// What tells of the way here: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
     pub(crate) forwarded: bool,
     pub(crate) host: bool,
     /// One of herd's.
@@ -80,7 +83,12 @@ impl Present {
                 FORWARDED => present.forwarded = true,
                 HOST => present.host = true,
                 UPGRADE => present.upgrade = true,
-                _ => present.own |= is_own(name),
+                _ => {
+                    if let Some(rest) = name.as_str().strip_prefix("x-") {
+                        present.own |= rest.starts_with("herd-");
+                        present.forwarded |= rest.starts_with("forwarded-") || rest == "real-ip";
+                    }
+                }
             }
         }
         present
@@ -89,6 +97,12 @@ impl Present {
 
 fn is_own(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-herd-")
+}
+
+/// Told of the way that a request came; only a trusted proxy is believed.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let x = name.as_str().strip_prefix("x-");
+    *name == FORWARDED || x.is_some_and(|rest| rest.starts_with("forwarded-") || rest == "real-ip")
 }
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
@@ -124,17 +138,37 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 }
 
 fn concerns_one_connection(name: &HeaderName) -> bool {
-    [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ]
-    .contains(name)
+    [CONNECTION, KEEP_ALIVE, TE, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || name.as_str().starts_with("proxy-")
+}
+
+/// Without trailers that are for a head only (RFC 9110 section 6.5.1), be it because some recipients merge the two:
+/// framing, routing, who asks, and everything that passes in no head either.
+pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    let forbidden = |name: &HeaderName| {
+        [
+            AUTHORIZATION,
+            CONTENT_LENGTH,
+            COOKIE,
+            HOST,
+            SET_COOKIE,
+            X_SESSION_ID,
+        ]
+        .contains(name)
+            || concerns_one_connection(name)
+            || is_own(name)
+            || is_forwarded(name)
+    };
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            let named: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+            for name in named {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
 }
 
 /// Says who the client is. `present` is what the request came with, `host` is what it asked for.
@@ -150,6 +184,16 @@ pub(crate) fn forwarded(
         trust,
     } = sender;
     let trusted = *trust == Trust::TrustedProxy;
+    if !trusted && present.forwarded {
+        let named: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| is_forwarded(name))
+            .cloned()
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
     let chain = match headers.get(&X_FORWARDED_FOR) {
         Some(_) if trusted => {
             let mut chain = Vec::new();
@@ -163,9 +207,6 @@ pub(crate) fn forwarded(
         _ => None,
     };
     headers.insert(&X_FORWARDED_FOR, chain.unwrap_or_else(|| address.clone()));
-    if !trusted && present.forwarded {
-        headers.remove(FORWARDED);
-    }
     if !trusted || !headers.contains_key(&X_FORWARDED_PROTO) {
         let scheme = match scheme {
             Scheme::Http => "http",
@@ -229,6 +270,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("proxy-authorization", "secret"),
             ("proxy-connection", "keep-alive"),
+            ("proxy-anything", "1"),
             ("te", "gzip, trailers;q=1"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
@@ -246,6 +288,10 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "a"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-user", "root"),
+            ("x-real-ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
         ];
         let host = HeaderValue::from_static("b");
         let sender = |scheme, trust| Sender::new([127, 0, 0, 1].into(), scheme, trust);
@@ -271,7 +317,27 @@ mod tests {
         );
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 127.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["x-forwarded-host"], "a");
+        for (name, value) in &sent[2..] {
+            assert_eq!(headers[*name], value);
+        }
+    }
+
+    #[test]
+    fn trailers_do_not_bring_what_belongs_into_a_head() {
+        let trailers = Frame::trailers(map(&[
+            ("grpc-status", "0"),
+            ("x-herd-error", "fake"),
+            ("x-session-id", "other"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("authorization", "Bearer x"),
+            ("content-length", "7"),
+            ("proxy-anything", "1"),
+            ("set-cookie", "a=b"),
+        ]));
+        let left = without_forbidden_trailers(trailers).into_trailers().unwrap();
+        assert_eq!(left, map(&[("grpc-status", "0")]));
+        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")));
+        assert_eq!(data.into_data().unwrap(), "x");
     }
 
     #[test]

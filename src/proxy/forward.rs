@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::asked::Asked;
@@ -36,6 +36,7 @@ pub(crate) fn serve(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
     let (config, access) = thread.in_force();
+    client.old.set(request.version() < Version::HTTP_11);
     let upload = Rc::default();
     let record = Record::of(&thread, &config, client.as_peer(), &request, &upload);
     let served = Served::new(client.line.clone(), record.clone());

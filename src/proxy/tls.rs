@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config;
 
 /// What the data port offers to who asks for it by ALPN (RFC 7301). Who asks for nothing is understood all the same.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 /// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1): a client's first.
 pub(super) const HANDSHAKE: u8 = 22;
 

@@ -199,7 +199,7 @@ impl Life {
                 .session
                 .as_ref()
                 .and_then(|session| session.principal().map(str::to_owned)),
-            worker: self.worker.to_string(),
+            worker: self.make.kind.name.to_string(),
             dir: text(dir),
         };
         let limit = self.make.kind.start_timeout;

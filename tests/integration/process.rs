@@ -386,7 +386,7 @@ fn only_what_the_kind_names_reaches_the_worker() {
             ["HERD_TEST_TAG", "MINE", "PATH", "PORT", "PWD"],
             "{mode:?} (PWD is the shell's)"
         );
-        assert!(lines.contains(&"env MINE=w3".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"env MINE=test".to_owned()), "{lines:?}");
         for mask in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
             assert!(lines.contains(&mask.to_owned()), "{mode:?}: {lines:?}");
         }

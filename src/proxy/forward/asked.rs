@@ -165,7 +165,19 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
     if second.is_some() {
         return Err(Problem::new(Code::BadRequest, "Host is repeated"));
     }
-    if let (Some(host), Some(authority)) = (first, request.uri().authority())
+    let authority = request.uri().authority();
+    let named = match (first, authority) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(authority)) => authority.as_str().as_bytes(),
+        (None, None) => b"",
+    };
+    if !named.iter().all(|byte| may_name_host(*byte)) {
+        return Err(Problem::new(
+            Code::BadRequest,
+            "Host has a character that neither a host's name nor a port has",
+        ));
+    }
+    if let (Some(host), Some(authority)) = (first, authority)
         && request.method() != Method::CONNECT
         && !host
             .as_bytes()
@@ -177,6 +189,11 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// RFC 3986 section 3.2.2 and 3.2.3; without user information, which has no place here (RFC 9110 section 4.2.4).
+fn may_name_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".:-_[]%~!$&'()*+,;=".contains(&byte)
 }
 
 pub(super) fn expects_continue<B>(request: &Request<B>) -> bool {

@@ -1,6 +1,6 @@
 //! A client connection, as its requests see it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +25,8 @@ pub(crate) struct Client {
     pub(super) sender: Sender,
     /// HTTP/1 only.
     pub(crate) line: Option<Rc<Line>>,
+    /// HTTP/1.0: an answer without a length ends with the connection, so that one which is cut looks whole.
+    pub(crate) old: Cell<bool>,
     /// Set with an answer of 101; the connection's owner takes it.
     pub(crate) upgrade: RefCell<Option<Upgrade>>,
     /// `bind: connection`: one per session, until the connection closes.
@@ -46,6 +48,7 @@ impl Client {
             peer,
             sender,
             line,
+            old: Cell::new(false),
             upgrade: RefCell::new(None),
             holds: RefCell::default(),
         })

@@ -203,7 +203,8 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 out.write_all(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")?;
             }
             "/trailers" => out.write_all(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Herd-Error\r\n\r\n\
+                  2\r\nhi\r\n0\r\nX-Sum: 7\r\nX-Herd-Error: faked\r\nX-Session-ID: faked\r\n\r\n",
             )?,
             "/crash" => {
                 stage.end(worker, Exit::Signal(11));

@@ -65,7 +65,13 @@ fn requests_are_served() {
             .await
             .unwrap();
         let whole = answer.into_body().collect().await.unwrap();
-        assert_eq!(whole.trailers().unwrap()["x-sum"], "7");
+        let trailers = whole.trailers().unwrap();
+        assert_eq!(trailers["x-sum"], "7");
+        assert_eq!(
+            trailers.len(),
+            1,
+            "what is herd's to say is not the worker's: {trailers:?}"
+        );
         let mut nameless = request(Method::GET, "/");
         nameless.headers_mut().remove("x-session-id");
         let answer = sender.send_request(nameless).await.unwrap();
@@ -82,6 +88,7 @@ fn a_plain_connect_is_refused() {
         let answer = sender.send_request(connect).await.unwrap();
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(answer.headers()["x-herd-error"], "method_not_allowed");
+        assert!(answer.headers()["allow"].to_str().unwrap().starts_with("GET, "));
     });
     assert_eq!(herd.starts(), 0);
 }
@@ -129,6 +136,13 @@ fn a_websocket_over_http2_is_tunnelled_and_ends_the_session() {
             .send_request(request(Method::GET, "/worker"))
             .await
             .unwrap();
+        // To CONNECT a 2xx would say that there is a tunnel; other answers pass.
+        let answer = sender.send_request(connect("/worker")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(answer.headers()["x-herd-error"], "worker_answer_invalid");
+        let answer = sender.send_request(connect("/nowhere")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert!(answer.headers().get("x-herd-error").is_none());
         let mut answer = sender.send_request(connect("/echo")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
         assert!(answer.headers().get("sec-websocket-accept").is_none());

@@ -540,3 +540,46 @@ fn a_request_that_has_begun_is_answered_before_the_end() {
             .await
     });
 }
+
+#[test]
+fn an_answer_that_breaks_off_does_not_look_whole_to_http_1_0() {
+    let herd = herd();
+    for (number, path) in ["/crash-mid-body", "/crash-at-close"].into_iter().enumerate() {
+        let mut client = herd.connect();
+        client.send(&format!("GET {path} HTTP/1.0\r\nX-Session-ID: s{number}\r\n\r\n"));
+        let answer = client.try_answer();
+        match path {
+            // Its length tells.
+            "/crash-mid-body" => assert!(answer.is_err(), "{answer:?}"),
+            _ => assert_eq!(answer.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+    let mut client = herd.connect();
+    client.send("GET /until-close HTTP/1.0\r\nX-Session-ID: whole\r\n\r\n");
+    assert_eq!(client.answer().text(), "whole");
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let herd = herd();
+    for host in ["bad host", "user@h", "h/path", "h?x", "h\\x", "h\u{e4}"] {
+        let mut client = herd.connect();
+        client.send(&format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nX-Session-ID: s\r\n\r\n"
+        ));
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status(), answer.code()),
+            (400, "bad_request"),
+            "{host}: {answer:?}"
+        );
+    }
+    assert_eq!(herd.starts(), 0);
+    for host in ["h", "", "h:80", "[::1]:80", "a-b_c.example."] {
+        let mut client = herd.connect();
+        client.send(&format!(
+            "GET /head HTTP/1.1\r\nHost: {host}\r\nX-Session-ID: s\r\n\r\n"
+        ));
+        assert_eq!(client.answer().status(), 200, "{host}");
+    }
+}

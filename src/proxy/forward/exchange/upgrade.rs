@@ -1,5 +1,6 @@
 //! Requests that become tunnels: an upgrade over HTTP/1.1, a WebSocket over HTTP/2 (RFC 8441). The tunnel
-//! begins only after the worker's 101; any other answer is passed on as it is.
+//! begins only after the worker's 101; any other answer is passed on as it is, unless it meant something else to the
+//! client: to `CONNECT` every 2xx says that there is a tunnel.
 
 use std::sync::Arc;
 
@@ -44,9 +45,9 @@ impl Exchange {
             worker,
             claim,
             served,
-        } = match self.ask(head, claim, served).await {
-            Ok(switched) => switched,
-            Err(answer) => return answer,
+        } = match self.ask(head, claim, served).await? {
+            Asked::Switched(switched) => switched,
+            Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
         };
         let hold = match stream_hold(&claim).await {
             Ok(hold) => hold,
@@ -89,9 +90,20 @@ impl Exchange {
             worker,
             claim,
             served,
-        } = match self.ask(head, claim, served).await {
-            Ok(switched) => switched,
-            Err(answer) => return answer,
+        } = match self.ask(head, claim, served).await? {
+            Asked::Switched(switched) => switched,
+            Asked::Answered(answered) if answered.response.status().is_success() => {
+                let problem = Problem::new(
+                    Code::BadWorkerAnswer,
+                    format!(
+                        "the worker answered {} to a WebSocket's handshake, not 101",
+                        answered.response.status().as_u16()
+                    ),
+                );
+                let served = answered.served;
+                return Err(Failure { problem, served });
+            }
+            Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
         };
         if !websocket_over_h2::accepted(response.headers(), &key) {
             let problem = Problem::new(
@@ -131,14 +143,13 @@ impl Exchange {
         Ok(response.map(|_| Body::own(Bytes::new(), served)))
     }
 
-    /// Asks the worker to switch. `Err`: it has not, and this is the client's answer. A client that dies meanwhile counts as a
-    /// stream that closed.
+    /// Asks the worker to switch. A client that dies meanwhile counts as a stream that closed.
     async fn ask(
         &self,
         head: http::request::Parts,
         mut claim: Claim,
         served: Served,
-    ) -> Result<Switched, Result<Response<Body>, Failure>> {
+    ) -> Result<Asked, Failure> {
         let request = Request::from_parts(head, ClientBody::empty());
         if let Some(record) = served.record() {
             record.sent();
@@ -153,21 +164,45 @@ impl Exchange {
             Ok(shaken) => shaken,
             Err(lost) => {
                 let problem = lost.problem(&claim.bound, &Upload::default()).await;
-                return Err(Err(Failure { problem, served }));
+                return Err(Failure { problem, served });
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Switched {
+            return Ok(Asked::Switched(Switched {
                 response,
                 worker,
                 claim,
                 served,
-            });
+            }));
         }
-        let Claim { bound, hold, .. } = claim;
-        let response = response.map(Answer::Hyper);
-        Err(Ok(self.answer(response, &bound, hold, served, false).await))
+        Ok(Asked::Answered(Answered {
+            response,
+            claim,
+            served,
+        }))
     }
+
+    async fn pass_on(&self, answered: Answered) -> Response<Body> {
+        let Answered {
+            response,
+            claim: Claim { bound, hold, .. },
+            served,
+        } = answered;
+        let response = response.map(Answer::Hyper);
+        self.answer(response, &bound, hold, served, false).await
+    }
+}
+
+enum Asked {
+    Switched(Switched),
+    Answered(Answered),
+}
+
+/// A worker that has answered something else.
+struct Answered {
+    response: Response<Incoming>,
+    claim: Claim,
+    served: Served,
 }
 
 /// A worker that has answered 101.
