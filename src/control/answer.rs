@@ -198,9 +198,11 @@ impl Problem {
                 let detail = format!("session {id} is bound to a worker of kind {kind}");
                 Self::new(StatusCode::CONFLICT, code, detail)
             }
-            Refusal::AtCapacity { retry_after, lack } => {
-                unavailable(format!("{lack} and the queue is full"), retry_after)
-            }
+            Refusal::AtCapacity {
+                retry_after,
+                lack,
+                unqueued,
+            } => unavailable(format!("{lack}, and {unqueued}"), retry_after),
             Refusal::QueueTimeout { waited, lack } => {
                 let waited = waited.as_secs_f64();
                 unavailable(
@@ -214,9 +216,12 @@ impl Problem {
                 problem
             }
             Refusal::Draining => unavailable(DriverGone.to_string(), second),
-            Refusal::WorkerBackoff { retry_after } => {
-                unavailable("the kind's workers keep failing to start".into(), retry_after)
-            }
+            Refusal::WorkerBackoff { retry_after, last } => unavailable(
+                format!(
+                    "recent starts of this kind failed, and herd waits before the next; the last: {last}"
+                ),
+                retry_after,
+            ),
             Refusal::SessionStopped => {
                 unavailable(format!("session {id} was stopped while it waited"), second)
             }

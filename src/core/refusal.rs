@@ -1,6 +1,7 @@
 //! Why a request was not given a session. One variant per answer that a client can tell apart.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EndReason, KindId, StartFailure, StartFailureKind};
@@ -56,6 +57,22 @@ impl fmt::Display for Quota {
     }
 }
 
+/// Why a session could not wait for what it lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unqueued {
+    MayNotWait,
+    QueueFull,
+}
+
+impl fmt::Display for Unqueued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MayNotWait => "this request may not wait",
+            Self::QueueFull => "the queue is full",
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The kind is no more: a new configuration is without it.
@@ -63,15 +80,19 @@ pub enum Refusal {
     /// The id is bound to another kind.
     WorkerMismatch { bound_to: KindId },
     /// No worker can be had now and the queue is full, or the client asked not to wait.
-    AtCapacity { retry_after: Duration, lack: Lack },
+    AtCapacity {
+        retry_after: Duration,
+        lack: Lack,
+        unqueued: Unqueued,
+    },
     /// Waited `queue.timeout` for a start.
     QueueTimeout { waited: Duration, lack: Lack },
     /// Its principal may not have one more, or not yet.
     QuotaExceeded { quota: Quota, retry_after: Duration },
     /// herd is shutting down.
     Draining,
-    /// The kind's workers keep failing to start.
-    WorkerBackoff { retry_after: Duration },
+    /// The kind's workers keep failing to start; the last time for this reason.
+    WorkerBackoff { retry_after: Duration, last: Arc<str> },
     /// The worker did not become ready.
     StartFailed(StartFailure),
     /// The session's worker crashed and its state is lost; answered until the tombstone expires.
@@ -174,6 +195,7 @@ mod tests {
             Refusal::AtCapacity {
                 retry_after: zero,
                 lack: Lack::Slots,
+                unqueued: Unqueued::QueueFull,
             },
             Refusal::QueueTimeout {
                 waited: zero,
@@ -184,7 +206,10 @@ mod tests {
                 retry_after: zero,
             },
             Refusal::Draining,
-            Refusal::WorkerBackoff { retry_after: zero },
+            Refusal::WorkerBackoff {
+                retry_after: zero,
+                last: "".into(),
+            },
             failed(&failures[2]),
             failed(&failures[0]),
             Refusal::SessionLost {

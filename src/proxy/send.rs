@@ -47,6 +47,13 @@ impl Lost {
             Self::Exchange(Broken::Malformed(e)) => not_http(&e),
             Self::Exchange(e) => broke_off(&e),
             Self::Hyper(e) if e.is_parse() => not_http(&e),
+            // One that does not know HTTP/2 does what one in trouble does.
+            Self::Hyper(e) if bound.session.kind.protocol == Protocol::H2 => Problem::new(
+                Code::WorkerConnectionLost,
+                format!(
+                    "the worker lives, but does not go on in HTTP/2, which `protocol: h2` says it speaks: {e}"
+                ),
+            ),
             Self::Hyper(e) => broke_off(&e),
         }
     }

@@ -237,10 +237,11 @@ impl Thread {
                     self.config().kind_name(bound_to)
                 ),
             ),
-            Refusal::AtCapacity { retry_after, lack } => {
-                Problem::new(Code::AtCapacity, format!("{lack} and this request may not wait"))
-                    .retry_after(retry_after)
-            }
+            Refusal::AtCapacity {
+                retry_after,
+                lack,
+                unqueued,
+            } => Problem::new(Code::AtCapacity, format!("{lack}, and {unqueued}")).retry_after(retry_after),
             Refusal::QueueTimeout { waited, lack } => Problem::new(
                 Code::QueueTimeout,
                 format!("no worker could be had within {waited:?}: {lack}"),
@@ -250,9 +251,11 @@ impl Thread {
                 Problem::new(Code::QuotaExceeded, format!("the key {quota}")).retry_after(retry_after)
             }
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
-            Refusal::WorkerBackoff { retry_after } => Problem::new(
+            Refusal::WorkerBackoff { retry_after, last } => Problem::new(
                 Code::WorkerBackoff,
-                "recent starts of this kind failed; herd waits before the next",
+                format!(
+                    "recent starts of this kind failed, and herd waits before the next; the last: {last}"
+                ),
             )
             .retry_after(retry_after),
             Refusal::StartFailed(failure) => {

@@ -2,6 +2,7 @@
 //! brings the pool to what its queue and its warm stock ask for.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Lack, Rules, StartFailure, StartFailureKind};
@@ -49,6 +50,8 @@ pub(super) struct Pool {
     pub(super) refill_at: Moment,
     /// No start at all before this.
     backoff_until: Moment,
+    /// The last of those failures.
+    last_failure: Option<Arc<str>>,
 }
 
 impl Pool {
@@ -75,12 +78,20 @@ impl Pool {
         (self.backoff_until > now).then(|| self.backoff_until.since(now))
     }
 
+    /// What whoever needs a start now is told while there is none.
+    pub(super) fn refusal(&self, now: Moment) -> Option<Refusal> {
+        let retry_after = self.backoff(now)?;
+        let last = self.last_failure.clone()?;
+        Some(Refusal::WorkerBackoff { retry_after, last })
+    }
+
     /// A worker was bound. A warm one that has to be replaced is, but not while the session's first request is under
     /// way: a start is the work of several processes.
     pub(super) fn succeeded(&mut self, now: Moment) {
         self.failures = 0;
         self.shortages = 0;
         self.backoff_until = Moment::default();
+        self.last_failure = None;
         let soon = now + BREATH;
         // Others who come before that do not put it off.
         if self.refill_at <= now || self.refill_at > soon {
@@ -88,7 +99,8 @@ impl Pool {
         }
     }
 
-    pub(super) fn failed(&mut self, now: Moment) {
+    pub(super) fn failed(&mut self, why: Arc<str>, now: Moment) {
+        self.last_failure = Some(why);
         self.failures = self.failures.saturating_add(1);
         let delay = delay(self.failures);
         self.refill_at = now + delay;
@@ -110,6 +122,7 @@ impl Pool {
         self.shortages = 0;
         self.refill_at = Moment::default();
         self.backoff_until = Moment::default();
+        self.last_failure = None;
     }
 
     pub(super) fn leave_queue(&mut self, id: &SessionId) {

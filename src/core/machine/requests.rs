@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{EndReason, Lack};
+use super::super::{EndReason, Lack, Unqueued};
 use super::pool::Standing;
 use super::{
     Core, Generation, Holders, KindChoice, KindId, Moment, Origin, Output, Phase, Refusal, Remains, Request,
@@ -66,7 +66,7 @@ impl Core {
                     }
                     if !holders.snapshot().left {
                         let kind = session.kind;
-                        return Err(self.at_capacity(kind));
+                        return Err(self.at_capacity(kind, Unqueued::MayNotWait));
                     }
                     // Its last holder's word of that is on its way here; the next incarnation does not wait for it.
                     self.end(&id, EndReason::Disconnected, now);
@@ -74,7 +74,7 @@ impl Core {
                 SessionState::Waiting { tickets, covered, .. } => {
                     if wait == Wait::Refuse && covered.is_none() {
                         let kind = session.kind;
-                        return Err(self.at_capacity(kind));
+                        return Err(self.at_capacity(kind, Unqueued::MayNotWait));
                     }
                     tickets.push(Ticket {
                         id: ticket,
@@ -126,8 +126,8 @@ impl Core {
         if !pool.warm.is_empty() {
             return Ok(());
         }
-        if let Some(retry_after) = pool.backoff(now) {
-            return Err(Refusal::WorkerBackoff { retry_after });
+        if let Some(refusal) = pool.refusal(now) {
+            return Err(refusal);
         }
         if let Some(refusal) = self.never_fits(kind) {
             return Err(refusal);
@@ -139,17 +139,21 @@ impl Core {
             StartedFor::OneSession => pool.waiting.len().min(pool.starting.len()) + startable,
         };
         let uncovered = (pool.waiting.len() + 1).saturating_sub(coverable);
-        let allowed = if wait == Wait::Refuse { 0 } else { rules.queue_max };
+        let (allowed, unqueued) = match wait {
+            Wait::Refuse => (0, Unqueued::MayNotWait),
+            Wait::Queue => (rules.queue_max, Unqueued::QueueFull),
+        };
         if uncovered > allowed {
-            return Err(self.at_capacity(kind));
+            return Err(self.at_capacity(kind, unqueued));
         }
         Ok(())
     }
 
-    fn at_capacity(&self, kind: KindId) -> Refusal {
+    fn at_capacity(&self, kind: KindId, unqueued: Unqueued) -> Refusal {
         Refusal::AtCapacity {
             retry_after: RETRY_AFTER,
             lack: self.lack(kind).unwrap_or(Lack::Slots),
+            unqueued,
         }
     }
 
@@ -251,7 +255,7 @@ impl Core {
                 });
                 origin = Origin::Reused;
             } else {
-                let refusal = self.at_capacity(kind);
+                let refusal = self.at_capacity(kind, Unqueued::MayNotWait);
                 self.outputs.push_back(Output::Refuse {
                     ticket: ticket.id,
                     refusal,

@@ -67,7 +67,8 @@ impl Core {
             }
             WorkerState::Warm { .. } => {
                 self.drop_worker(worker, kind);
-                self.pools[kind.0].failed(now);
+                let why = format!("a worker ended by itself before it was needed: {exit}");
+                self.pools[kind.0].failed(why.into(), now);
             }
             WorkerState::Bound { session } => {
                 let id = session.clone();
@@ -99,7 +100,8 @@ impl Core {
             WorkerState::Starting { .. } | WorkerState::Dying { .. } => return,
             WorkerState::Warm { .. } => {
                 self.kill(worker);
-                self.pools[kind.0].failed(now);
+                let why = format!("a worker was killed before it was needed: it {unwell}");
+                self.pools[kind.0].failed(why.into(), now);
             }
             WorkerState::Bound { session } => {
                 let id = session.clone();
@@ -121,9 +123,9 @@ impl Core {
         let pool = &mut self.pools[kind.0];
         match failure.kind {
             StartFailureKind::Resource { .. } => pool.fell_short(now),
-            _ => pool.failed(now),
+            _ => pool.failed(failure.to_string().into(), now),
         }
-        let looping = pool.backoff(now);
+        let looping = pool.refusal(now);
         let victim = match self.rules[kind.0].started_for {
             StartedFor::OneSession => own.filter(|id| self.is_waiting_for(id, worker)),
             // Starts that go on may still cover everybody.
@@ -133,7 +135,7 @@ impl Core {
         if let Some(id) = victim {
             self.give_up(&id, &Refusal::StartFailed(failure), now);
         }
-        if let Some(retry_after) = looping {
+        if let Some(refusal) = looping {
             let uncovered: Vec<SessionId> = self.pools[kind.0]
                 .waiting
                 .iter()
@@ -141,7 +143,7 @@ impl Core {
                 .cloned()
                 .collect();
             for id in uncovered {
-                self.give_up(&id, &Refusal::WorkerBackoff { retry_after }, now);
+                self.give_up(&id, &refusal, now);
             }
         }
         self.reconcile(kind, now);

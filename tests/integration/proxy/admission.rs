@@ -49,7 +49,7 @@ fn a_worker_that_does_not_fit_now_waits_and_a_reload_lets_it_in() {
         .problem(503, "at_capacity");
     assert_eq!(
         detail(&problem),
-        "this host has less memory left than a worker may use and this request may not wait"
+        "this host has less memory left than a worker may use, and this request may not wait"
     );
     let mut client = herd.client();
     client.send(&get("a", "/", ""));

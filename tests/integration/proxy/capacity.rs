@@ -187,7 +187,7 @@ fn workers_start_one_after_the_other_where_they_may_not_start_together() {
         .problem(503, "at_capacity");
     assert_eq!(
         detail(&problem),
-        "as many workers are starting as may at a time and this request may not wait"
+        "as many workers are starting as may at a time, and this request may not wait"
     );
     let problem = herd.get("c", "/").problem(503, "queue_timeout");
     assert_eq!(

@@ -66,8 +66,13 @@ fn a_crash_loop_is_refused_until_its_delay_is_over() {
     bench.take();
     let ticket = bench.ask("a", HolderKind::Request);
     let delay = Duration::from_millis(1600);
-    let refusal = Refusal::WorkerBackoff { retry_after: delay };
-    assert_eq!(answer(&bench.take(), ticket), Some(Err(refusal)));
+    match answer(&bench.take(), ticket) {
+        Some(Err(Refusal::WorkerBackoff { retry_after, last })) => {
+            assert_eq!(retry_after, delay);
+            assert_eq!(&*last, "the worker ended before it was ready: exit status 3");
+        }
+        other => panic!("{other:?}"),
+    }
     bench.pass(delay);
     bench.ask("a", HolderKind::Request);
     assert_eq!(starts(&bench.take()), 1);
