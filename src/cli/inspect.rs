@@ -18,7 +18,7 @@ use crate::worker::escape;
 Example:
   $ herd inspect user-42
   session:     user-42 (generation 7)
-  state:       bound to w3, a browser worker (pid 48211, 127.0.0.1:20003)
+  state:       bound, w3 of kind browser (pid 48211, 127.0.0.1:20003)
   alive:       2m05s, held by 1 stream
   uses:        12 processes, 312 MB, 4s of processor time
 
@@ -128,7 +128,7 @@ fn text(history: &SessionHistory) -> String {
 fn state(session: &Session) -> String {
     let mut text = session.state.word().to_owned();
     if let Some(worker) = &session.worker {
-        let _ = write!(text, ", {worker}, a {} worker", session.kind);
+        let _ = write!(text, ", {worker} of kind {}", session.kind);
     } else {
         let _ = write!(text, ", of kind {}", session.kind);
     }

@@ -86,7 +86,7 @@ fn sessions_are_filtered_measured_and_explained() {
 
     let inspected = stdout(&herd.herd(&["inspect", "a"]));
     assert!(
-        inspected.contains("state:       bound, w1, a runner worker (pid "),
+        inspected.contains("state:       bound, w1 of kind runner (pid "),
         "{inspected}"
     );
     assert!(inspected.contains(", held by 1 hold\n"), "{inspected}");

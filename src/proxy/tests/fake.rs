@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) starts: AtomicUsize,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
     events: mpsc::Sender<Event>,
     sockets: Mutex<HashMap<WorkerId, Vec<UnixStream>>>,
 }
@@ -59,7 +59,7 @@ impl Crew for Fakes {
         let stage = Arc::clone(&self.0);
         stage.starts.fetch_add(1, Ordering::SeqCst);
         stage.sockets.lock().unwrap().insert(worker, Vec::new());
-        let path: PathBuf = stage.dir.path().join(worker.to_string());
+        let path: PathBuf = stage.dir.join(worker.to_string());
         let listener = UnixListener::bind(&path).unwrap();
         std::thread::spawn(move || {
             let ready = Event::Ready {
@@ -294,6 +294,8 @@ pub(super) struct Herd {
     text: String,
     _shutdown: mpsc::Sender<Shutdown>,
     proxy: Option<Proxy>,
+    /// Not the stage's, which threads keep that outlive the test.
+    _dir: tempfile::TempDir,
 }
 
 impl Herd {
@@ -318,9 +320,10 @@ impl Herd {
         );
         let config: Arc<Config> = Arc::new(crate::config::parse(&text, "herd.yaml").unwrap());
         let (events, inbox) = mpsc::channel(64);
+        let dir = tempfile::tempdir().unwrap();
         let stage = Arc::new(Stage {
             starts: AtomicUsize::new(0),
-            dir: tempfile::tempdir().unwrap(),
+            dir: dir.path().to_owned(),
             events,
             sockets: Mutex::default(),
         });
@@ -353,6 +356,7 @@ impl Herd {
             handle,
             _shutdown: shutdown,
             proxy: Some(proxy),
+            _dir: dir,
         }
     }
 
