@@ -153,6 +153,11 @@ impl Problem {
         response
     }
 
+    /// How long the body of [`into_http1`](Self::into_http1) is.
+    pub(crate) fn body_len(&self) -> u64 {
+        self.json(self.status()).len() as u64
+    }
+
     /// The whole answer as HTTP/1.1 bytes, for a connection whose request hyper never saw.
     pub(crate) fn into_http1(self) -> Vec<u8> {
         let response = self.into_response(&HeaderMap::new());

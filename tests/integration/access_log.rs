@@ -165,6 +165,8 @@ fn what_herd_refuses_leaves_a_line_with_its_code() {
         let line = all.last().unwrap();
         assert_eq!(line["error"], error, "{all:?}");
         assert_eq!(line.get("method").is_some(), has_method, "{line}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(line["response_bytes"], body.len(), "{line}");
         std::fs::write(&path, "").unwrap();
     }
 }

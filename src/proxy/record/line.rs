@@ -108,7 +108,7 @@ pub(crate) fn refused(thread: &Thread, peer: SocketAddr, problem: &Problem) {
         tunnel: None,
         end: End::Complete.word(),
         request_bytes: 0,
-        response_bytes: 0,
+        response_bytes: problem.body_len(),
         duration_ms: None,
         queue_ms: None,
         start_ms: None,
