@@ -20,7 +20,7 @@ pub struct Problem {
     pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
-    /// That line of the file.
+    /// That line of the file; empty where it is about the file, and no line of it.
     pub source: String,
 }
 
@@ -87,7 +87,8 @@ impl std::error::Error for Problems {}
 /// Gathers mistakes, in any order, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
-    found: Vec<(Position, String, String)>,
+    /// Without a place: about the file as a whole.
+    found: Vec<(Option<Position>, String, String)>,
 }
 
 impl Collector {
@@ -103,7 +104,15 @@ impl Collector {
     }
 
     pub(crate) fn add(&mut self, at: Position, path: impl Into<String>, message: impl Into<String>) {
-        let problem = (at, path.into(), message.into());
+        self.gather((Some(at), path.into(), message.into()));
+    }
+
+    /// About something that no line says.
+    pub(crate) fn add_about_file(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.gather((None, path.into(), message.into()));
+    }
+
+    fn gather(&mut self, problem: (Option<Position>, String, String)) {
         if !self.is_full() && !self.found.contains(&problem) {
             self.found.push(problem);
         }
@@ -132,9 +141,13 @@ impl Collector {
             column: lines.last().map_or(0, |l| l.chars().count()) + 1,
         };
         let list = self.found.into_iter().map(|(at, path, message)| {
-            // The parser places "the end came too early" on a line that does not exist.
-            let Position { line, column } = if at.line > last.line { last } else { at };
-            let source = lines.get(line - 1).copied().unwrap_or_default().to_owned();
+            let source = |line: usize| lines.get(line - 1).copied().unwrap_or_default().to_owned();
+            let (Position { line, column }, source) = match at {
+                // The parser places "the end came too early" on a line that does not exist.
+                Some(at) if at.line > last.line => (last, source(last.line)),
+                Some(at) => (at, source(at.line)),
+                None => (Position { line: 1, column: 1 }, String::new()),
+            };
             Problem {
                 line,
                 column,

@@ -59,7 +59,7 @@ impl Files {
         format!("  tls: {{cert: {:?}, key: {:?}}}", self.cert(), self.key())
     }
 
-    fn identity(&self) -> Result<Identity, TlsError> {
+    fn identity(&self) -> Result<Identity, Vec<TlsError>> {
         Identity::read(&config::Tls {
             cert: self.cert(),
             key: self.key(),
@@ -448,7 +448,7 @@ fn each_flaw_of_the_files_is_told_apart() {
                 fs::write(f.cert(), cert).unwrap();
             },
             "cert",
-            "is not for the key",
+            "does not belong to this certificate",
         ),
     ];
     for (spoil, setting, text) in wrong {
