@@ -172,10 +172,7 @@ impl Reloader {
             Err(NotReloaded::Draining) => {}
             Err(not) => {
                 let text = not.text();
-                error!(
-                    cause = cause.word(),
-                    "the configuration was not reloaded, the one before it is in force: {text}"
-                );
+                self.tell(&cause, not);
                 self.driver.metrics().not_reloaded();
                 self.driver.journal().push(JournalEvent::ConfigReloadFailed {
                     cause: cause.word(),
@@ -243,6 +240,24 @@ impl Reloader {
         start::tell_weaker(&config, &plans);
         (self.config, self.plans) = (Arc::new(config), plans);
         Ok(reloaded)
+    }
+
+    /// A line of the log for each problem: it has no others.
+    fn tell(&self, cause: &Cause, not: &NotReloaded) {
+        let file = self.source.file.display();
+        let problems = not.problems();
+        let what = match problems {
+            [] => not.text(),
+            [_] => format!("{file}: 1 problem"),
+            several => format!("{file}: {} problems", several.len()),
+        };
+        error!(
+            cause = cause.word(),
+            "the configuration was not reloaded, the one before it is in force: {what}"
+        );
+        for problem in problems {
+            error!("{file}:{problem}");
+        }
     }
 
     /// How long tokens are good for; `None`: there are none.

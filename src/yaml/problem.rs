@@ -1,6 +1,6 @@
 //! Mistakes of a file and how they are shown.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
@@ -31,9 +31,9 @@ pub struct Problems {
     pub list: Vec<Problem>,
 }
 
-impl Problem {
-    /// `8:12: workers.browser.max: …`
-    fn headline(&self) -> String {
+/// `8:12: workers.browser.max: …`
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             line,
             column,
@@ -42,18 +42,18 @@ impl Problem {
             ..
         } = self;
         let separator = if path.is_empty() { "" } else { ": " };
-        let mut shown = format!("{line}:{column}: ");
+        write!(f, "{line}:{column}: ")?;
         // Keys and values of the file are in both, and a terminal may be where this goes.
         for char in [path.as_str(), separator, message]
             .into_iter()
             .flat_map(str::chars)
         {
             match char.is_control() {
-                true => shown.extend(char.escape_default()),
-                false => shown.push(char),
+                true => write!(f, "{}", char.escape_default())?,
+                false => f.write_char(char)?,
             }
         }
-        shown
+        Ok(())
     }
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}:{}", self.file, problem.headline())?;
+            write!(f, "{}:{problem}", self.file)?;
             if problem.source.trim().is_empty() || problem.source.len() > WIDEST {
                 continue;
             }
