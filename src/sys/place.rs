@@ -74,8 +74,15 @@ mod tests {
         directory(&deep).unwrap();
         file(&dir.path().join("log")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        directory(Path::new("relative")).unwrap();
-        file(Path::new("relative")).unwrap();
+    }
+
+    #[test]
+    fn a_relative_path_is_one_of_the_directory_that_this_process_is_in() {
+        // Which this user may be unable to write to.
+        let here = directory(&std::env::current_dir().unwrap()).map_err(|error| error.kind());
+        let told = |outcome: io::Result<()>| outcome.map_err(|error| error.kind());
+        assert_eq!(told(directory(Path::new("made-by-nobody/below"))), here);
+        assert_eq!(told(file(Path::new("made-by-nobody"))), here);
     }
 
     #[test]
