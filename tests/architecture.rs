@@ -23,8 +23,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("access", &["access", "config", "core"]),
     ("metrics", &["metrics"]),
-    ("telemetry", &["telemetry", "worker", "config"]),
-    ("history", &["history"]),
+    ("telemetry", &["telemetry", "worker", "config", "sys"]),
+    ("history", &["history", "sys"]),
     (
         "driver",
         &["driver", "access", "worker", "config", "core", "metrics"],

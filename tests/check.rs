@@ -2,20 +2,21 @@
 
 #![allow(clippy::expect_used, reason = "a test's own set-up may fail loudly")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn herd(directory: &Path) -> Command {
+fn herd(directory: &Path, verb: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herd"));
-    command.arg("check").current_dir(directory);
-    for variable in [
-        "HERD_CONFIG",
-        "HERD_DATA_BIND",
-        "HERD_CONTROL_SOCKET",
-        "HERD_STATE_DIR",
-    ] {
+    command.arg(verb).current_dir(directory);
+    for variable in ["HERD_CONFIG", "HERD_DATA_BIND"] {
         command.env_remove(variable);
     }
+    // Whatever this user's own directories are like.
+    command
+        .env("HERD_CONTROL_SOCKET", directory.join("run/control.sock"))
+        .env("HERD_STATE_DIR", directory.join("run"));
     command
 }
 
@@ -50,10 +51,10 @@ fn a_good_file_is_ok_and_exits_with_0() {
         ("two.yaml", "workers: {a: {cmd: [x]}, b: {cmd: [y]}}"),
     ]);
     assert_eq!(
-        run(&mut herd(directory.path())),
+        run(&mut herd(directory.path(), "check")),
         (Some(0), "herd.yaml: ok, 1 worker kind\n".to_owned())
     );
-    let two = run(herd(directory.path()).args(["--config", "two.yaml"]));
+    let two = run(herd(directory.path(), "check").args(["--config", "two.yaml"]));
     assert_eq!(two, (Some(0), "two.yaml: ok, 2 worker kinds\n".to_owned()));
 }
 
@@ -72,7 +73,10 @@ herd.yaml:5:5: workers.a.tll: is not a key herd knows; did you mean `ttl`?
    |     ^
 herd.yaml: 2 problems
 ";
-    assert_eq!(run(&mut herd(directory.path())), (Some(1), expected.to_owned()));
+    assert_eq!(
+        run(&mut herd(directory.path(), "check")),
+        (Some(1), expected.to_owned())
+    );
 }
 
 #[test]
@@ -88,7 +92,7 @@ fn json_says_the_same_to_programs() {
         )
     };
     assert_eq!(
-        parsed(run(herd(directory.path()).args(["-o", "json"]))),
+        parsed(run(herd(directory.path(), "check").args(["-o", "json"]))),
         (
             Some(1),
             serde_json::json!({
@@ -105,7 +109,7 @@ fn json_says_the_same_to_programs() {
         )
     );
     assert_eq!(
-        parsed(run(herd(directory.path()).args([
+        parsed(run(herd(directory.path(), "check").args([
             "-o",
             "json",
             "--config",
@@ -121,17 +125,118 @@ fn json_says_the_same_to_programs() {
 #[test]
 fn a_missing_file_is_told_what_to_do() {
     let directory = directory_with(&[]);
-    let expected = "there is no herd.yaml; write one (docs/configuration.md starts with a short example), or name \
-                    another with --config FILE or HERD_CONFIG\n";
-    assert_eq!(run(&mut herd(directory.path())), (Some(1), expected.to_owned()));
+    let expected = "there is no herd.yaml; `herd init` writes one for what is installed here, or name another with \
+                    --config FILE or HERD_CONFIG\n";
+    assert_eq!(
+        run(&mut herd(directory.path(), "check")),
+        (Some(1), expected.to_owned())
+    );
+}
+
+/// Names nothing outside itself that is there and right.
+const ALONE: &str = r#"network:
+  tls: { cert: DIR/no.crt, key: DIR/no.key }
+control:
+  socket: DIR/open/control.sock
+  tcp: "127.0.0.1:0"
+  keys: { m: { file: DIR/no.m } }
+auth:
+  keys:
+    b: { file: DIR/no.b }
+    c: { env: HERD_TEST_UNSET }
+    d: { file: DIR/short }
+  tokens: { secrets: [{ file: DIR/no.s }] }
+history: { dir: /proc/nope }
+access_log: { path: DIR/no/log }
+traces:
+  endpoint: "http://127.0.0.1:1/v1/traces"
+  headers: { Authorization: { file: DIR/no.a } }
+state_dir: DIR/short/state
+workers:
+  w: { cmd: [x], sandbox: { bundle: DIR/no.bundle } }
+"#;
+
+#[test]
+fn all_that_the_file_names_is_looked_at_in_one_run_and_nothing_is_made() {
+    let directory = directory_with(&[("short", "abc")]);
+    let path = directory.path();
+    let dir = path.display().to_string();
+    std::fs::create_dir(path.join("open")).expect("writable");
+    for (name, mode) in [("short", 0o600), ("open", 0o755)] {
+        std::fs::set_permissions(path.join(name), Permissions::from_mode(mode)).expect("ours");
+    }
+    std::fs::write(path.join("herd.yaml"), ALONE.replace("DIR", &dir)).expect("writable");
+    let expected = "\
+2: network.tls.cert: DIR/no.crt: cannot be read: No such file or directory (os error 2)
+2: network.tls.key: DIR/no.key: cannot be read: No such file or directory (os error 2)
+4: control.socket: the control socket's directory DIR/open has mode 0755, so that others can reach into it; run `chmod 700 DIR/open` or name another one with --control-socket
+6: control.keys.m.file: cannot read DIR/no.m: No such file or directory (os error 2)
+9: auth.keys.b.file: cannot read DIR/no.b: No such file or directory (os error 2)
+10: auth.keys.c.env: the variable HERD_TEST_UNSET is not set, or not text
+11: auth.keys.d.file: a key has at least 16 characters; `herd key` makes one
+12: auth.tokens.secrets[0].file: cannot read DIR/no.s: No such file or directory (os error 2)
+13: history.dir: cannot use the directory /proc/nope: /proc is the kernel's and takes no files
+14: access_log.path: cannot be opened to add lines: No such file or directory (os error 2); the directory has to be there already
+17: traces.headers.Authorization.file: cannot read DIR/no.a: No such file or directory (os error 2)
+18: state_dir: cannot use the state directory DIR/short/state: Not a directory (os error 20)
+20: workers.w.sandbox.bundle: DIR/no.bundle does not exist; make the bundle with `herd bundle`, or correct the path
+"
+    .replace("DIR", &dir);
+    let here = |verb: &str| {
+        let mut command = herd(path, verb);
+        command
+            .env_remove("HERD_CONTROL_SOCKET")
+            .env_remove("HERD_STATE_DIR");
+        command
+    };
+    let (code, text) = run(&mut here("check"));
+    let lines = |text: &str| -> String {
+        let places = text.lines().filter_map(|line| {
+            let (line, rest) = line.split_once("herd.yaml:")?.1.split_once(':')?;
+            Some(format!("{line}:{}\n", rest.split_once(':')?.1))
+        });
+        places.collect()
+    };
+    assert_eq!((code, lines(&text)), (Some(1), expected.clone()));
+    assert!(text.ends_with("\nherd.yaml: 13 problems\n"), "{text}");
+
+    // And herd does not start, for the same reasons.
+    let started = here("start").output().expect("herd runs");
+    let told = String::from_utf8_lossy(&started.stderr);
+    assert_eq!(
+        (started.status.code(), lines(&told)),
+        (Some(1), expected),
+        "{told}"
+    );
+
+    let there = std::fs::read_dir(path).expect("readable");
+    let mut there: Vec<_> = there.map(|entry| entry.expect("readable").file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["herd.yaml", "open", "short"]);
+}
+
+#[test]
+fn flags_and_variables_count_as_they_do_for_a_start() {
+    let directory = directory_with(&[("herd.yaml", GOOD), ("file", "")]);
+    let told = run(herd(directory.path(), "check").args(["--state-dir", "/proc/nope"]));
+    let expected = "herd.yaml:1:1: state_dir: cannot use the state directory /proc/nope: /proc is the kernel's and takes no \
+                    files\nherd.yaml: 1 problem\n";
+    assert_eq!(told, (Some(1), expected.to_owned()));
+    let socket = directory.path().join("file/control.sock");
+    let (code, told) = run(herd(directory.path(), "check").env("HERD_CONTROL_SOCKET", socket));
+    assert!(
+        code == Some(1)
+            && told.starts_with("herd.yaml:1:1: control.socket: cannot use the control socket's directory "),
+        "{told}"
+    );
 }
 
 #[test]
 fn the_flag_wins_over_the_variable_and_the_variable_over_the_default() {
     let directory = directory_with(&[("herd.yaml", "~"), ("variable.yaml", GOOD), ("flag.yaml", GOOD)]);
-    let by_variable = run(herd(directory.path()).env("HERD_CONFIG", "variable.yaml"));
+    let by_variable = run(herd(directory.path(), "check").env("HERD_CONFIG", "variable.yaml"));
     assert_eq!(by_variable.1, "variable.yaml: ok, 1 worker kind\n");
-    let by_flag = run(herd(directory.path())
+    let by_flag = run(herd(directory.path(), "check")
         .env("HERD_CONFIG", "variable.yaml")
         .args(["--config", "flag.yaml"]));
     assert_eq!(by_flag.1, "flag.yaml: ok, 1 worker kind\n");

@@ -1,21 +1,25 @@
 //! `herd check`: what is wrong with a configuration file, without starting anything.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::show::{self, Format};
-use crate::config::{self, Config, ConfigFile, LoadError, Problems};
-use crate::launcher::sandbox;
+use super::surroundings::{Taker, judge};
+use crate::config::paths::User;
+use crate::config::{self, Config, ConfigFile, LoadError, Overrides};
+use crate::launcher::sandbox::{self, PlanError};
 use crate::sandbox::cgroup::{self, Controllers, Host};
+use crate::worker::Plans;
 
 /// Say everything that is wrong with a configuration file, without starting anything
 #[derive(Debug, Args)]
 pub struct Check {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    overrides: Overrides,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -33,9 +37,10 @@ impl Check {
     /// to standard output.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let file = self.config.path.display().to_string();
-        let result = config::load(&self.config.path).and_then(|config| {
-            super::start::identity(&config, &self.config.path)?;
-            sandboxes(&config, &self.config.path)?;
+        let result = config::load(&self.config.path).and_then(|mut config| {
+            self.overrides.apply(&mut config);
+            let user = User::current();
+            judge(&config, &self.config.path, Taker::Start(&user), plans(&config))?;
             Ok(config)
         });
         let code = if result.is_ok() {
@@ -52,10 +57,10 @@ impl Check {
     }
 }
 
-/// What `herd start` would find out about the sandboxes, as far as a look can tell.
-fn sandboxes(config: &Config, file: &Path) -> Result<(), Problems> {
+/// What `herd start` would plan for the sandboxes, as far as a look can tell.
+fn plans(config: &Config) -> Result<Plans, Vec<PlanError>> {
     if config.kinds.iter().all(|kind| kind.sandbox.on().is_none()) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let (mut available, mut missing) = (Controllers::NONE, Vec::new());
     for (controller, offer) in cgroup::survey(Host::current()) {
@@ -65,8 +70,6 @@ fn sandboxes(config: &Config, file: &Path) -> Result<(), Problems> {
         }
     }
     sandbox::prepare(config, available, &missing)
-        .map(drop)
-        .map_err(|wrong| super::start::findings(wrong, file))
 }
 
 fn as_text(file: &str, result: Result<config::Config, LoadError>) -> String {

@@ -27,6 +27,7 @@ mod show;
 mod signals;
 mod start;
 mod stop;
+mod surroundings;
 mod token;
 mod top;
 mod traces;
@@ -106,7 +107,7 @@ impl Cli {
                 // Whoever reads our output has read enough.
                 return ExitCode::SUCCESS;
             }
-            telemetry::say(&format!("herd: {error:#}"));
+            telemetry::say(&format!("herd: {}", surroundings::with_causes(error.as_ref())));
             ExitCode::FAILURE
         });
         telemetry::flush();

@@ -9,7 +9,7 @@
 //! code as `herd start` and `herd check` use. Wishes that come while one is being fulfilled are fulfilled together, by
 //! one more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +18,14 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
 use super::check::complaint;
+use super::surroundings::{self, Surroundings, Taker};
 use super::{service, start};
-use crate::access::{InForce, Lasting, Secrets};
+use crate::access::{InForce, Lasting};
 use crate::config::{self, Config, Finding, LoadError, Overrides, Problems, Step};
-use crate::control::{Admission, Door};
+use crate::control::Door;
 use crate::driver::{Cause, Handle, JournalEvent, Next, NotReloaded, Reloaded, Reloads, Wish};
 use crate::launcher::{Forked, Guard, sandbox};
-use crate::proxy::{Identity, Tls};
+use crate::proxy::Tls;
 use crate::sandbox::cgroup::{Controllers, Unavailable};
 use crate::sys::watch::FileWatch;
 use crate::telemetry::access_log::{AccessLog, Target};
@@ -111,10 +112,8 @@ struct Judged {
     config: Config,
     /// Those that are as they were are the same ones.
     plans: Plans,
-    identity: Option<Identity>,
+    surroundings: Surroundings,
     access_log: Option<Target>,
-    secrets: Option<Secrets>,
-    admission: Admission,
 }
 
 impl Reloader {
@@ -173,10 +172,7 @@ impl Reloader {
             Err(NotReloaded::Draining) => {}
             Err(not) => {
                 let text = not.text();
-                error!(
-                    cause = cause.word(),
-                    "the configuration was not reloaded, the one before it is in force: {text}"
-                );
+                self.tell(&cause, not);
                 self.driver.metrics().not_reloaded();
                 self.driver.journal().push(JournalEvent::ConfigReloadFailed {
                     cause: cause.word(),
@@ -199,16 +195,21 @@ impl Reloader {
         let Judged {
             config,
             plans,
-            identity,
+            surroundings,
             access_log,
-            secrets,
-            admission,
         } = judging.await.unwrap_or_else(|e| {
             Err(NotReloaded::Invalid {
                 text: format!("the configuration could not be judged: {e}"),
                 problems: Vec::new(),
             })
         })?;
+        let Surroundings {
+            identity,
+            secrets,
+            admission,
+            // Only a start takes up others.
+            headers: _,
+        } = surroundings;
         let next = Next {
             config: config.clone(),
             secrets,
@@ -241,6 +242,24 @@ impl Reloader {
         Ok(reloaded)
     }
 
+    /// A line of the log for each problem: it has no others.
+    fn tell(&self, cause: &Cause, not: &NotReloaded) {
+        let file = self.source.file.display();
+        let problems = not.problems();
+        let what = match problems {
+            [] => not.text(),
+            [_] => format!("{file}: 1 problem"),
+            several => format!("{file}: {} problems", several.len()),
+        };
+        error!(
+            cause = cause.word(),
+            "the configuration was not reloaded, the one before it is in force: {what}"
+        );
+        for problem in problems {
+            error!("{file}:{problem}");
+        }
+    }
+
     /// How long tokens are good for; `None`: there are none.
     fn lasting(&self) -> Option<Lasting> {
         let (_, InForce { access, .. }) = self.driver.config().get();
@@ -261,7 +280,7 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
     };
     let mut config = config::load(file).map_err(invalid)?;
     source.overrides.clone().apply(&mut config);
-    let obstacles = obstacles(present, &config, means);
+    let obstacles = obstacles(present, &config, means, file);
     if !obstacles.is_empty() {
         let problems = config::point_out(file, obstacles);
         return Err(NotReloaded::NeedsRestart {
@@ -270,11 +289,11 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
         });
     }
     let wrong = |problems: Problems| invalid(LoadError::Invalid(problems));
-    let identity = start::identity(&config, file).map_err(wrong)?;
+    let planned = sandbox::prepare(&config, means.available, &means.missing);
+    let (surroundings, mut next) =
+        surroundings::judge(&config, file, Taker::Reload, planned).map_err(wrong)?;
+    // Nothing is made for a file that is wrong.
     let access_log = start::access_log(&config, file).map_err(wrong)?;
-    let (secrets, admission) = start::keys(&config, file).map_err(wrong)?;
-    let mut next = sandbox::prepare(&config, means.available, &means.missing)
-        .map_err(|errors| wrong(start::findings(errors, file)))?;
     for (kind, plan) in config.kinds.iter().zip(&mut next) {
         let old = present.kinds.iter().position(|old| old.name == kind.name);
         let old = old.and_then(|at| plans.get(at)?.as_ref());
@@ -287,24 +306,26 @@ fn judge(source: &Source, means: &Means, present: &Config, plans: &Plans) -> Res
     Ok(Judged {
         config,
         plans: next,
-        identity,
+        surroundings,
         access_log,
-        secrets,
-        admission,
     })
 }
 
 /// What only a start can take.
-fn obstacles(present: &Config, next: &Config, means: &Means) -> Vec<Finding> {
-    const RESTART: &str = "has changed, and only a start can take that: restart herd, or undo the change";
-    let settings = present
-        .needs_restart_for(next)
-        .into_iter()
-        .map(|setting| Finding {
+fn obstacles(present: &Config, next: &Config, means: &Means, file: &Path) -> Vec<Finding> {
+    let restart = |setting: Vec<&str>| {
+        let setting: Vec<Step> = setting.into_iter().map(Step::from).collect();
+        let what = match config::mentions(file, &setting) {
+            true => "has changed",
+            false => "was removed",
+        };
+        Finding {
             kind: None,
-            setting: setting.into_iter().map(Step::from).collect(),
-            message: RESTART.to_owned(),
-        });
+            setting,
+            message: format!("{what}, and only a start can take that: restart herd, or undo the change"),
+        }
+    };
+    let settings = present.needs_restart_for(next).into_iter().map(restart);
     let mut found: Vec<Finding> = settings.collect();
     let sandboxed = next.kinds.iter().filter(|kind| kind.sandbox.on().is_some());
     if let Some(why) = means.no_sandboxes {

@@ -1,6 +1,7 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use http::HeaderMap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -17,18 +19,18 @@ use tracing::{error, info, warn};
 use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
 use super::service;
 use super::signals::Signals;
+use super::surroundings::{self, Surroundings, Taker, judge};
 use super::traces;
-use crate::access::{Access, BadSecret, InForce, Lasting, Secrets};
+use crate::access::{Access, InForce, Lasting, Secrets};
 use crate::config::paths::User;
 use crate::config::{
-    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice, Step,
+    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice,
 };
-use crate::control::{self, Admission};
+use crate::control;
 use crate::driver::{Burials, Crew, Driver};
 use crate::history::History;
-use crate::launcher::sandbox::PlanError;
 use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
-use crate::proxy::{self, Identity, Tls};
+use crate::proxy::{self, Tls};
 use crate::sandbox::cgroup::{Hierarchies, Host, Unavailable};
 use crate::sys::{activation, kernel};
 use crate::telemetry::access_log::{AccessLog, Target};
@@ -80,8 +82,7 @@ impl Start {
         self.overrides.clone().apply(&mut config);
         telemetry::init(log)?;
         let config = Arc::new(config);
-        let tls = identity(&config, &self.config.path)?.map(Tls::with).map(Arc::new);
-        let (sandboxes, missing) = sandboxes(&config, &self.config.path)?;
+        let (sandboxes, missing) = sandboxes(&config, &User::current(), &self.config.path)?;
         // From here to the end of this process this thread lives: the launcher dies with it.
         let mut forked = launcher::fork(launcher::Options {
             lifetime: config.lifetime,
@@ -89,9 +90,6 @@ impl Start {
         })?;
         // No sooner: the launcher has to be forked before there is a thread.
         telemetry::write_behind().context("cannot start the thread that writes the log")?;
-        tell_guard(&forked.guard);
-        tell_sandboxes(&config, &forked);
-        raise_open_files();
         let reloading = Reloading {
             means: Means::of(&forked, missing),
             source: Source {
@@ -102,7 +100,7 @@ impl Start {
         };
         let groups = Arc::new(std::mem::take(&mut forked.sandboxes.hierarchies));
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, tls, (forked, Arc::clone(&groups)), reloading);
+        let served = serve(config, (forked, Arc::clone(&groups)), reloading);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Some(Err(e)) = Arc::into_inner(groups).map(Hierarchies::close) {
@@ -114,10 +112,11 @@ impl Start {
     }
 }
 
-/// Everything about sandboxes that can be known before there is a worker; every mistake in one run.
-fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<(Sandboxes, Vec<Unavailable>)> {
+/// Everything about sandboxes that can be known before there is a worker; every mistake in one run, with all else that is
+/// wrong.
+fn sandboxes(config: &Config, user: &User, file: &Path) -> Result<(Sandboxes, Vec<Unavailable>), Problems> {
     // Also without any: a killed herd may have left its groups, and may have had sandboxes.
-    let state_dir = config.state_dir_for(&User::current());
+    let state_dir = config.state_dir_for(user);
     let opened = Hierarchies::open(&state_dir, sandbox::needs(config), Host::current());
     let available = opened.hierarchies.controllers();
     match sandbox::prepare(config, available, &opened.missing) {
@@ -130,7 +129,8 @@ fn sandboxes(config: &Config, file: &Path) -> anyhow::Result<(Sandboxes, Vec<Una
         }
         Err(wrong) => {
             let _ = opened.hierarchies.close();
-            Err(findings(wrong, file).into())
+            let Err(problems) = judge(config, file, Taker::Start(user), Err::<Infallible, _>(wrong));
+            Err(problems)
         }
     }
 }
@@ -152,83 +152,37 @@ async fn try_sandboxes(config: &Config, workers: &Workers, file: &Path) -> Resul
     }
 }
 
-/// The mistakes where they stand in the file.
-pub(super) fn findings(wrong: Vec<PlanError>, file: &Path) -> Problems {
-    let finding = |e: PlanError| Finding {
-        setting: std::iter::once("sandbox").chain(e.key).map(Step::from).collect(),
-        message: with_causes(&e.why),
-        kind: Some(e.kind),
-    };
-    config::point_out(file, wrong.into_iter().map(finding).collect())
-}
-
-/// An error and its causes, except those that it names itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        match text.contains(&cause) {
-            true => text,
-            false => format!("{text}: {cause}"),
-        }
-    })
-}
-
-/// The data port's certificate, if it has one.
-pub(super) fn identity(config: &Config, file: &Path) -> Result<Option<Identity>, Problems> {
-    let files = config.network.tls.as_ref();
-    let read = files.map(Identity::read).transpose();
-    read.map_err(|e| {
-        let finding = Finding {
-            kind: None,
-            setting: ["network", "tls", e.setting].map(Step::from).to_vec(),
-            message: e.to_string(),
-        };
-        config::point_out(file, vec![finding])
-    })
-}
-
 /// The access log's file, if there is one to be.
 pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>, Problems> {
     let target = config.access_log.as_ref().map(|log| Target::open(&log.to));
-    target.transpose().map_err(|e| {
-        let finding = Finding {
-            kind: None,
-            setting: vec!["access_log".into(), "path".into()],
-            message: format!("cannot be opened to add lines: {e}; the directory has to be there already"),
-        };
-        config::point_out(file, vec![finding])
-    })
-}
-
-/// Whom the data plane and the control API let in, read from where the file says; every mistake in one run.
-pub(super) fn keys(config: &Config, file: &Path) -> Result<(Option<Secrets>, Admission), Problems> {
-    let wrong = match (Secrets::read(config), Admission::read(config)) {
-        (Ok(secrets), Ok(admission)) => return Ok((secrets, admission)),
-        (secrets, admission) => [secrets.err(), admission.err()].into_iter().flatten().flatten(),
-    };
-    let finding = |bad: BadSecret| Finding {
-        kind: None,
-        setting: bad.at,
-        message: bad.why.to_string(),
-    };
-    Err(config::point_out(file, wrong.map(finding).collect()))
+    let of = |error| config::point_out(file, vec![surroundings::of_access_log(error)]);
+    target.transpose().map_err(of)
 }
 
 fn serve(
     config: Arc<Config>,
-    tls: Option<Arc<Tls>>,
-    forked: (Forked, Arc<Hierarchies>),
+    (forked, groups): (Forked, Arc<Hierarchies>),
     reloading: Reloading,
 ) -> anyhow::Result<ExitCode> {
     let user = User::current();
+    let file = &reloading.source.file;
+    // After the fork: no process of a worker ever had these secrets in its memory.
+    let (surroundings, ()) = judge(&config, file, Taker::Start(&user), Ok(()))?;
+    let Surroundings {
+        identity,
+        secrets,
+        admission,
+        headers,
+    } = surroundings;
+    tell_guard(&forked.guard);
+    tell_sandboxes(&config, &forked);
+    raise_open_files();
     // The control socket first: it can tell which herd is in the way.
     let control = control::Server::bind(&config.control_socket_for(&user))?;
-    let (secrets, admission) = keys(&config, &reloading.source.file)?;
     let control = control.listen(&config, admission)?;
     let state = StateDir::open(&config.state_dir_for(&user))?;
-    let history = history(&config, &user)?;
-    let access_log = access_log(&config, &reloading.source.file)?;
+    let history = history(&config, &user, file)?;
+    let access_log = access_log(&config, file)?;
     let data = match activation::listener()? {
         Some(listener) => {
             info!("the service manager listens for herd; network.data_bind is not used");
@@ -236,7 +190,7 @@ fn serve(
         }
         None => proxy::Server::bind(&config)?,
     };
-    let data = data.with_tls(tls);
+    let data = data.with_tls(identity.map(Tls::with).map(Arc::new));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -245,8 +199,8 @@ fn serve(
     local.block_on(
         &runtime,
         supervise(
-            (config, secrets),
-            forked,
+            (config, secrets, headers),
+            (forked, groups),
             reloading,
             (state, history, access_log),
             control,
@@ -257,7 +211,7 @@ fn serve(
 
 /// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
 async fn supervise(
-    (config, secrets): (Arc<Config>, Option<Secrets>),
+    (config, secrets, headers): (Arc<Config>, Option<Secrets>, HeaderMap),
     (forked, groups): (Forked, Arc<Hierarchies>),
     reloading: Reloading,
     (state, history, access_log): (StateDir, Option<History>, Option<Target>),
@@ -287,7 +241,7 @@ async fn supervise(
     let log = Arc::new(AccessLog::new(dropped));
     log.turn_to(access_log)
         .context("cannot start the thread that writes the access log")?;
-    let traces = traces::start(&config, handle.metrics().traces_dropped())?.map(Arc::new);
+    let traces = traces::start(&config, headers, handle.metrics().traces_dropped())?.map(Arc::new);
     let scheme = match config.network.tls {
         Some(_) => "https",
         None => "http",
@@ -391,7 +345,7 @@ fn from_here(address: SocketAddr) -> SocketAddr {
 }
 
 /// Where ended sessions are kept over a restart, unless none shall be, or nowhere is a place for them.
-fn history(config: &Config, user: &User) -> anyhow::Result<Option<History>> {
+fn history(config: &Config, user: &User, file: &Path) -> Result<Option<History>, Problems> {
     let Some(size) = config.history.size else {
         return Ok(None);
     };
@@ -403,7 +357,10 @@ fn history(config: &Config, user: &User) -> anyhow::Result<Option<History>> {
     };
     match History::open(&dir, size) {
         Ok(history) => Ok(Some(history)),
-        Err(error) if config.history.dir.is_some() => Err(error.into()),
+        Err(error) if config.history.dir.is_some() => {
+            let finding = surroundings::of(["history", "dir"], error);
+            Err(config::point_out(file, vec![finding]))
+        }
         Err(error) => {
             warn!("ended sessions are forgotten with this herd; history.dir gives them a place: {error}");
             Ok(None)

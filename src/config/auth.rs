@@ -214,16 +214,18 @@ impl Judge<'_> {
             );
         }
         let mut allowed = Vec::new();
+        // As the file has them: a kind with a mistake of its own is not among `kinds`.
+        let there = self.tree.keys_in("workers");
         for (index, name) in names.iter().enumerate() {
             match kinds.iter().position(|kind| kind.name == *name) {
                 Some(kind) => allowed.push(KindId(kind)),
-                // A kind with a mistake of its own is not among them.
-                None if !self.problems.is_empty() => {}
+                None if there.contains(&name.as_str())
+                    || there.is_empty()
+                    || self.problems.mentions(&format!("workers.{name}")) => {}
                 None => {
                     let mut steps = super::validate::steps(&path);
                     steps.push(Step::Index(index));
                     let found = self.tree.locate(&steps);
-                    let there: Vec<&str> = kinds.iter().map(|kind| kind.name.as_str()).collect();
                     let message = format!(
                         "there is no kind \"{}\" under workers; there is {}",
                         name.escape_debug(),

@@ -2,7 +2,7 @@
 //! setting is named here, so that a new one cannot be forgotten: either it may change while herd runs, or it is told
 //! that it may not.
 
-use super::model::{Config, Kind, Network, Share, Traces};
+use super::model::{Config, History, Kind, Network, Traces};
 
 impl Config {
     /// The settings, as paths in the file, that differ in `next` and that only a start can take: what was made of them
@@ -39,26 +39,39 @@ impl Config {
             proxy_protocol: _,
             websocket_origins: _,
         } = network;
-        // Which requests are traced may change; where the spans go may not.
-        let exporter = |traces: &Option<Traces>| {
-            let sample = Share::ALL;
-            traces.clone().map(|traces| Traces { sample, ..traces })
-        };
         // Other files are read instead; what the port speaks stays.
         let speaks_tls = tls.is_some();
         // With principals a session's name is another.
         let has_principals = auth.is_some();
-        let compared: [(&[&'static str], bool); 9] = [
+        let History { dir, size } = history;
+        let mut compared: Vec<(&[&'static str], bool)> = vec![
             (&["network", "data_bind"], *data_bind == next.network.data_bind),
             (&["network", "tls"], speaks_tls == next.network.tls.is_some()),
             (&["control", "socket"], *control_socket == next.control_socket),
             (&["control", "tcp"], *control_tcp == next.control_tcp),
             (&["auth"], has_principals == next.auth.is_some()),
-            (&["history"], *history == next.history),
+            (&["history", "dir"], *dir == next.history.dir),
+            (&["history", "size"], *size == next.history.size),
             (&["state_dir"], *state_dir == next.state_dir),
             (&["lifetime"], *lifetime == next.lifetime),
-            (&["traces"], exporter(traces) == exporter(&next.traces)),
         ];
+        match (traces, &next.traces) {
+            (Some(old), Some(next)) => {
+                let Traces {
+                    endpoint,
+                    // Which requests are traced may change; where the spans go may not.
+                    sample: _,
+                    service_name,
+                    headers,
+                } = old;
+                compared.extend([
+                    (&["traces", "endpoint"] as &[_], *endpoint == next.endpoint),
+                    (&["traces", "service_name"], *service_name == next.service_name),
+                    (&["traces", "headers"], *headers == next.headers),
+                ]);
+            }
+            (old, next) => compared.push((&["traces"], old.is_some() == next.is_some())),
+        }
         let differs = compared.into_iter().filter(|(_, same)| !same);
         differs.map(|(path, _)| path.to_vec()).collect()
     }
@@ -159,8 +172,12 @@ mod tests {
         assert!(traces("").needs_restart_for(&traces(", sample: 0.5")).is_empty());
         assert_eq!(
             traces("").needs_restart_for(&traces(", service_name: x")),
-            [["traces"]]
+            [["traces", "service_name"]]
         );
+        let history = |what: &str| with(&format!("history: {{{what}}}"), "");
+        for (what, key) in [("dir: /h", "dir"), ("size: 1M", "size")] {
+            assert_eq!(old.needs_restart_for(&history(what)), [["history", key]]);
+        }
     }
 
     #[test]

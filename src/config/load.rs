@@ -20,8 +20,8 @@ const MAX_FILE_SIZE: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(
-        "there is no {}; write one (docs/configuration.md starts with a short example), or name another with \
-         --config FILE or HERD_CONFIG",
+        "there is no {}; `herd init` writes one for what is installed here, or name another with --config FILE or \
+         HERD_CONFIG",
         path.display()
     )]
     Missing { path: PathBuf },
@@ -139,14 +139,23 @@ pub fn point_out(path: &Path, findings: Vec<Finding>) -> Problems {
             }
         });
         match found {
-            Some(found) => problems.add(found.value_at, found.name, message),
-            // The file has gone meanwhile.
-            None => {
-                problems.add(Position { line: 1, column: 1 }, yaml::written(&own), message);
+            Some(found) if found.complete => problems.add(found.value_at, found.name, message),
+            // What it would stand in; the key is named all the same.
+            Some(found) if !found.name.is_empty() => {
+                problems.add(found.key_at, yaml::written(&own), message);
             }
+            // Nothing of it is in the file, or the file has gone meanwhile.
+            _ => problems.add_about_file(yaml::written(&own), message),
         }
     }
     problems.finish(text, &path.display().to_string())
+}
+
+/// Whether the file, which has been read before, has this setting.
+pub fn mentions(path: &Path, setting: &[Step]) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let (tree, _) = yaml::read(text.strip_prefix('\u{feff}').unwrap_or(&text));
+    tree.is_some_and(|tree| tree.locate(setting).complete)
 }
 
 fn empty_file(problems: &mut Collector) {

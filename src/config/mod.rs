@@ -28,13 +28,13 @@ mod tests;
 
 use crate::yaml::{self, problem};
 
-pub use load::{Finding, LoadError, load, parse, point_out};
+pub use load::{Finding, LoadError, load, mentions, parse, point_out};
 pub use model::{
     AccessLog, Admission, Auth, Bind, Config, ControlKey, DataKey, FormerKind, HeaderSource, History,
     HostHeader, KeySource, Kind, Lifetime, Limits, Liveness, LogTarget, May, MemoryAdmission, Mount, Network,
     OnCrash, OnDisconnect, OriginPattern, Profile, Protocol, ProxyProtocol, Query, Queue, Rate, Require,
     Reuse, Root, Route, Sandbox, SandboxChoice, SandboxNetwork, Session, SessionShown, Share, Tls,
-    TokenSecret, Tokens, Traces, Upstream,
+    TokenSecret, Tokens, Traces, TracesHeader, Upstream,
 };
 pub use origin::Origin;
 pub use overrides::{ConfigFile, Overrides};

@@ -73,7 +73,7 @@ impl Config {
             TokenSecret::File(_) => None,
         });
         let headers = self.traces.iter().flat_map(|traces| &traces.headers);
-        let of_traces = headers.filter_map(|(_, source)| match source {
+        let of_traces = headers.filter_map(|header| match &header.source {
             HeaderSource::Env(name) => Some(name.as_str()),
             HeaderSource::Value(_) | HeaderSource::File(_) => None,
         });
@@ -143,7 +143,16 @@ pub struct Traces {
     /// Never empty.
     pub service_name: String,
     /// Each name once.
-    pub headers: Vec<(HeaderName, HeaderSource)>,
+    pub headers: Vec<TracesHeader>,
+}
+
+/// A header for the receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracesHeader {
+    pub name: HeaderName,
+    /// The name as the file has it.
+    pub spelled: String,
+    pub source: HeaderSource,
 }
 
 /// Where the value of a header for the receiver is.

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use super::model::{self, HeaderSource, Share};
+use super::model::{self, HeaderSource, Share, TracesHeader};
 use super::share::ShareText;
 use super::text::{FromText, InOrder, from_text, is_env_name};
 use super::validate::Judge;
@@ -106,7 +106,7 @@ impl Judge<'_> {
         })
     }
 
-    fn headers(&mut self, raw: Option<InOrder<Header>>) -> Vec<(HeaderName, HeaderSource)> {
+    fn headers(&mut self, raw: Option<InOrder<Header>>) -> Vec<TracesHeader> {
         const OWN: [&str; 5] = [
             "host",
             "content-type",
@@ -114,14 +114,14 @@ impl Judge<'_> {
             "transfer-encoding",
             "connection",
         ];
-        let mut headers: Vec<(HeaderName, HeaderSource)> = Vec::new();
+        let mut headers: Vec<TracesHeader> = Vec::new();
         for (name, header) in raw.map_or_else(Vec::new, |headers| headers.0) {
             let path = ["traces", "headers", &name];
             let Ok(key) = HeaderName::try_from(name.as_str()) else {
                 self.at_key(&path, "is not a header name; write e.g. Authorization");
                 continue;
             };
-            if OWN.contains(&key.as_str()) || headers.iter().any(|(other, _)| *other == key) {
+            if OWN.contains(&key.as_str()) || headers.iter().any(|other| other.name == key) {
                 self.at_key(&path, "is set by herd already, or twice; remove it");
                 continue;
             }
@@ -135,7 +135,11 @@ impl Judge<'_> {
                 _ => Err("has to have exactly one of value, env and file"),
             };
             match source {
-                Ok(source) => headers.push((key, source)),
+                Ok(source) => headers.push(TracesHeader {
+                    name: key,
+                    spelled: name,
+                    source,
+                }),
                 Err(_) if self.problems.mentions_inside(&path.join(".")) => {}
                 Err(message) => self.at_key(&path, message),
             }

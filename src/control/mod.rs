@@ -133,6 +133,11 @@ impl Serving {
 }
 
 impl Server {
+    /// Whether `bind` could take the socket, as far as a look can tell. Makes nothing.
+    pub fn look(path: &Path) -> Result<(), BindError> {
+        Socket::look(path)
+    }
+
     /// Takes the socket, or says who has it or what is wrong with its directory. To be called after the
     /// launcher is forked: a child that inherited the lock would keep it after herd's death.
     pub fn bind(path: &Path) -> Result<Self, BindError> {

@@ -17,29 +17,30 @@ use nix::fcntl::{Flock, OFlag};
 use nix::unistd::{Uid, geteuid};
 
 use crate::sys::lock::{self, Claim};
+use crate::sys::place;
 
 /// Why the control socket cannot be had. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error(
-        "control socket {}: the path must name a file in a directory, e.g. /run/herd/control.sock",
+        "the control socket {} has to be a file in a directory, e.g. /run/herd/control.sock",
         .0.display()
     )]
     NoDirectory(PathBuf),
-    #[error("control socket: cannot use the directory {}: {source}", .dir.display())]
+    #[error("cannot use the control socket's directory {}: {source}", .dir.display())]
     Directory { dir: PathBuf, source: io::Error },
     #[error(
-        "control socket: the directory {} is a symbolic link; name the real directory with --control-socket",
+        "the control socket's directory {} is a symbolic link; name the real directory with --control-socket",
         .0.display()
     )]
     Symlink(PathBuf),
     #[error(
-        "control socket: the directory {} belongs to uid {owner}, not to uid {ours} as which herd runs; \
+        "the control socket's directory {} belongs to uid {owner}, not to uid {ours} as which herd runs; \
          name another one with --control-socket", .dir.display()
     )]
     ForeignDirectory { dir: PathBuf, owner: u32, ours: Uid },
     #[error(
-        "control socket: the directory {dir} has mode {mode:04o}, so that others can reach into it; \
+        "the control socket's directory {dir} has mode {mode:04o}, so that others can reach into it; \
          run `chmod 700 {dir}` or name another one with --control-socket", dir = .dir.display()
     )]
     OpenDirectory { dir: PathBuf, mode: u32 },
@@ -49,11 +50,11 @@ pub enum BindError {
     )]
     InUse { socket: PathBuf, pid: String },
     #[error(
-        "control socket: {} exists and is not a socket; move it away or name another --control-socket",
+        "the control socket {} exists and is not a socket; move it away or name another --control-socket",
         .0.display()
     )]
     NotASocket(PathBuf),
-    #[error("control socket: cannot {step} {}: {source}", .path.display())]
+    #[error("cannot {step} the control socket {}: {source}", .path.display())]
     Io {
         step: &'static str,
         path: PathBuf,
@@ -72,13 +73,24 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// Whether it could be bound, as far as a look can tell; makes nothing, and does not ask who holds it.
+    pub(super) fn look(path: &Path) -> Result<(), BindError> {
+        let dir = directory_of(path)?;
+        if dir.exists() || dir.is_symlink() {
+            ours(dir)?;
+        }
+        place::directory(dir).map_err(|source| BindError::Directory {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket(path.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn bind(path: &Path) -> Result<Self, BindError> {
-        let dir = match (path.parent(), path.file_name()) {
-            (Some(dir), Some(_)) if dir.as_os_str().is_empty() => Path::new("."),
-            (Some(dir), Some(_)) => dir,
-            _ => return Err(BindError::NoDirectory(path.to_owned())),
-        };
-        own_directory(dir)?;
+        own_directory(directory_of(path)?)?;
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
@@ -129,17 +141,33 @@ impl Drop for Socket {
     }
 }
 
+fn directory_of(path: &Path) -> Result<&Path, BindError> {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(_)) if dir.as_os_str().is_empty() => Ok(Path::new(".")),
+        (Some(dir), Some(_)) => Ok(dir),
+        _ => Err(BindError::NoDirectory(path.to_owned())),
+    }
+}
+
 /// Makes the directory if need be, and makes sure that nobody else can put anything into it.
 fn own_directory(dir: &Path) -> Result<(), BindError> {
-    let failed = |source| BindError::Directory {
-        dir: dir.to_owned(),
-        source,
-    };
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(failed)?;
+        .map_err(|source| BindError::Directory {
+            dir: dir.to_owned(),
+            source,
+        })?;
+    ours(dir)
+}
+
+/// Nobody else can put anything into it.
+fn ours(dir: &Path) -> Result<(), BindError> {
+    let failed = |source| BindError::Directory {
+        dir: dir.to_owned(),
+        source,
+    };
     // Looked at through one descriptor, so that what is verified is one and the same directory.
     let opened = OpenOptions::new()
         .read(true)
@@ -171,7 +199,7 @@ fn own_directory(dir: &Path) -> Result<(), BindError> {
 fn lock(lock_path: &Path, socket: &Path) -> Result<Flock<File>, BindError> {
     let failed = |source| BindError::Io {
         step: "lock",
-        path: lock_path.to_owned(),
+        path: socket.to_owned(),
         source,
     };
     loop {

@@ -62,6 +62,14 @@ impl NotReloaded {
             Self::Draining => DriverGone.to_string(),
         }
     }
+
+    /// Each mistake of the file by itself.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Invalid { problems, .. } | Self::NeedsRestart { problems, .. } => problems,
+            Self::Draining => &[],
+        }
+    }
 }
 
 /// What asks for it.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::sys::place;
+
 const CURRENT: &str = "history.jsonl";
 const OLDER: &str = "history.old.jsonl";
 const LOCK: &str = "history.lock";
@@ -52,23 +54,22 @@ enum End {
 }
 
 impl History {
+    /// Whether it could be kept there, as far as a look can tell; makes nothing, and does not ask who holds it.
+    pub fn look(dir: &Path) -> Result<(), HistoryError> {
+        if dir.exists() {
+            ours(dir)?;
+        }
+        place::directory(dir).map_err(failed("use the directory", dir))
+    }
+
     /// Makes the directory where there is none. `size`: of both files together, bytes.
     pub fn open(dir: &Path, size: u64) -> Result<Self, HistoryError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| HistoryError::Io { what, path, source }
-        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)
             .map_err(failed("make the directory", dir))?;
-        let meta = fs::metadata(dir).map_err(failed("look at", dir))?;
-        // Whoever owns it decides what is read from it.
-        if meta.uid() != nix::unistd::geteuid().as_raw() {
-            let (path, owner) = (dir.to_owned(), meta.uid());
-            return Err(HistoryError::NotOurs { path, owner });
-        }
+        ours(dir)?;
         let path = dir.join(LOCK);
         let lock = private().open(&path).map_err(failed("open", &path))?;
         let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
@@ -156,6 +157,21 @@ impl History {
         (self.file, self.len, self.end) = append_to(&current)?;
         Ok(())
     }
+}
+
+/// Whoever owns the directory decides what is read from it.
+fn ours(dir: &Path) -> Result<(), HistoryError> {
+    let owner = fs::metadata(dir).map_err(failed("look at", dir))?.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        let path = dir.to_owned();
+        return Err(HistoryError::NotOurs { path, owner });
+    }
+    Ok(())
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HistoryError {
+    let path = path.to_owned();
+    move |source| HistoryError::Io { what, path, source }
 }
 
 /// Readable by nobody else, and no link to somewhere else.

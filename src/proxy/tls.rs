@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
@@ -62,14 +62,16 @@ pub enum Flaw {
     Open,
     #[error("this key cannot be used: {0}")]
     Key(#[source] rustls::Error),
-    #[error("this certificate is not for the key in {}: {source}", key.display())]
-    Mismatch { key: PathBuf, source: rustls::Error },
+    #[error("this certificate cannot be used: {0}")]
+    Certificate(#[source] rustls::Error),
+    #[error("the key in {} does not belong to this certificate", key.display())]
+    Mismatch { key: PathBuf },
 }
 
 impl Identity {
     /// # Errors
-    /// The certificate or its key cannot be read or used.
-    pub fn read(files: &config::Tls) -> Result<Self, TlsError> {
+    /// The certificate or its key cannot be read or used, or both.
+    pub fn read(files: &config::Tls) -> Result<Self, Vec<TlsError>> {
         Ok(Self(Arc::new(read(files, &provider())?)))
     }
 }
@@ -119,21 +121,28 @@ fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+fn read(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, Vec<TlsError>> {
     let config::Tls { cert, key } = files;
-    let chain = chain(cert).map_err(in_file("cert", cert))?;
+    let chain = chain(cert).map_err(in_file("cert", cert));
     let signing = private_key(key)
         .and_then(|der| provider.key_provider.load_private_key(der).map_err(Flaw::Key))
-        .map_err(in_file("key", key))?;
-    let certified = CertifiedKey::new(chain, signing);
-    certified
-        .keys_match()
-        .map_err(|source| Flaw::Mismatch {
-            key: key.clone(),
-            source,
-        })
-        .map_err(in_file("cert", cert))?;
-    Ok(certified)
+        .map_err(in_file("key", key));
+    let certified = match (chain, signing) {
+        (Ok(chain), Ok(signing)) => CertifiedKey::new(chain, signing),
+        (chain, signing) => return Err([chain.err(), signing.err()].into_iter().flatten().collect()),
+    };
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(source) => {
+            let flaw = match source {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    Flaw::Mismatch { key: key.clone() }
+                }
+                source => Flaw::Certificate(source),
+            };
+            Err(vec![in_file("cert", cert)(flaw)])
+        }
+    }
 }
 
 fn in_file(setting: &'static str, path: &Path) -> impl FnOnce(Flaw) -> TlsError {

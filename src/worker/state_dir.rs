@@ -9,6 +9,7 @@ use nix::fcntl::Flock;
 
 use crate::core::WorkerId;
 use crate::sys::lock::{self, Claim};
+use crate::sys::place;
 
 /// herd's state directory, held against every other herd for as long as this value lives.
 #[derive(Debug)]
@@ -36,31 +37,21 @@ pub enum StateDirError {
 }
 
 impl StateDir {
+    /// Whether it could be opened, as far as a look can tell; makes nothing, and does not ask who holds it.
+    pub fn look(path: &Path) -> Result<(), StateDirError> {
+        if path.exists() {
+            ours(path)?;
+        }
+        place::directory(path).map_err(failed("use the state directory", path))
+    }
+
     /// Makes it where it does not exist, locks it, and removes what a herd that was killed left there.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| StateDirError::Io { what, path, source }
-        };
         private_dirs()
             .recursive(true)
             .create(path)
             .map_err(failed("make the state directory", path))?;
-        let path = &fs::canonicalize(path).map_err(failed("resolve the state directory", path))?;
-        if path.to_str().is_none() {
-            return Err(StateDirError::NotUtf8 { path: path.clone() });
-        }
-        let meta = fs::symlink_metadata(path).map_err(failed("look at the state directory", path))?;
-        if !meta.is_dir() {
-            return Err(StateDirError::NotADirectory { path: path.clone() });
-        }
-        // Whoever owns it can replace what is in it: a worker's socket, for one.
-        if meta.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(StateDirError::NotOurs {
-                path: path.clone(),
-                owner: meta.uid(),
-            });
-        }
+        let path = &ours(path)?;
         let lock_path = path.join("lock");
         let lock = loop {
             match lock::claim(&lock_path).map_err(failed("lock", &lock_path))? {
@@ -106,6 +97,29 @@ impl StateDir {
             }
         }
     }
+}
+
+/// Where it really is.
+fn ours(path: &Path) -> Result<PathBuf, StateDirError> {
+    let path = fs::canonicalize(path).map_err(failed("resolve the state directory", path))?;
+    if path.to_str().is_none() {
+        return Err(StateDirError::NotUtf8 { path });
+    }
+    let meta = fs::symlink_metadata(&path).map_err(failed("look at the state directory", &path))?;
+    if !meta.is_dir() {
+        return Err(StateDirError::NotADirectory { path });
+    }
+    // Whoever owns it can replace what is in it: a worker's socket, for one.
+    let owner = meta.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(StateDirError::NotOurs { path, owner });
+    }
+    Ok(path)
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
+    let path = path.to_owned();
+    move |source| StateDirError::Io { what, path, source }
 }
 
 fn private_dirs() -> DirBuilder {

@@ -1,6 +1,6 @@
 //! Mistakes of a file and how they are shown.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct Problem {
     pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
-    /// That line of the file.
+    /// That line of the file; empty where it is about the file, and no line of it.
     pub source: String,
 }
 
@@ -31,9 +31,9 @@ pub struct Problems {
     pub list: Vec<Problem>,
 }
 
-impl Problem {
-    /// `8:12: workers.browser.max: …`
-    fn headline(&self) -> String {
+/// `8:12: workers.browser.max: …`
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             line,
             column,
@@ -42,18 +42,18 @@ impl Problem {
             ..
         } = self;
         let separator = if path.is_empty() { "" } else { ": " };
-        let mut shown = format!("{line}:{column}: ");
+        write!(f, "{line}:{column}: ")?;
         // Keys and values of the file are in both, and a terminal may be where this goes.
         for char in [path.as_str(), separator, message]
             .into_iter()
             .flat_map(str::chars)
         {
             match char.is_control() {
-                true => shown.extend(char.escape_default()),
-                false => shown.push(char),
+                true => write!(f, "{}", char.escape_default())?,
+                false => f.write_char(char)?,
             }
         }
-        shown
+        Ok(())
     }
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}:{}", self.file, problem.headline())?;
+            write!(f, "{}:{problem}", self.file)?;
             if problem.source.trim().is_empty() || problem.source.len() > WIDEST {
                 continue;
             }
@@ -87,7 +87,8 @@ impl std::error::Error for Problems {}
 /// Gathers mistakes, in any order, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
-    found: Vec<(Position, String, String)>,
+    /// Without a place: about the file as a whole.
+    found: Vec<(Option<Position>, String, String)>,
 }
 
 impl Collector {
@@ -103,7 +104,15 @@ impl Collector {
     }
 
     pub(crate) fn add(&mut self, at: Position, path: impl Into<String>, message: impl Into<String>) {
-        let problem = (at, path.into(), message.into());
+        self.gather((Some(at), path.into(), message.into()));
+    }
+
+    /// About something that no line says.
+    pub(crate) fn add_about_file(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.gather((None, path.into(), message.into()));
+    }
+
+    fn gather(&mut self, problem: (Option<Position>, String, String)) {
         if !self.is_full() && !self.found.contains(&problem) {
             self.found.push(problem);
         }
@@ -132,9 +141,13 @@ impl Collector {
             column: lines.last().map_or(0, |l| l.chars().count()) + 1,
         };
         let list = self.found.into_iter().map(|(at, path, message)| {
-            // The parser places "the end came too early" on a line that does not exist.
-            let Position { line, column } = if at.line > last.line { last } else { at };
-            let source = lines.get(line - 1).copied().unwrap_or_default().to_owned();
+            let source = |line: usize| lines.get(line - 1).copied().unwrap_or_default().to_owned();
+            let (Position { line, column }, source) = match at {
+                // The parser places "the end came too early" on a line that does not exist.
+                Some(at) if at.line > last.line => (last, source(last.line)),
+                Some(at) => (at, source(at.line)),
+                None => (Position { line: 1, column: 1 }, String::new()),
+            };
             Problem {
                 line,
                 column,

@@ -388,6 +388,19 @@ impl Node {
         found
     }
 
+    /// The keys of the map that this key holds; none if it holds no map.
+    pub(crate) fn keys_in(&self, key: &str) -> Vec<&str> {
+        fn entries(node: &Node) -> &[Entry] {
+            match &node.value {
+                Value::Map(entries) => entries,
+                _ => &[],
+            }
+        }
+        let held = entries(self).iter().find(|entry| entry.key == key);
+        let inner = held.map_or_else(Default::default, |entry| entries(&entry.node));
+        inner.iter().map(|entry| entry.key.as_str()).collect()
+    }
+
     /// Takes out what `path` leads to; `false` if it leads nowhere.
     pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((step, rest)) = path.split_first() else {

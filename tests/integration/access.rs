@@ -345,7 +345,7 @@ fn a_replaced_file_is_read_again_and_one_that_cannot_be_refuses_the_reload() {
     assert_eq!(output.status.code(), Some(1));
     let said = stdout(&output);
     assert!(
-        said.contains("has changed, and only a start can take that"),
+        said.contains("auth: was removed, and only a start can take that"),
         "{said}"
     );
 }

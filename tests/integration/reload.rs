@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -222,6 +223,14 @@ fn a_file_that_is_wrong_changes_nothing_and_is_complained_about_as_check_does() 
     assert!(herd.metrics().contains("herd_config_last_reload_successful 1\n"));
     let said = herd.running.said();
     assert!(said.contains("the configuration was not reloaded"), "{said}");
+    // A line for each problem, and none with line ends spelled out.
+    assert!(
+        said.contains(&format!(
+            "{}:8:5: workers.runner.maximum: ",
+            herd.path().display()
+        )) && !said.contains("\\n"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -250,6 +259,61 @@ fn what_only_a_start_can_take_is_refused_by_its_place_with_all_else_in_the_file(
     );
     herd.reload(&overridden);
     assert_eq!(herd.mark("b"), "two");
+}
+
+#[test]
+fn what_is_removed_and_only_a_start_can_take_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = format!(
+        "history: {{ dir: {0}/h, size: 1M }}\nlifetime: best-effort\n",
+        dir.path().display()
+    );
+    let network = |bind: &str| {
+        let (kinds, more) = (marked("one"), format!("network:\n  idle_timeout: 9s\n{bind}"));
+        kinds.replace("network: { data_bind: 127.0.0.1:0 }\n", &more)
+    };
+    let first = format!("{history}{}", network("  data_bind: 127.0.0.1:0\n"));
+    let herd = Herd::of(Running::launch_with(dir, Mode::Own, &first).ready());
+    let said = herd.reload_fails(&format!("# less\n{}", network("")));
+    let path = herd.path().display().to_string();
+    let removed = |place: &str| {
+        format!(
+            "{path}:{place}: was removed, and only a start can take that: restart herd, or undo the change\n"
+        )
+    };
+    let expected = format!(
+        "{}{}{} 2 | network:\n   | ^\n{path}: 3 problems\n",
+        removed("1:1: history.dir"),
+        removed("1:1: history.size"),
+        removed("2:1: network.data_bind")
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn all_that_a_new_file_names_is_looked_at_at_once_and_nothing_is_made_for_a_wrong_one() {
+    let herd = Herd::start(&marked("one"));
+    let dir = herd.running.dir.path();
+    let with = |log: &str, sandbox: &str| {
+        let log = format!("access_log: {{ path: {}/{log} }}\n", dir.display());
+        log + &file(&[kind("runner", "one", sandbox)])
+    };
+    let bundle = "    sandbox: { bundle: /nowhere }\n";
+    let said = herd.reload_fails(&with("no/log", bundle));
+    assert!(
+        said.contains("access_log.path: cannot be opened")
+            && said.contains("sandbox.bundle: /nowhere does not exist")
+            && said.ends_with(": 2 problems\n"),
+        "{said}"
+    );
+    herd.reload_fails(&with("log", bundle));
+    assert!(!dir.join("log").exists());
+
+    // What a herd that runs has already is no reason to refuse it another file.
+    let open = fs::Permissions::from_mode(0o750);
+    fs::set_permissions(dir.join("run"), open).unwrap();
+    herd.reload(&with("log", OFF));
+    assert!(dir.join("log").exists());
 }
 
 #[test]

@@ -319,7 +319,7 @@ fn a_reload_changes_the_share_and_refuses_another_receiver() {
     std::fs::write(&file, yaml.replace("sample: 0", "service_name: other")).unwrap();
     let refused = herd.herd(&["reload"]);
     assert!(
-        stdout(&refused).contains("traces: has changed, and only a start can take that"),
+        stdout(&refused).contains("traces.service_name: has changed, and only a start can take that"),
         "{refused:?}"
     );
     std::fs::write(&file, yaml.replace("sample: 0", "sample: 1/1")).unwrap();

@@ -80,6 +80,20 @@ fn a_mistake_in_defaults_is_reported_once_and_there() {
 }
 
 #[test]
+fn a_kind_that_is_not_there_is_told_beside_the_mistakes_of_those_that_are() {
+    let text =
+        "auth: {keys: {k: {env: K, workers: [zz, a, b]}}}\nworkers:\n  a: {cmd: [x], bogus: 1}\n  b: 5\n";
+    let told = bad(text);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(
+        told[0],
+        "1:37: auth.keys.k.workers[0]: there is no kind \"zz\" under workers; there is a"
+    );
+    assert!(told[1].starts_with("3:17: workers.a.bogus: "), "{told:#?}");
+    assert!(told[2].starts_with("4:6: workers.b: "), "{told:#?}");
+}
+
+#[test]
 fn files_without_workers_are_told_what_to_write() {
     let example = "write e.g. workers: {app: {cmd: [\"my-server\", \"--port\", \"{{.Port}}\"]}}";
     for empty in ["", "\n\n", "# nothing\n", "---\n", "~"] {

@@ -292,17 +292,21 @@ workers:
         session: SessionShown::Hash,
     };
     assert_eq!(config.access_log, Some(access_log));
-    let header = |name, source| (http::HeaderName::from_static(name), source);
+    let header = |spelled: &str, source| TracesHeader {
+        name: spelled.parse().unwrap(),
+        spelled: spelled.to_owned(),
+        source,
+    };
     let traces = Traces {
         endpoint: http::Uri::from_static("https://otlp.example.com:4318/v1/traces"),
         sample: Share::new(0.01).unwrap(),
         service_name: "front".into(),
         headers: vec![
             header(
-                "x-tenant",
+                "X-Tenant",
                 HeaderSource::Value(http::HeaderValue::from_static("t")),
             ),
-            header("authorization", HeaderSource::Env("OTLP".into())),
+            header("Authorization", HeaderSource::Env("OTLP".into())),
             header("x-file", HeaderSource::File("/h".into())),
         ],
     };

@@ -31,7 +31,7 @@ pub struct Mistake {
     /// The key, like `workers.browser.max`; empty where none is concerned.
     pub path: String,
     pub message: String,
-    /// That line of the file.
+    /// That line of the file; empty where no line says it.
     pub source: String,
 }
 

@@ -59,7 +59,7 @@ impl Files {
         format!("  tls: {{cert: {:?}, key: {:?}}}", self.cert(), self.key())
     }
 
-    fn identity(&self) -> Result<Identity, TlsError> {
+    fn identity(&self) -> Result<Identity, Vec<TlsError>> {
         Identity::read(&config::Tls {
             cert: self.cert(),
             key: self.key(),
@@ -409,7 +409,10 @@ fn each_flaw_of_the_files_is_told_apart() {
     let told = |spoil: &dyn Fn(&Files)| {
         let files = Files::new();
         spoil(&files);
-        let error = files.identity().unwrap_err();
+        let errors = files.identity().unwrap_err();
+        let [error] = errors.as_slice() else {
+            panic!("{errors:?}")
+        };
         (error.setting, error.to_string())
     };
     type Spoil<'a> = &'a dyn Fn(&Files);
@@ -448,7 +451,7 @@ fn each_flaw_of_the_files_is_told_apart() {
                 fs::write(f.cert(), cert).unwrap();
             },
             "cert",
-            "is not for the key",
+            "does not belong to this certificate",
         ),
     ];
     for (spoil, setting, text) in wrong {
@@ -458,4 +461,14 @@ fn each_flaw_of_the_files_is_told_apart() {
             "{setting}, {text}: {named}, {message}"
         );
     }
+}
+
+#[test]
+fn what_is_wrong_with_the_certificate_and_with_its_key_is_told_at_once() {
+    let files = Files::new();
+    fs::remove_file(files.cert()).unwrap();
+    fs::remove_file(files.key()).unwrap();
+    let errors = files.identity().unwrap_err();
+    let settings: Vec<&str> = errors.iter().map(|error| error.setting).collect();
+    assert_eq!(settings, ["cert", "key"]);
 }

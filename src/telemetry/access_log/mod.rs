@@ -25,6 +25,7 @@ use self::writer::Writer;
 use super::LAST_LINES;
 use super::lines::{Fate, Lines};
 use crate::config::LogTarget;
+use crate::sys::place;
 
 /// Where lines go, opened.
 #[derive(Debug)]
@@ -41,6 +42,14 @@ enum To {
 }
 
 impl Target {
+    /// Whether it could be opened, as far as a look can tell. Makes nothing.
+    pub fn look(target: &LogTarget) -> io::Result<()> {
+        match target {
+            LogTarget::Stdout => Ok(()),
+            LogTarget::File(path) => place::file(path),
+        }
+    }
+
     /// Makes the file, readable by its owner and group, where there is none.
     pub fn open(target: &LogTarget) -> io::Result<Self> {
         match target {
