@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Pid};
 use crate::sys::fd;
 use crate::sys::fork::exit_now;
 use crate::sys::lifeline::Lifeline;
-use crate::sys::process::{self, Ending};
+use crate::sys::process::{self, Census, Ending};
 
 use super::commands::{Commands, Left};
 use super::exec::{self, Company, Standard};
@@ -267,7 +267,22 @@ impl Keeper {
                 Ending::Exited(code) => Report::Exited { code },
                 Ending::Signalled(signal) => Report::Signalled { signal },
             });
+            self.count();
         }
+    }
+
+    /// What dies with this process, as far as its `/proc` shows it.
+    fn count(&mut self) {
+        let own = process::id_in_proc();
+        if own != Some(Pid::this().as_raw()) {
+            // The host's, where this process has another number.
+            return;
+        }
+        let left = Census::below(Pid::this().as_raw());
+        self.report(&Report::Left {
+            processes: left.processes,
+            memory: left.memory,
+        });
     }
 
     fn signal_group(&self, signal: Signal) {

@@ -196,6 +196,11 @@ pub enum Report {
     Signalled {
         signal: i32,
     },
+    /// What it left behind, which the keeper's own end takes along: as many processes, of so much memory, in bytes.
+    Left {
+        processes: usize,
+        memory: u64,
+    },
 }
 
 /// Room for the largest message in whoever sends by `socket`; the kernel caps it at net.core.wmem_max, which is enough

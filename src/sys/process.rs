@@ -30,7 +30,15 @@ impl Census {
     ///
     /// A kill waits for this, so it asks for as little as it can.
     pub fn take(root: i32) -> Self {
-        let pids = tree(root);
+        Self::of(tree(root))
+    }
+
+    /// The same without `root` itself.
+    pub fn below(root: i32) -> Self {
+        Self::of(tree(root).into_iter().skip(1).collect())
+    }
+
+    fn of(pids: Vec<i32>) -> Self {
         let mut buffer = Vec::new();
         let mut memory = |pid: &i32| private_memory(*pid, &mut buffer);
         Self {
@@ -87,6 +95,11 @@ fn is_older(ticks: u64, since: Instant) -> bool {
     };
     let started = Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
     Duration::from(now).saturating_sub(started) > since.elapsed() + Duration::from_millis(20)
+}
+
+/// This process's number where `/proc` is from: another one than its own if that is not its own namespace's.
+pub fn id_in_proc() -> Option<i32> {
+    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
 /// Most processes that are looked at, so that a fork bomb cannot hold the caller up.

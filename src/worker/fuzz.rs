@@ -50,7 +50,7 @@ pub fn report(input: &[u8]) {
                 let mut reader = self::reader(input);
                 reader.ended().await;
                 reader.read_out().await;
-                reader.exit()
+                reader.end().map(|end| end.exit)
             });
             let exit = read.await.expect("a pipe whose writer is gone is waited for");
             let status = exit.map(|exit| match exit {

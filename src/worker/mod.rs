@@ -83,9 +83,10 @@ impl Make {
 /// What a worker's end took with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// Every process of the tree just before the end, as the host numbers them (at most 128 listed).
+    /// Every process of the tree just before it was killed, as the host numbers them (at most 128 listed); none of a
+    /// worker whose main process ended by itself.
     pub pids: Vec<i32>,
-    /// How many there were.
+    /// How many there were; or that main process and those which it left behind.
     pub processes: usize,
     /// Private memory of those processes, bytes.
     pub memory: u64,

@@ -10,6 +10,7 @@ use tokio::net::unix::pipe;
 use crate::core::{Exit, Limit, Status};
 use crate::launcher::Report;
 use crate::sandbox::cgroup::Outcome;
+use crate::sys::process::Census;
 
 /// No report comes near this, in bytes; what is longer is not one.
 const LINE_MAX: usize = 64 * 1024;
@@ -28,6 +29,14 @@ pub(super) struct ReportReader {
     exec_failure: Option<String>,
     status: Option<Status>,
     outcome: Outcome,
+    left: Census,
+}
+
+/// How a worker's main process ended by itself, and what ended with it.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    pub(super) census: Census,
 }
 
 impl ReportReader {
@@ -40,6 +49,7 @@ impl ReportReader {
             exec_failure: None,
             status: None,
             outcome: Outcome::default(),
+            left: Census::default(),
         })
     }
 
@@ -70,8 +80,18 @@ impl ReportReader {
         self.exec_failure.take()
     }
 
-    /// How the main process ended, and which limit had to do with it; complete once all is read.
-    pub(super) fn exit(&self) -> Option<Exit> {
+    /// How the main process ended, which limit had to do with it, and what ended with it; complete once all is read.
+    pub(super) fn end(&self) -> Option<Ended> {
+        let mut census = self.left.clone();
+        // And itself.
+        census.processes += 1;
+        Some(Ended {
+            exit: self.exit()?,
+            census,
+        })
+    }
+
+    fn exit(&self) -> Option<Exit> {
         let status = self.status?;
         let outcome = &self.outcome;
         let limit = if status == Status::Code(0) {
@@ -139,6 +159,14 @@ impl ReportReader {
             // The first word counts: the program's own end, before what follows from it.
             Ok(Report::Exited { code }) => self.status = self.status.or(Some(Status::Code(code))),
             Ok(Report::Signalled { signal }) => self.status = self.status.or(Some(Status::Signal(signal))),
+            Ok(Report::Left { processes, memory }) => {
+                // Their numbers are those of a namespace that is gone.
+                self.left = Census {
+                    pids: Vec::new(),
+                    processes,
+                    memory,
+                }
+            }
             Ok(Report::Limits { outcome }) => self.outcome = outcome,
             Ok(Report::Note { message }) => tracing::debug!("{message}"),
             Err(e) => tracing::warn!("a keeper is not understood: {e}"),

@@ -31,7 +31,7 @@ use crate::sys::{listener, timer};
 
 use super::logs::{Logs, Stream};
 use super::readiness::{self, Target, Verdict};
-use super::report::ReportReader;
+use super::report::{Ended, ReportReader};
 use super::sandbox::{Place, pipe};
 use super::workers::Shared;
 use super::{Death, Event, Make, environment, output, state_dir};
@@ -63,7 +63,7 @@ pub(super) struct Life {
 /// What one try came to; there is no process left after any of them.
 enum Try {
     AnotherPort,
-    Over(Option<Exit>),
+    Over(Option<Ended>),
 }
 
 /// What a starting worker has come to.
@@ -84,12 +84,12 @@ impl Life {
             Some(_) => Ok(None),
             None => self.shared.state.make(self.worker).map(Some),
         };
-        let exit = match made {
+        let end = match made {
             Ok(None) => self.tries(Path::new(sandbox::HOME)).await,
             Ok(Some(dir)) => {
-                let exit = self.tries(&dir).await;
+                let end = self.tries(&dir).await;
                 Box::pin(remove(dir)).await;
-                exit
+                end
             }
             Err(e) => {
                 let place = self.shared.state.path().display();
@@ -99,10 +99,11 @@ impl Life {
             }
         };
         let killed = self.shared.killed(self.worker);
-        let exit = exit.unwrap_or(match killed {
-            Some(_) => Exit::Signal(libc::SIGKILL),
-            None => Exit::KeeperLost,
-        });
+        let exit = match (&end, &killed) {
+            (Some(end), _) => end.exit,
+            (None, Some(_)) => Exit::Signal(libc::SIGKILL),
+            (None, None) => Exit::KeeperLost,
+        };
         let took = killed.as_ref().map(|killed| killed.took).unwrap_or_default();
         let survivors = killed
             .as_ref()
@@ -110,7 +111,12 @@ impl Life {
         if survivors > 0 {
             tracing::error!(worker = %self.worker, survivors, "processes have survived the kill of their tree");
         }
-        let census = killed.map(|killed| killed.census).unwrap_or_default();
+        // A kill that came when all was over has counted nobody.
+        let census = match (killed.map(|killed| killed.census), end) {
+            (Some(census), _) if census.processes > 0 => census,
+            (_, Some(end)) => end.census,
+            (census, None) => census.unwrap_or_default(),
+        };
         self.shared.gone(self.worker);
         let death = Death {
             pids: census.pids,
@@ -127,7 +133,7 @@ impl Life {
         .await;
     }
 
-    async fn tries(&self, dir: &Path) -> Option<Exit> {
+    async fn tries(&self, dir: &Path) -> Option<Ended> {
         for attempt in 1..=TRIES {
             if self.shared.killed(self.worker).is_some() {
                 return None;
@@ -224,9 +230,9 @@ impl Life {
                 if let Err(e) = running.keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the sandbox's keeper: {e}");
                 }
-                let exit = running.end(&self.shared).await;
+                let end = running.end(&self.shared).await;
                 self.resource(message).await;
-                return Try::Over(exit);
+                return Try::Over(end);
             }
         };
 
@@ -257,18 +263,18 @@ impl Life {
                 if let Err(e) = keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
-                let exit = running.end(&self.shared).await;
-                Box::pin(self.lost_its_port(port.unwrap_or_default(), attempt, exit)).await
+                let end = running.end(&self.shared).await;
+                Box::pin(self.lost_its_port(port.unwrap_or_default(), attempt, end)).await
             }
             Some(Verdict::Short(e)) => {
                 self.restock();
                 if let Err(e) = keeper.kill() {
                     tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
                 }
-                let exit = running.end(&self.shared).await;
+                let end = running.end(&self.shared).await;
                 self.resource(format!("herd cannot see whether the worker is ready: {e}"))
                     .await;
-                Try::Over(exit)
+                Try::Over(end)
             }
             None => {
                 self.restock();
@@ -291,38 +297,38 @@ impl Life {
 
     /// The main process ended, or was never more than a failed `exec`.
     async fn ended_early(&self, mut running: Running, port: Option<u16>, attempt: u32) -> Try {
-        let exit = running.end(&self.shared).await;
+        let end = running.end(&self.shared).await;
         if self.shared.killed(self.worker).is_some() {
-            return Try::Over(exit);
+            return Try::Over(end);
         }
         if let Some(mut message) = running.report.exec_failure() {
             if let Some(hidden) = environment::hidden(&self.make.kind, &self.shared.own_env.borrow()) {
                 message.push_str(&hidden);
             }
             self.fail(StartFailureKind::Exec { message }).await;
-            return Try::Over(exit);
+            return Try::Over(end);
         }
         // Its tree is gone, so whoever listens now is somebody else, and probably the reason.
         if let Some(port) = port
             && matches!(listener::at((Ipv4Addr::LOCALHOST, port).into()), Ok(Some(_)))
         {
-            return self.lost_its_port(port, attempt, exit).await;
+            return self.lost_its_port(port, attempt, end).await;
         }
-        self.fail(StartFailureKind::Exited(exit.unwrap_or(Exit::KeeperLost)))
-            .await;
-        Try::Over(exit)
+        let exit = end.as_ref().map_or(Exit::KeeperLost, |end| end.exit);
+        self.fail(StartFailureKind::Exited(exit)).await;
+        Try::Over(end)
     }
 
-    async fn lost_its_port(&self, port: u16, attempt: u32, exit: Option<Exit>) -> Try {
+    async fn lost_its_port(&self, port: u16, attempt: u32, end: Option<Ended>) -> Try {
         if self.shared.killed(self.worker).is_some() {
-            return Try::Over(exit);
+            return Try::Over(end);
         }
         if attempt < TRIES {
             tracing::info!(worker = %self.worker, port, "another process took the worker's port; trying another");
             return Try::AnotherPort;
         }
         self.fail(StartFailureKind::PortTaken { port }).await;
-        Try::Over(exit)
+        Try::Over(end)
     }
 
     async fn spawn(&self, values: &Values) -> Result<Running, String> {
@@ -466,9 +472,9 @@ enum NotStarted {
 }
 
 impl Running {
-    /// Waits until the tree is gone and all it wrote is read. How the main process ended, if the keeper lived to
-    /// tell.
-    async fn end(&mut self, shared: &Shared) -> Option<Exit> {
+    /// Waits until the tree is gone and all it wrote is read. How the main process ended, and with what, if the keeper
+    /// lived to tell.
+    async fn end(&mut self, shared: &Shared) -> Option<Ended> {
         // An error means that the launcher is gone, and the tree with it.
         let _ = (&mut self.reaped).await;
         shared.reaped(self.worker);
@@ -480,7 +486,7 @@ impl Running {
             }
         };
         let _ = Box::pin(tokio::time::timeout(DRAIN_LIMIT, rest)).await;
-        self.report.exit()
+        self.report.end()
     }
 }
 

@@ -124,6 +124,19 @@ fn when_a_keeper_is_killed_its_tree_dies_and_the_others_live() {
 }
 
 #[test]
+fn what_a_worker_that_ends_by_itself_leaves_behind_dies_and_is_counted() {
+    for mode in Mode::all() {
+        let mut herd = Supervised::start(mode);
+        herd.start_worker(1, shell("sleep 1000 & setsid sleep 1000 & exit 3"));
+        let gone = herd.gone(1);
+        assert_eq!(text(&gone["exit"]), "exit status 3", "{mode:?}");
+        assert_eq!(gone["processes"], 3, "{mode:?}: itself and two: {gone}");
+        assert!(gone["memory"].as_u64().unwrap() > 0, "{mode:?}: {gone}");
+        herd.finish();
+    }
+}
+
+#[test]
 fn sigterm_reaches_the_process_group_and_the_exit_is_told() {
     for mode in Mode::all() {
         let mut herd = Supervised::start(mode);

@@ -132,8 +132,10 @@ pub enum State {
 /// What an end took with it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Dead {
+    /// How many processes died, herd's own at its head included; if the worker's main process ended by itself: it and
+    /// those which it left behind.
     pub processes: usize,
-    /// At most 128 are named.
+    /// Those that were killed, by the host's numbers; at most 128.
     pub pids: Vec<i32>,
     pub memory_bytes: u64,
     /// From the decision to kill until the whole tree was reaped; 0 if the worker ended by itself.
