@@ -46,7 +46,7 @@ pub enum OpenError {
     Missing(PathBuf),
     #[error("{} is not a directory; a bundle is a directory with config.json and rootfs", .0.display())]
     NotADirectory(PathBuf),
-    #[error("{} has no config.json, so it is not a bundle", .0.display())]
+    #[error("{} has no config.json, so it is not a bundle; `herd bundle build` makes one of a recipe", .0.display())]
     NoConfig(PathBuf),
     #[error("{}: no permission to read it", .0.display())]
     Permission(PathBuf),

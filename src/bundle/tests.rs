@@ -176,7 +176,7 @@ fn what_is_no_bundle_says_what_is_missing() {
     );
     assert_eq!(
         refusal(empty.path()),
-        format!("{at} has no config.json, so it is not a bundle")
+        format!("{at} has no config.json, so it is not a bundle; `herd bundle build` makes one of a recipe")
     );
     for (config, expected) in [
         (

@@ -252,6 +252,13 @@ impl<C: Crew> Driver<C> {
     fn shut_down(&mut self, shutdown: Shutdown) {
         let now = self.clock.now();
         match shutdown {
+            // By the control API. That was no signal.
+            Shutdown::Drain if self.core.is_draining() => {
+                info!(
+                    bound = self.live.len(),
+                    "draining already: another signal stops at once"
+                );
+            }
             Shutdown::Drain => {
                 let bound = self.live.len();
                 let limit = self.config.drain_timeout;
@@ -260,9 +267,7 @@ impl<C: Crew> Driver<C> {
                     ?limit,
                     "draining: new sessions are refused; a second signal stops at once"
                 );
-                if !self.core.is_draining() {
-                    self.journal.push(JournalEvent::Draining { limit });
-                }
+                self.journal.push(JournalEvent::Draining { limit });
                 self.core.drain(now + limit, now);
                 self.draining.send_replace(true);
             }

@@ -312,7 +312,7 @@ fn cgroup_version(facts: &Facts) -> Check {
         detail: detail.to_owned(),
         means: match ok {
             true => "see the controllers below".to_owned(),
-            false => "`memory`, `cpus` and `pids` stop the start, unless `require: best-effort`".to_owned(),
+            false => "`memory` and `cpus` stop the start, unless `require: best-effort`".to_owned(),
         },
         fix: (!ok).then(|| "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup".to_owned()),
     }
@@ -336,9 +336,12 @@ fn limits(facts: &Facts, controller: Controller) -> Check {
         ok,
         required: OPTIONAL,
         detail,
-        means: match ok {
-            true => format!("`{key}:` is enforced"),
-            false => format!("`{key}:` stops the start, unless `require: best-effort`"),
+        means: match (ok, controller) {
+            (true, _) => format!("`{key}:` is enforced"),
+            (false, Controller::Pids) => {
+                format!("`{key}:` is enforced by the sandbox's user namespace alone, and no ending names it")
+            }
+            (false, _) => format!("`{key}:` stops the start, unless `require: best-effort`"),
         },
         fix: remedy::limits(facts, controller),
     }
