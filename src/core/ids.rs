@@ -124,8 +124,8 @@ impl fmt::Display for InvalidSessionId {
             }
             Self::BadByte { at, byte } => write!(
                 f,
-                "byte {at} of the session id is {:?}; allowed are A-Z a-z 0-9 . _ ~ -",
-                char::from(*byte)
+                "byte {at} of the session id is '{}'; allowed are A-Z a-z 0-9 . _ ~ -",
+                byte.escape_ascii()
             ),
             Self::Dots => f.write_str("the session id is . or .., which as parts of a path are no names"),
             Self::BadPrincipal => f.write_str(
