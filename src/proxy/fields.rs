@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    SET_COOKIE, TE, UPGRADE,
 };
 use hyper::body::Frame;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -76,15 +75,15 @@ impl Present {
     pub(crate) fn among(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
         for name in headers.keys() {
-            match *name {
-                CONNECTION => present.connection = true,
-                COOKIE => present.cookie = true,
-                EXPECT => present.expect = true,
-                FORWARDED => present.forwarded = true,
-                HOST => present.host = true,
-                UPGRADE => present.upgrade = true,
-                _ => {
-                    if let Some(rest) = name.as_str().strip_prefix("x-") {
+            match name.as_str() {
+                "connection" => present.connection = true,
+                "cookie" => present.cookie = true,
+                "expect" => present.expect = true,
+                "forwarded" => present.forwarded = true,
+                "host" => present.host = true,
+                "upgrade" => present.upgrade = true,
+                other => {
+                    if let Some(rest) = other.strip_prefix("x-") {
                         present.own |= rest.starts_with("herd-");
                         present.forwarded |= rest.starts_with("forwarded-") || rest == "real-ip";
                     }
@@ -138,13 +137,24 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 }
 
 fn concerns_one_connection(name: &HeaderName) -> bool {
-    [CONNECTION, KEEP_ALIVE, TE, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || name.as_str().starts_with("proxy-")
+    match name.as_str() {
+        "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" => true,
+        other => other.starts_with("proxy-"),
+    }
 }
 
 /// Without trailers that are for a head only (RFC 9110 section 6.5.1), be it because some recipients merge the two:
 /// framing, routing, who asks, and everything that passes in no head either.
+#[inline]
 pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.is_trailers() {
+        true => trailers_without_forbidden(frame),
+        false => frame,
+    }
+}
+
+#[cold]
+fn trailers_without_forbidden(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     let forbidden = |name: &HeaderName| {
         [
             AUTHORIZATION,
@@ -159,16 +169,13 @@ pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
             || is_own(name)
             || is_forwarded(name)
     };
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            let named: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
-            for name in named {
-                trailers.remove(name);
-            }
-            Frame::trailers(trailers)
+    if let Some(trailers) = frame.trailers_mut() {
+        let named: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+        for name in named {
+            trailers.remove(name);
         }
-        Err(data) => data,
     }
+    frame
 }
 
 /// Says who the client is. `present` is what the request came with, `host` is what it asked for.

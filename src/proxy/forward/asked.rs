@@ -193,7 +193,8 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
 
 /// RFC 3986 section 3.2.2 and 3.2.3; without user information, which has no place here (RFC 9110 section 4.2.4).
 fn may_name_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b".:-_[]%~!$&'()*+,;=".contains(&byte)
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']'
+        | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
 pub(super) fn expects_continue<B>(request: &Request<B>) -> bool {

@@ -84,8 +84,11 @@ fn a_bundle_that_is_not_there_or_none_is_named() {
         ".bundle: DIR/b is not a directory; a bundle is a directory with config.json and rootfs",
     )
     .is_refused_everywhere(|dir| fs::write(dir.join("b"), "").unwrap());
-    of(BUNDLE, ".bundle: DIR/b has no config.json, so it is not a bundle; `herd bundle build` makes one of a recipe")
-        .is_refused_everywhere(|dir| fs::create_dir(dir.join("b")).unwrap());
+    of(
+        BUNDLE,
+        ".bundle: DIR/b has no config.json, so it is not a bundle; `herd bundle build` makes one of a recipe",
+    )
+    .is_refused_everywhere(|dir| fs::create_dir(dir.join("b")).unwrap());
 }
 
 #[test]
