@@ -72,6 +72,17 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
+    /// Closes the connection: where the next request begins is not known without the rest of this one.
+    pub(super) fn body_too_slow(limit: Duration) -> Self {
+        let mut problem = Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            format!("the body did not arrive within {} s", limit.as_secs()),
+        );
+        problem.extra = Some(Extra::Close);
+        problem
+    }
+
     pub(super) fn not_found(path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

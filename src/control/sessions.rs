@@ -20,6 +20,8 @@ use crate::driver::{Deed, Stopped};
 
 /// Largest body of a request, bytes.
 const BODY: usize = 64 << 10;
+/// A body that is not there as a whole after this is not waited for any longer. As for a head.
+const BODY_TIMEOUT: Duration = super::HEADER_TIMEOUT;
 
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -36,16 +38,18 @@ pub(super) async fn body<T: DeserializeOwned + Default>(
             detail,
         )
     };
-    let text = match Limited::new(request.body_mut(), BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let body = Limited::new(request.body_mut(), BODY).collect();
+    let text = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Err(_) => return Err(Problem::body_too_slow(BODY_TIMEOUT)),
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return Err(Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload_too_large",
                 format!("the body is larger than {BODY} bytes"),
             ));
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             return Err(Problem::bad_request(format!(
                 "the body did not come whole: {error}"
             )));

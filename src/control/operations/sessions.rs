@@ -32,7 +32,8 @@ const NO_STREAM: Problems = problems(503, "too_many_streams, draining");
 
 const UNKNOWN_SESSION: Problems = problems(404, "unknown_session");
 
-const BAD_BODY: [Problems; 2] = [
+const BAD_BODY: [Problems; 3] = [
+    problems(408, "request_timeout"),
     problems(413, "payload_too_large"),
     problems(415, "unsupported_media_type"),
 ];
@@ -124,6 +125,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             problems(404, "unknown_worker, unknown_session, unknown_principal"),
             problems(409, "principal_required"),
             problems(422, "idempotency_key_reused"),
@@ -170,6 +172,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             FULL,
         ],
     },
@@ -348,6 +351,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             problems(409, "no_auth, principal_required"),
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             DRAINING,
         ],
     },
