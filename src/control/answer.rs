@@ -264,7 +264,7 @@ impl Problem {
 
 impl From<DriverGone> for Problem {
     fn from(gone: DriverGone) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", gone.to_string())
+        Self::unavailable("draining", gone.to_string())
     }
 }
 
@@ -406,6 +406,17 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+
+    #[test]
+    fn a_herd_that_drains_says_when_to_come_again_whatever_is_asked() {
+        let refused = Problem::refused(Refusal::Draining, "a", |kind| kind.to_string());
+        for problem in [NotReloaded::Draining.into(), DriverGone.into(), refused] {
+            let answer = Answer::from(problem);
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.headers()[&X_HERD_ERROR], "draining");
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        }
+    }
 
     #[tokio::test]
     async fn a_stream_tells_what_there_is_and_then_ends_with_herd_or_breaks_off() {
