@@ -428,6 +428,15 @@ fn a_request_that_is_wrong_is_told_how() {
             ("GET", "/v2", "404", "not_found", "there is nothing at /v2"),
             ("GET", "/v1/sessions/", "400", "session_id_invalid", "is empty"),
             ("GET", "/v1/sessions/a%20b", "400", "session_id_invalid", "'%'"),
+            ("GET", "/v1/sessions/a%2Fb", "400", "session_id_invalid", "'%'"),
+            ("GET", "/v1/sessions/%2e%2E", "400", "session_id_invalid", ""),
+            (
+                "GET",
+                "/v1/sessions/a%7eb",
+                "404",
+                "unknown_session",
+                "no session a~b;",
+            ),
             ("GET", long.as_str(), "400", "session_id_invalid", "129 bytes"),
             (
                 "GET",
