@@ -129,6 +129,16 @@ impl Problem {
         )
     }
 
+    pub(super) fn unknown_generation(id: &SessionId, generation: u64) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_session",
+            format!(
+                "session {id} has no generation {generation}; `herd inspect {id}` lists those there are and were"
+            ),
+        )
+    }
+
     pub(super) fn output_gone(id: &SessionId, why: &str) -> Self {
         Self::new(
             StatusCode::GONE,

@@ -249,10 +249,9 @@ impl Router {
             Ok(SessionOutput::Ring(output)) => output,
             Ok(SessionOutput::LastLines(lines)) => return Ok(logs::kept(Whose::This, &lines, tail)),
             Err(NoOutput::Unknown) => {
-                let (session, lines) = self
-                    .former
-                    .log(id.as_str(), only)
-                    .ok_or_else(|| Problem::unknown_session(&id))?;
+                let Some((session, lines)) = self.former.log(id.as_str(), only) else {
+                    return Err(self.no_log(&id, only).await?);
+                };
                 if session.reason.as_deref() == Some(HERD_DIED) {
                     return Err(Problem::output_gone(&id, "it died with herd"));
                 }
@@ -281,6 +280,15 @@ impl Router {
             lines,
             self.stopping.clone(),
         ))
+    }
+
+    /// Why there is no output, where neither this herd nor a former one knows of any.
+    async fn no_log(&self, id: &SessionId, only: Option<u64>) -> Result<Problem, Problem> {
+        let known = self.driver.show(id.clone()).await?.len() + self.former.of(id.as_str()).count();
+        Ok(match only {
+            Some(generation) if known > 0 => Problem::unknown_generation(id, generation),
+            _ => self.absent(id),
+        })
     }
 
     async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {

@@ -150,7 +150,7 @@ impl Router {
         }
         let former = self.former.of(id.as_str()).cloned();
         let mut sessions = sessions.into_iter().chain(former);
-        let session = sessions.next().ok_or_else(|| Problem::unknown_session(&id))?;
+        let session = sessions.next().ok_or_else(|| self.absent(&id))?;
         let history = SessionHistory {
             session,
             earlier: sessions.collect(),
@@ -235,7 +235,7 @@ impl Router {
             Stopped::Ended { death } => (StopOutcome::Ended, death),
             Stopped::NeverStarted => (StopOutcome::NeverStarted, None),
             Stopped::Forgotten => (StopOutcome::Forgotten, None),
-            Stopped::Unknown => return Err(Problem::unknown_session(&id)),
+            Stopped::Unknown => return Err(self.absent(&id)),
             Stopped::OtherGeneration { current } => {
                 return Err(Problem::new(
                     StatusCode::CONFLICT,

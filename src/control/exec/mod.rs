@@ -98,7 +98,8 @@ impl Router {
                 "no_worker_yet",
                 format!("session {id} has no worker yet, so nothing can run in it; try again"),
             ),
-            _ => Problem::unknown_session(id),
+            Some(_) => Problem::unknown_session(id),
+            None => self.absent(id),
         })
     }
 }

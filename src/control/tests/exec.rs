@@ -2,7 +2,7 @@
 
 use super::*;
 
-const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+pub(super) const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 async fn refused(herd: &Herd, path: &str, headers: &str) -> (String, Value) {

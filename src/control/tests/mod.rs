@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::Server;
+use super::{Former, Server};
 use crate::config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Handle, SessionOutput, Shutdown};
@@ -118,6 +118,11 @@ fn start() -> Herd {
 
 /// With more of herd.yaml.
 fn start_with(more: &str) -> Herd {
+    start_after(Former::default(), more)
+}
+
+/// As the herd that comes after others.
+fn start_after(former: Former, more: &str) -> Herd {
     let config = Arc::new(config::parse(&format!("{CONFIG}{more}"), "test.yaml").unwrap());
     let (events, received) = mpsc::channel(64);
     let secrets = crate::access::Secrets::read(&config).unwrap();
@@ -138,7 +143,8 @@ fn start_with(more: &str) -> Herd {
     let server = Server::bind(&socket)
         .unwrap()
         .listen(&config, super::Admission::read(&config).unwrap())
-        .unwrap();
+        .unwrap()
+        .remembering(former);
     let (port, door) = (server.local_addr(), server.door());
     let (stop, stopped) = oneshot::channel();
     let (done, served) = oneshot::channel();
@@ -358,10 +364,15 @@ fn output_of_the_ended_is_asked_for_by_generation_and_at_last_only_its_last_line
         let kept = "[herd: ended some time ago; its last lines are kept]\n";
         assert_eq!(asked(at(1, "")).await, format!("{kept}\\x1b[2Jhello\nnumber 1\n"));
         assert_eq!(asked(at(0, "&tail=1")).await, format!("{kept}number 0\n"));
-        let (head, _) = herd
-            .ask("GET", "/v1/sessions/a/logs?generation=9007199254740991")
-            .await;
-        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+        for (path, told) in [
+            ("a", "session a has no generation 9007199254740991; "),
+            ("b", "there is no session b; "),
+        ] {
+            let path = format!("/v1/sessions/{path}/logs?generation=9007199254740991");
+            let (head, body) = herd.ask("GET", &path).await;
+            assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+            assert!(body.contains(told), "{body}");
+        }
     });
 }
 
