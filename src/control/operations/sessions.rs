@@ -311,12 +311,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
             flag("tty", "With a terminal. stderr is part of stdout then."),
             Parameter {
                 name: "cols",
-                takes: Takes::UpTo(65_535),
+                takes: Takes::Extent,
                 about: "Width of the terminal in characters, else 80.",
             },
             Parameter {
                 name: "rows",
-                takes: Takes::UpTo(65_535),
+                takes: Takes::Extent,
                 about: "Height of the terminal in characters, else 24.",
             },
         ],
