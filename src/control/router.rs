@@ -136,7 +136,8 @@ impl Router {
             Verb::ShowWorker => self.worker(asked.placed.unwrap_or_default()).await,
             Verb::Events => {
                 let journal = Arc::clone(self.driver.journal());
-                let stream = events::read(journal, &asked)?;
+                let kinds = self.kinds(&asked.query).await?;
+                let stream = events::read(journal, &asked, kinds)?;
                 Ok(answer::stream("text/event-stream", stream, self.stopping.clone()))
             }
             Verb::Pressure => Ok(answer::json(

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::answer::{self, Answer, Problem};
 use super::creating::{Outcome, Patience};
+use super::query::Query;
 use super::router::{Asked, Router};
 use super::views::{
     Accepted, NewSession, Session, SessionHistory, SessionList, State, StopOutcome, StopReport,
@@ -86,18 +87,24 @@ pub(super) async fn body<T: DeserializeOwned + Default>(
 }
 
 impl Router {
+    /// The kinds that the query chooses, all of which have to be there; removed ones are until their last worker is gone.
+    pub(super) async fn kinds<'q>(&self, query: &'q Query<'_>) -> Result<Option<HashSet<&'q str>>, Problem> {
+        let Some(kinds) = query.list("worker") else {
+            return Ok(None);
+        };
+        let pools = self.driver.pools().await?.kinds;
+        match kinds
+            .iter()
+            .find(|name| pools.iter().all(|pool| pool.kind != **name))
+        {
+            Some(name) => Err(Problem::unknown_worker(name, &pools)),
+            None => Ok(Some(HashSet::from_iter(kinds))),
+        }
+    }
+
     pub(super) async fn list(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let query = &asked.query;
-        let kinds = query.list("worker").map(HashSet::<&str>::from_iter);
-        if let Some(kinds) = &kinds {
-            let pools = self.driver.pools().await?.kinds;
-            if let Some(name) = kinds
-                .iter()
-                .find(|name| pools.iter().all(|pool| pool.kind != **name))
-            {
-                return Err(Problem::unknown_worker(name, &pools));
-            }
-        }
+        let kinds = self.kinds(query).await?;
         let states = query.list("state");
         let ids = query.list("id").map(HashSet::<&str>::from_iter);
         let principal = query.value("principal");

@@ -480,6 +480,20 @@ fn a_request_that_is_wrong_is_told_how() {
             ),
             (
                 "GET",
+                "/v1/sessions?worker=shell,x",
+                "404",
+                "unknown_worker",
+                "there is no worker kind \\\"x\\\"",
+            ),
+            (
+                "GET",
+                "/v1/events?worker=shell,x",
+                "404",
+                "unknown_worker",
+                "there is no worker kind \\\"x\\\"",
+            ),
+            (
+                "GET",
                 "/v1/sessions/a/hold?worker=x",
                 "404",
                 "unknown_worker",
