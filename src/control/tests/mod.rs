@@ -521,6 +521,78 @@ fn a_request_that_is_wrong_is_told_how() {
     });
 }
 
+async fn raw(herd: &Herd, request: &str) -> String {
+    let mut stream = UnixStream::connect(&herd.socket).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Input that herd does not read may make this an error, when all of the answer is here.
+    let _ = within("the end", stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_head_that_is_not_http_gets_a_bare_status_and_the_connection_closes() {
+    local(async {
+        let herd = start();
+        let head = |fields: &str| format!("PUT /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n{fields}\r\n");
+        for (request, status) in [
+            ("GARBAGE\r\n\r\n".to_owned(), "400 Bad Request"),
+            ("GET / HTTP/0.9\r\n\r\n".to_owned(), "400 Bad Request"),
+            (
+                head(&format!("content-length: {}\r\n", "9".repeat(20))),
+                "400 Bad Request",
+            ),
+            (
+                head("content-length: 1\r\ncontent-length: 2\r\n"),
+                "400 Bad Request",
+            ),
+            (head("transfer-encoding: gzip\r\n"), "400 Bad Request"),
+            (
+                format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000)),
+                "414 URI Too Long",
+            ),
+            (
+                head(&"a: b\r\n".repeat(200)),
+                "431 Request Header Fields Too Large",
+            ),
+        ] {
+            let answer = raw(&herd, &request).await;
+            let shown = &request[..request.len().min(60)];
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{shown}: {answer}"
+            );
+            assert!(answer.contains("content-length: 0\r\n"), "{shown}: {answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{shown}: {answer}");
+        }
+        let list = herd.json("GET", "/v1/sessions?all=true").await;
+        assert_eq!(list["sessions"], Value::Array(vec![]), "nothing was made");
+    });
+}
+
+#[test]
+fn nothing_is_read_as_a_request_behind_a_body_of_two_lengths() {
+    local(async {
+        let herd = start();
+        let next = "DELETE /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n\r\n";
+        for fields in [
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        ] {
+            let head = format!("PUT /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n{fields}\r\n");
+            let answer = raw(&herd, &format!("{head}0\r\n\r\n{next}")).await;
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+            assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+        }
+        let shown = herd.json("GET", "/v1/sessions/a").await;
+        assert_eq!(
+            shown["state"], "bound",
+            "the second request was not read: {shown}"
+        );
+    });
+}
+
 #[test]
 fn herds_end_ends_streams_and_removes_the_socket() {
     local(async {
