@@ -72,6 +72,17 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
+    /// Closes the connection: where the next request begins is not known without the rest of this one.
+    pub(super) fn body_too_slow(limit: Duration) -> Self {
+        let mut problem = Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            format!("the body did not arrive within {} s", limit.as_secs()),
+        );
+        problem.extra = Some(Extra::Close);
+        problem
+    }
+
     pub(super) fn not_found(path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -115,6 +126,16 @@ impl Problem {
             StatusCode::NOT_FOUND,
             "unknown_session",
             format!("there is no session {id}; `herd ps --all` lists those there are and were"),
+        )
+    }
+
+    pub(super) fn unknown_generation(id: &SessionId, generation: u64) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_session",
+            format!(
+                "session {id} has no generation {generation}; `herd inspect {id}` lists those there are and were"
+            ),
         )
     }
 
@@ -253,7 +274,7 @@ impl Problem {
 
 impl From<DriverGone> for Problem {
     fn from(gone: DriverGone) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", gone.to_string())
+        Self::unavailable("draining", gone.to_string())
     }
 }
 
@@ -395,6 +416,17 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+
+    #[test]
+    fn a_herd_that_drains_says_when_to_come_again_whatever_is_asked() {
+        let refused = Problem::refused(Refusal::Draining, "a", |kind| kind.to_string());
+        for problem in [NotReloaded::Draining.into(), DriverGone.into(), refused] {
+            let answer = Answer::from(problem);
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.headers()[&X_HERD_ERROR], "draining");
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        }
+    }
 
     #[tokio::test]
     async fn a_stream_tells_what_there_is_and_then_ends_with_herd_or_breaks_off() {

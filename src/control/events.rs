@@ -68,6 +68,7 @@ struct Reader {
 pub(super) fn read(
     journal: Arc<Journal>,
     asked: &Asked<'_>,
+    kinds: Option<HashSet<&str>>,
 ) -> Result<impl Stream<Item = Bytes> + Send + use<>, Problem> {
     let query = &asked.query;
     let header = asked.request.headers().get("last-event-id");
@@ -96,9 +97,7 @@ pub(super) fn read(
         next,
         wanted: Wanted {
             session: query.value("session").map(str::to_owned),
-            kinds: query
-                .list("worker")
-                .map(|kinds| kinds.into_iter().map(str::to_owned).collect()),
+            kinds: kinds.map(|kinds| kinds.into_iter().map(str::to_owned).collect()),
         },
         follow: query.value("follow") != Some("false"),
         journal,

@@ -15,13 +15,15 @@ use super::events::Position;
 pub use super::former::fuzz::history;
 use super::operations;
 use super::query::Query;
-use super::router::{find, session_id};
+use super::router::{find, plain, session_id};
 
 pub fn control(input: &[u8]) {
     let Ok(uri) = Uri::try_from(input) else {
         return;
     };
-    for segment in uri.path().split('/') {
+    let path = plain(uri.path());
+    assert!(path.len() <= uri.path().len());
+    for segment in path.split('/') {
         match session_id(segment) {
             Ok(id) => assert_eq!(id.as_str(), segment),
             Err(problem) => answered(problem),
@@ -35,8 +37,8 @@ pub fn control(input: &[u8]) {
         Method::POST,
         Method::DELETE,
     ] {
-        match find(&method, uri.path()) {
-            Ok(operation) => assert!(operation.matches(uri.path()).is_some()),
+        match find(&method, &path) {
+            Ok(operation) => assert!(operation.matches(&path).is_some()),
             Err(problem) => answered(problem),
         }
     }

@@ -25,6 +25,8 @@ pub(super) enum Takes {
     Flag,
     /// A whole number from 0 up to this.
     UpTo(u64),
+    /// How many characters a terminal's window has in one direction: at least one.
+    Extent,
     /// A moment as RFC 3339 or a time ago.
     Moment,
     /// One or more of these words, separated by commas.
@@ -122,6 +124,7 @@ impl Takes {
                 value.bytes().all(|byte| byte.is_ascii_digit())
                     && value.parse::<u64>().is_ok_and(|number| number <= most)
             }
+            Self::Extent => Self::UpTo(u16::MAX.into()).refuses(value).is_none() && value.parse() != Ok(0),
             Self::Moment => time::moment(value, SystemTime::now()).is_some(),
             Self::Words(words) => value.split(',').all(|word| words.contains(&word)),
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
@@ -142,6 +145,7 @@ impl Takes {
         Some(match self {
             Self::Flag => "true or false".to_owned(),
             Self::UpTo(most) => format!("a number from 0 to {most}"),
+            Self::Extent => format!("a number from 1 to {}", u16::MAX),
             Self::Moment => {
                 "a moment (RFC 3339, e.g. 2026-01-31T12:00:00Z) or a time ago (e.g. 10m)".to_owned()
             }
@@ -185,6 +189,11 @@ mod tests {
             about: "",
         },
         Parameter {
+            name: "cols",
+            takes: Takes::Extent,
+            about: "",
+        },
+        Parameter {
             name: "state",
             takes: Takes::Words(&["bound", "ended"]),
             about: "",
@@ -213,11 +222,14 @@ mod tests {
         for (text, told) in [
             (
                 "fallow",
-                "the query's \"fallow\" is not known here; known: follow, tail, state",
+                "the query's \"fallow\" is not known here; known: follow, tail, cols, state",
             ),
             ("tail=1&tail=2", "the query names \"tail\" twice"),
             ("follow=yes", "follow is true or false, not \"yes\""),
             ("tail=101", "tail is a number from 0 to 100, not \"101\""),
+            ("cols=0", "cols is a number from 1 to 65535, not \"0\""),
+            ("cols=00", "cols is a number from 1 to 65535, not \"00\""),
+            ("cols=65536", "cols is a number from 1 to 65535, not \"65536\""),
             ("tail=+1", "tail is a number from 0 to 100, not \" 1\""),
             (
                 "state=bound,gone",

@@ -1,5 +1,6 @@
 //! From a request to the operation that answers it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
@@ -78,8 +79,8 @@ impl Router {
             Caller::Known(_) | Caller::Foreign { .. } => Way::Socket,
         };
         self.admission.borrow().names.check(request, way)?;
-        let path = request.uri().path();
-        let found = find(request.method(), path);
+        let path = plain(request.uri().path()).into_owned();
+        let found = find(request.method(), &path);
         // The dashboard's files tell nothing of this herd; whoever opens them has to get to the field for the key.
         match found.as_ref().map(|operation| operation.verb) {
             Ok(Verb::Dashboard) => return Ok(dashboard::page()),
@@ -100,7 +101,7 @@ impl Router {
         let request = &*request;
         let asked = Asked {
             query: Query::parse(request.uri().query().unwrap_or(""), operation.query)?,
-            placed: operation.matches(request.uri().path()).flatten(),
+            placed: operation.matches(&path).flatten(),
             request,
             by,
         };
@@ -135,7 +136,8 @@ impl Router {
             Verb::ShowWorker => self.worker(asked.placed.unwrap_or_default()).await,
             Verb::Events => {
                 let journal = Arc::clone(self.driver.journal());
-                let stream = events::read(journal, &asked)?;
+                let kinds = self.kinds(&asked.query).await?;
+                let stream = events::read(journal, &asked, kinds)?;
                 Ok(answer::stream("text/event-stream", stream, self.stopping.clone()))
             }
             Verb::Pressure => Ok(answer::json(
@@ -248,10 +250,9 @@ impl Router {
             Ok(SessionOutput::Ring(output)) => output,
             Ok(SessionOutput::LastLines(lines)) => return Ok(logs::kept(Whose::This, &lines, tail)),
             Err(NoOutput::Unknown) => {
-                let (session, lines) = self
-                    .former
-                    .log(id.as_str(), only)
-                    .ok_or_else(|| Problem::unknown_session(&id))?;
+                let Some((session, lines)) = self.former.log(id.as_str(), only) else {
+                    return Err(self.no_log(&id, only).await?);
+                };
                 if session.reason.as_deref() == Some(HERD_DIED) {
                     return Err(Problem::output_gone(&id, "it died with herd"));
                 }
@@ -280,6 +281,15 @@ impl Router {
             lines,
             self.stopping.clone(),
         ))
+    }
+
+    /// Why there is no output, where neither this herd nor a former one knows of any.
+    async fn no_log(&self, id: &SessionId, only: Option<u64>) -> Result<Problem, Problem> {
+        let known = self.driver.show(id.clone()).await?.len() + self.former.of(id.as_str()).count();
+        Ok(match only {
+            Some(generation) if known > 0 => Problem::unknown_generation(id, generation),
+            _ => self.absent(id),
+        })
     }
 
     async fn hold(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -313,6 +323,40 @@ impl Asked<'_> {
     }
 }
 
+/// The path with every character that may stand for itself standing for itself (RFC 3986, 6.2.2.2): `a%7Eb` is `a~b`. What
+/// else is encoded stays so, above all a slash, which would be a part of a segment.
+pub(super) fn plain(path: &str) -> Cow<'_, str> {
+    let mut plain = String::new();
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, escaped) = rest.split_at(at);
+        plain.push_str(before);
+        match unreserved(escaped) {
+            Some(character) => {
+                plain.push(character);
+                rest = &escaped[3..];
+            }
+            None => {
+                plain.push('%');
+                rest = &escaped[1..];
+            }
+        }
+    }
+    if rest.len() == path.len() {
+        return Cow::Borrowed(path);
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
+/// What the three characters at the beginning, `%7E`, stand for, if that needs no encoding (RFC 3986, 2.3).
+fn unreserved(escaped: &str) -> Option<char> {
+    let digits = escaped.get(1..3)?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?;
+    (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then(|| char::from(byte))
+}
+
 /// The operation for a method and a path.
 pub(super) fn find(method: &Method, path: &str) -> Result<&'static Operation, Problem> {
     let mut here = operations::all()
@@ -337,4 +381,25 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Operation, Pr
 pub(super) fn session_id(id: &str) -> Result<SessionId, Problem> {
     SessionId::parse(id.as_bytes())
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "session_id_invalid", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoded_character_that_needs_no_encoding_is_that_character() {
+        for (path, expected) in [
+            ("/v1/sessions/a", "/v1/sessions/a"),
+            ("/v1/sessions/a%7Eb%7e", "/v1/sessions/a~b~"),
+            ("/v1/%73essions/%2D%2E%5f%41%7a%30", "/v1/sessions/-._Az0"),
+            // Reserved ones, others, and what is no encoding at all.
+            ("/a%2Fb%20c%C3%A4", "/a%2Fb%20c%C3%A4"),
+            ("/%%37E%7", "/%7E%7"),
+            ("/%", "/%"),
+            ("/%+7/%7\u{e4}/%\u{e4}", "/%+7/%7\u{e4}/%\u{e4}"),
+        ] {
+            assert_eq!(plain(path), expected, "{path}");
+        }
+    }
 }

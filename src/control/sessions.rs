@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::answer::{self, Answer, Problem};
 use super::creating::{Outcome, Patience};
+use super::query::Query;
 use super::router::{Asked, Router};
 use super::views::{
     Accepted, NewSession, Session, SessionHistory, SessionList, State, StopOutcome, StopReport,
@@ -20,6 +21,8 @@ use crate::driver::{Deed, Stopped};
 
 /// Largest body of a request, bytes.
 const BODY: usize = 64 << 10;
+/// A body that is not there as a whole after this is not waited for any longer. As for a head.
+const BODY_TIMEOUT: Duration = super::HEADER_TIMEOUT;
 
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -36,16 +39,18 @@ pub(super) async fn body<T: DeserializeOwned + Default>(
             detail,
         )
     };
-    let text = match Limited::new(request.body_mut(), BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let body = Limited::new(request.body_mut(), BODY).collect();
+    let text = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Err(_) => return Err(Problem::body_too_slow(BODY_TIMEOUT)),
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return Err(Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload_too_large",
                 format!("the body is larger than {BODY} bytes"),
             ));
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             return Err(Problem::bad_request(format!(
                 "the body did not come whole: {error}"
             )));
@@ -82,18 +87,24 @@ pub(super) async fn body<T: DeserializeOwned + Default>(
 }
 
 impl Router {
+    /// The kinds that the query chooses, all of which have to be there; removed ones are until their last worker is gone.
+    pub(super) async fn kinds<'q>(&self, query: &'q Query<'_>) -> Result<Option<HashSet<&'q str>>, Problem> {
+        let Some(kinds) = query.list("worker") else {
+            return Ok(None);
+        };
+        let pools = self.driver.pools().await?.kinds;
+        match kinds
+            .iter()
+            .find(|name| pools.iter().all(|pool| pool.kind != **name))
+        {
+            Some(name) => Err(Problem::unknown_worker(name, &pools)),
+            None => Ok(Some(HashSet::from_iter(kinds))),
+        }
+    }
+
     pub(super) async fn list(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let query = &asked.query;
-        let kinds = query.list("worker").map(HashSet::<&str>::from_iter);
-        if let Some(kinds) = &kinds {
-            let pools = self.driver.pools().await?.kinds;
-            if let Some(name) = kinds
-                .iter()
-                .find(|name| pools.iter().all(|pool| pool.kind != **name))
-            {
-                return Err(Problem::unknown_worker(name, &pools));
-            }
-        }
+        let kinds = self.kinds(query).await?;
         let states = query.list("state");
         let ids = query.list("id").map(HashSet::<&str>::from_iter);
         let principal = query.value("principal");
@@ -146,7 +157,7 @@ impl Router {
         }
         let former = self.former.of(id.as_str()).cloned();
         let mut sessions = sessions.into_iter().chain(former);
-        let session = sessions.next().ok_or_else(|| Problem::unknown_session(&id))?;
+        let session = sessions.next().ok_or_else(|| self.absent(&id))?;
         let history = SessionHistory {
             session,
             earlier: sessions.collect(),
@@ -231,7 +242,7 @@ impl Router {
             Stopped::Ended { death } => (StopOutcome::Ended, death),
             Stopped::NeverStarted => (StopOutcome::NeverStarted, None),
             Stopped::Forgotten => (StopOutcome::Forgotten, None),
-            Stopped::Unknown => return Err(Problem::unknown_session(&id)),
+            Stopped::Unknown => return Err(self.absent(&id)),
             Stopped::OtherGeneration { current } => {
                 return Err(Problem::new(
                     StatusCode::CONFLICT,

@@ -60,19 +60,33 @@ impl Router {
         let (_, InForce { access, .. }) = self.driver.config().get();
         owner(access.as_deref(), session)
     }
+
+    /// Why there is nothing under this name: with `auth`, a name without a principal is nobody's, unless it was a session's
+    /// of the time before `auth`.
+    pub(super) fn absent(&self, session: &SessionId) -> Problem {
+        let (_, InForce { access, .. }) = self.driver.config().get();
+        match (access, session.principal()) {
+            (Some(_), None) if self.former.of(session.as_str()).next().is_none() => principal_required(),
+            _ => Problem::unknown_session(session),
+        }
+    }
 }
 
 fn owner(access: Option<&Access>, session: &SessionId) -> Result<Option<Arc<Principal>>, Problem> {
     match (access, session.principal()) {
         (None, None) => Ok(None),
-        (Some(_), None) => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "principal_required",
-            "with auth in herd.yaml a session is a principal's: add ?principal=NAME; commands take NAME/ID",
-        )),
+        (Some(_), None) => Err(principal_required()),
         (_, Some(name)) => access
             .and_then(|access| access.principal(name))
             .map(|principal| Some(Arc::clone(principal)))
             .ok_or_else(|| Problem::unknown_principal(name)),
     }
+}
+
+fn principal_required() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "principal_required",
+        "with auth in herd.yaml a session is a principal's: add ?principal=NAME; commands take NAME/ID",
+    )
 }

@@ -95,6 +95,7 @@ class PretendedHerd:
         self.generations = itertools.count(1)
         self.sessions = {}
         self.events = []
+        self.ended = []
         self.changed = threading.Condition()
         self.log = "hello\n"
         self.asked = []
@@ -192,7 +193,7 @@ class PretendedHerd:
 
     def list(self, query):
         if query.get("state") == "ended":
-            return {"sessions": [], "next": None}
+            return {"sessions": self.ended, "next": None}
         with self.changed:
             generations = sorted(self.sessions)
             if "id" in query:

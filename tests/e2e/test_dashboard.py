@@ -27,6 +27,8 @@ workers:
     cmd: ["/usr/bin/python3", "-u", "{STAGE}/programs/talker.py", "{{{{.Port}}}}"]
     max: 2
 """
+# What does not fit into its cell.
+CUT = "cells => [...document.querySelectorAll(cells)].filter(c => c.scrollWidth > c.clientWidth).map(c => c.textContent)"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -195,10 +197,87 @@ def test_it_reconnects_when_herd_comes_back(herd, url, look):
     say(herd, "old", "x")
     looked = look(url).live()
     assert looked.ids() == ["old"]
-    herd.restart(lambda: looked.page.wait_for_selector("#connection[data-is=reconnecting]"))
+    looked.page.locator("#panel-sessions .row:visible").click()
+    looked.until("() => document.getElementById('log').textContent.includes('x')")
+
+    def output():
+        return looked.page.locator("#log").text_content()
+
+    kept = output()
+
+    def away():
+        looked.page.wait_for_selector("#connection[data-is=reconnecting]")
+        looked.until("() => document.getElementById('log-state').textContent === 'reconnecting'")
+        assert output() == kept, "it may be the only copy"
+        looked.screenshot("reconnecting")
+
+    herd.restart(away)
     say(herd, "new", "x")
     looked.live()
+    looked.until("() => document.getElementById('log-state').textContent.endsWith('shown is what came before')")
+    assert output() == kept
+    looked.screenshot("died-with-herd")
     looked.until("() => [...document.querySelectorAll('#panel-sessions .row:not([hidden]) .id')].map(c => c.textContent).join() === 'new'")
+
+
+def test_an_empty_list_is_called_so_only_once_herd_has_said_it(herd, url, look):
+    looked = look(url).live()
+    looked.shows("No sessions. The first request")
+    held = []
+    looked.page.route("**/v1/version", lambda route: held.append(route))
+    looked.page.reload()
+    looked.until("() => document.getElementById('connection').textContent === 'connecting'")
+    # Draws the list.
+    looked.page.fill("#filter", "a")
+    looked.page.fill("#filter", "")
+    assert looked.page.get_by_text("No sessions.").is_hidden()
+    for route in held:
+        route.continue_()
+    looked.page.unroute("**/v1/version")
+    looked.live().shows("No sessions. The first request")
+
+
+def test_events_are_told_in_words(pretend, look):
+    pretended = pretend(["a"])
+    looked = look(pretended.url).live()
+    by = {"uid": 1000, "pid": 7, "key": None}
+    key = {"uid": None, "pid": None, "key": "ci"}
+    end = {"outcome": "exited", "exit_code": 3, "signal": None, "reason": None, "detail": "exit code 3"}
+    kinds = {"config_generation": 2, "added": ["b", "c"], "renewed": [], "adjusted": ["d"], "removed": []}
+    told = [
+        ("a by uid 1000: ls -l", dict(type="control.exec", session="a", command=["ls", "-l"], by=by)),
+        ("a: ls -l: exit code 3", dict(type="exec.ended", session="a", generation=1, command=["ls", "-l"], by=by, end=end, lasted_ms=5)),
+        ("a by key ci", dict(type="control.token", session="a", by=key)),
+        ("by key ci", dict(type="control.reload", by=key)),
+        ("by control: b, c added; d adjusted", dict(type="config.reloaded", cause="control", **kinds)),
+        ("by signal: every kind of worker is as it was", dict(type="config.reloaded", cause="signal", **kinds | {"added": [], "adjusted": []})),
+        ("by watch: herd.yaml:1: no", dict(type="config.reload_failed", cause="watch", detail="herd.yaml:1: no")),
+    ]
+    for _, event in told:
+        pretended.tell(**event)
+    looked.page.keyboard.press("3")
+    looked.until("count => document.querySelectorAll('#panel-events .row:not([hidden])').length === count", len(told))
+    shown = [cell.strip() for cell in looked.page.locator("#panel-events .row:visible .told").all_text_contents()]
+    assert sorted(shown) == sorted(text for text, _ in told)
+    assert looked.page.evaluate(CUT, "#panel-events .row:not([hidden]) .type") == []
+    looked.screenshot("events")
+
+
+@pytest.mark.parametrize("width", [1000, 1200, 1280, 1500, 1900])
+def test_why_a_former_herds_session_ended_is_read_in_full(pretend, look, width):
+    pretended = pretend(["a"])
+    reasons = ["disconnected", "max_lifetime", "probe_failed", "herd_died"]
+    for number, reason in enumerate(reasons):
+        pretended.ended.append(pretended.view(1) | {"generation": 100 + number, "state": "ended", "reason": reason, "ended": pretended.moment(),
+                                                    "run": pretended.moment(90_000)})
+    looked = look(pretended.url, viewport={"width": width, "height": 800}).live()
+    looked.page.keyboard.press("2")
+    looked.shows("disconnected (former herd)")
+    assert looked.page.evaluate(CUT, "#panel-ended .row:not([hidden]) .reason") == []
+    looked.page.locator("#panel-ended .row:visible").first.click()
+    looked.shows("hello")
+    looked.screenshot(f"ended-{width}")
+    assert looked.page.evaluate(CUT, "#panel-ended .row:not([hidden]) .reason") == []
 
 
 @pytest.mark.complains("status of 401", "status of 403")

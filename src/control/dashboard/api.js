@@ -53,10 +53,11 @@ export async function ask(method, path, signal) {
   return answer.json();
 }
 
-/** The text of an answer as it comes. `alive: true`: it has to say something from time to time. */
-export async function* stream(path, { signal, headers, alive = false }) {
+/** The text of an answer as it comes. `begins()`: it is there. `alive: true`: it has to say something from time to time. */
+export async function* stream(path, { signal, headers, begins, alive = false }) {
   const quiet = new AbortController();
   const answer = await request("GET", path, AbortSignal.any([signal, quiet.signal]), headers);
+  begins?.();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let timer;
   try {

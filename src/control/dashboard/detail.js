@@ -142,7 +142,9 @@ class Log {
     while (!signal.aborted) {
       try {
         this.#tell("…");
-        for await (const text of stream(path, { signal })) {
+        // What was shown comes again with this answer. Until there is one, it may be the only copy that is left.
+        const begins = () => !signal.aborted && this.#clear();
+        for await (const text of stream(path, { signal, begins })) {
           if (signal.aborted) return;
           this.#tell("live");
           this.#add(text);
@@ -155,15 +157,17 @@ class Log {
       } catch (error) {
         if (signal.aborted) return;
         // No worker yet: it will come.
-        if (error instanceof Refused && error.code !== "no_worker_yet") return this.#tell(error.status === 404 ? "not kept" : error.message);
-        if (!(error instanceof Refused)) {
-          // What was shown comes again with the next answer.
-          this.#clear();
-          this.#tell("reconnecting");
-        } else this.#tell("waits for a worker");
+        if (error instanceof Refused && error.code !== "no_worker_yet") return this.#tell(this.#lost(error));
+        this.#draw();
+        this.#tell(error instanceof Refused ? "waits for a worker" : "reconnecting");
         await new Promise((resolve) => setTimeout(resolve, 1000));
       }
     }
+  }
+
+  #lost({ status, message }) {
+    const why = status === 404 ? "not kept" : message;
+    return this.#lines ? `${why}; shown is what came before` : why;
   }
 
   #clear() {

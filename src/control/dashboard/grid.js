@@ -19,7 +19,7 @@ export class Grid {
 
   /**
    * `columns`: [{name, label, text(row, now), tone?(row), numeric?, by?(row, now), wide?}]; `by` makes a column sortable.
-   * `options`: {name, label, id(row), none, onSort(column), onOpen(row), onChoose(row), onScroll()}.
+   * `options`: {name, label, id(row), none(), onSort(column), onOpen(row), onChoose(row), onScroll()}.
    */
   constructor(panel, columns, options) {
     this.#columns = columns;
@@ -36,7 +36,7 @@ export class Grid {
     this.#canvas = element("div", "canvas");
     this.#canvas.setAttribute("role", "rowgroup");
     this.#empty = element("p", "none");
-    this.#empty.textContent = options.none;
+    this.#empty.hidden = true;
     this.#scroller.append(this.#canvas, this.#empty);
     const table = element("div", "table");
     table.setAttribute("role", "grid");
@@ -89,6 +89,7 @@ export class Grid {
     if (rows.length === 0) this.#chosen = null;
     this.table.setAttribute("aria-rowcount", String(rows.length + 1));
     this.#empty.hidden = rows.length > 0;
+    this.#empty.textContent = this.#options.none();
     this.draw();
   }
 

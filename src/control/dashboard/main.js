@@ -16,6 +16,10 @@ const model = new Model();
 const kinds = new Kinds(byId("kinds"));
 const detail = new Detail({ stop: confirmStop, closed: () => current().table.focus() });
 
+/** Whether herd has ever told all there is: before that, a list that is empty says nothing. */
+let heard = false;
+const once = (text) => (heard ? text : "");
+
 const state = (row) => row.state;
 const used = (name) => (row) => row.usage?.[name] ?? -1;
 const lists = {
@@ -33,7 +37,7 @@ const lists = {
       { name: "age", label: "Age", text: (row, now) => age(now - row.born), numeric: true, by: (row) => -row.generation },
       { name: "ends", label: "Ends", text: ends, by: (row) => row.endsAt ?? Infinity },
     ],
-    options: { label: "Sessions", none: "No sessions. The first request that carries a session id makes one.", id: (row) => row.generation },
+    options: { label: "Sessions", none: () => once("No sessions. The first request that carries a session id makes one."), id: (row) => row.generation },
     rows: () => [...model.rows.values()],
     text: (row) => `${row.id} ${row.kind} ${row.state} ${row.worker ?? ""} ${row.pid ?? ""} ${row.reason ?? ""}`,
     sort: { column: "age", direction: "ascending" },
@@ -48,7 +52,7 @@ const lists = {
       { name: "exit", label: "Exit", text: (row) => row.death?.exit ?? "worker is warm again", wide: true },
       { name: "lived", label: "Lived", text: (row) => age(row.lived), numeric: true, by: (row) => row.lived },
     ],
-    options: { label: "Ended sessions", none: "No session has ended yet.", id: (row) => row.generation },
+    options: { label: "Ended sessions", none: () => once("No session has ended yet."), id: (row) => row.generation },
     rows: () => model.ended,
     text: (row) => `${row.id} ${row.kind} ${row.reason ?? ""} ${row.worker ?? ""} ${row.death?.exit ?? ""}`,
   },
@@ -59,7 +63,7 @@ const lists = {
       { name: "worker-kind", label: "Kind", text: (event) => event.kind ?? "", wide: true },
       { name: "told", label: "What", text: sentence, wide: true },
     ],
-    options: { label: "Events", none: "Nothing has happened yet.", id: (event) => event },
+    options: { label: "Events", none: () => once("Nothing has happened yet."), id: (event) => event },
     rows: () => model.events,
     text: (event) => `${event.type} ${event.kind ?? ""} ${sentence(event)}`,
   },
@@ -86,7 +90,9 @@ const live = new Live(model, {
     shown.title = why ?? "";
     byId("app").classList.toggle("stale", word !== "live");
     // Not later than it says that all is there.
-    if (word === "live") draw();
+    if (word !== "live") return;
+    heard = true;
+    draw();
   },
   changed,
   pools: (pools) => kinds.show(pools),

@@ -51,9 +51,15 @@ export function ends(row, now) {
   return row.holders > 0 ? "when released" : "–";
 }
 
+function reloaded(event) {
+  const told = ["added", "renewed", "adjusted", "removed"].filter((what) => event[what].length > 0);
+  return told.map((what) => `${event[what].join(", ")} ${what}`).join("; ") || "every kind of worker is as it was";
+}
+
 /** An event in one line. Events of types that are not known here show what they carry. */
 export function sentence(event) {
   const who = (by) => (by?.key ? `key ${by.key}` : `uid ${by?.uid ?? "?"}`);
+  const command = event.command?.join(" ");
   switch (event.type) {
     case "session.created": return `${event.session} got ${event.worker}${event.pid ? ` (pid ${event.pid})` : ""}`;
     case "session.refused": return `${event.session}: ${event.detail}`;
@@ -69,8 +75,14 @@ export function sentence(event) {
     case "herd.draining": return `bound sessions have ${duration(event.limit_ms)}`;
     case "control.create":
     case "control.stop":
-    case "control.hold": return `${event.session} by ${who(event.by)}`;
-    case "control.drain": return `by ${who(event.by)}`;
+    case "control.hold":
+    case "control.token": return `${event.session} by ${who(event.by)}`;
+    case "control.exec": return `${event.session} by ${who(event.by)}: ${command}`;
+    case "control.drain":
+    case "control.reload": return `by ${who(event.by)}`;
+    case "exec.ended": return `${event.session}: ${command}: ${event.end.detail}`;
+    case "config.reloaded": return `by ${event.cause}: ${reloaded(event)}`;
+    case "config.reload_failed": return `by ${event.cause}: ${event.detail}`;
     case "events.lost": return event.missed === null ? "events of an earlier herd were missed" : `${whole(event.missed)} events were missed`;
     default: {
       const { id, at, type, kind, ...rest } = event;

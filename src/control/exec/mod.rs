@@ -98,7 +98,8 @@ impl Router {
                 "no_worker_yet",
                 format!("session {id} has no worker yet, so nothing can run in it; try again"),
             ),
-            _ => Problem::unknown_session(id),
+            Some(_) => Problem::unknown_session(id),
+            None => self.absent(id),
         })
     }
 }
@@ -143,8 +144,8 @@ fn command(query: &Query<'_>) -> Result<Command, Problem> {
                 env.push(("TERM".to_owned(), TERM.to_owned()));
             }
             On::Terminal(Size {
-                cols: given("cols").filter(|cols| *cols > 0).unwrap_or(SIZE.cols),
-                rows: given("rows").filter(|rows| *rows > 0).unwrap_or(SIZE.rows),
+                cols: given("cols").unwrap_or(SIZE.cols),
+                rows: given("rows").unwrap_or(SIZE.rows),
             })
         }
         (false, true) => On::Pipes,
@@ -243,7 +244,7 @@ mod tests {
         let command = read("command=sh&tty=true&cols=132").unwrap();
         assert_eq!(command.on, On::Terminal(Size { cols: 132, rows: 24 }));
         assert_eq!(command.env, [("TERM".to_owned(), "xterm".to_owned())]);
-        let command = read("command=sh&tty&env=TERM=dumb&rows=0").unwrap();
+        let command = read("command=sh&tty&env=TERM=dumb").unwrap();
         assert_eq!(command.on, On::Terminal(SIZE));
         assert_eq!(command.env, [("TERM".to_owned(), "dumb".to_owned())]);
     }
@@ -265,7 +266,11 @@ mod tests {
             ("command=a&cwd=tmp", "cwd is an absolute path"),
             (
                 "command=a&cols=70000",
-                "cols is a number from 0 to 65535, not \"70000\"",
+                "cols is a number from 1 to 65535, not \"70000\"",
+            ),
+            (
+                "command=a&tty&rows=0",
+                "rows is a number from 1 to 65535, not \"0\"",
             ),
             ("command=a&cwd=/a&cwd=/b", "the query names \"cwd\" twice"),
         ] {

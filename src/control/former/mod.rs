@@ -15,7 +15,7 @@
 pub(super) mod fuzz;
 mod line;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod writing;
 
 use std::collections::{BTreeMap, HashMap};

@@ -12,7 +12,7 @@ use crate::core::{EndReason, Exit, SessionId, SessionRef, WorkerId};
 use crate::driver::{Burial, Burials, Milestone, SessionState, SessionView};
 use crate::worker::{Death, Logs, Sandboxing, Stream};
 
-fn burial(id: &str, generation: u64) -> Burial {
+pub(in crate::control) fn burial(id: &str, generation: u64) -> Burial {
     let logs = Logs::new(1 << 20);
     let text = Bytes::from_static(b"\x1b[2Jfarewell");
     logs.push(Stream::Stdout, text, SystemTime::now());
@@ -56,7 +56,7 @@ fn read(dir: &Path, size: u64) -> Former {
 }
 
 /// Written by a herd that has ended, and read by the next.
-fn kept(dir: &Path, burials: Vec<Burial>) -> Former {
+pub(in crate::control) fn kept(dir: &Path, burials: Vec<Burial>) -> Former {
     let history = History::open(dir, 1 << 20).unwrap();
     let (sender, receiver) = mpsc::channel();
     let writing = Writing::spawn(history, receiver, SystemTime::UNIX_EPOCH, Arc::default()).unwrap();

@@ -74,7 +74,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
             about: "Events.",
             content: Content::Events(of::<views::Event>),
         }],
-        problems: &[problems(503, "too_many_streams")],
+        problems: &[
+            problems(404, "unknown_worker"),
+            problems(503, "too_many_streams, draining"),
+        ],
     },
     Operation {
         verb: Verb::Pressure,

@@ -16,8 +16,8 @@ const STATES: &[&str] = &["queued", "starting", "bound", "ending", "ended"];
 const PRINCIPAL: Parameter = Parameter {
     name: "principal",
     takes: Takes::Principal,
-    about: "Whose session: the name of a key under `auth` in herd.yaml. Without `auth` there is none; with it, a new session \
-            needs one.",
+    about: "Whose session: the name of a key under `auth` in herd.yaml. Without `auth` there is none; with it, every session \
+            has one, but for those of the time before.",
 };
 
 const PREFER: Header = Header {
@@ -31,8 +31,10 @@ const PREFER: Header = Header {
 const NO_STREAM: Problems = problems(503, "too_many_streams, draining");
 
 const UNKNOWN_SESSION: Problems = problems(404, "unknown_session");
+const NOT_NAMED: Problems = problems(409, "principal_required");
 
-const BAD_BODY: [Problems; 2] = [
+const BAD_BODY: [Problems; 3] = [
+    problems(408, "request_timeout"),
     problems(413, "payload_too_large"),
     problems(415, "unsupported_media_type"),
 ];
@@ -124,8 +126,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             problems(404, "unknown_worker, unknown_session, unknown_principal"),
-            problems(409, "principal_required"),
+            NOT_NAMED,
             problems(422, "idempotency_key_reused"),
             FULL,
         ],
@@ -140,7 +143,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         headers: &[],
         body: None,
         answers: &[json::<views::SessionHistory>(200, "The session.")],
-        problems: &[UNKNOWN_SESSION, DRAINING],
+        problems: &[UNKNOWN_SESSION, NOT_NAMED, DRAINING],
     },
     Operation {
         verb: Verb::CreateSession,
@@ -170,6 +173,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             NOT_CREATED[6],
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             FULL,
         ],
     },
@@ -190,7 +194,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         headers: &[],
         body: None,
         answers: &[json::<views::StopReport>(200, "It has ended.")],
-        problems: &[UNKNOWN_SESSION, problems(409, "stale_generation"), DRAINING],
+        problems: &[
+            UNKNOWN_SESSION,
+            problems(409, "principal_required, stale_generation"),
+            DRAINING,
+        ],
     },
     Operation {
         verb: Verb::Logs,
@@ -228,7 +236,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         }],
         problems: &[
             UNKNOWN_SESSION,
-            problems(409, "no_worker_yet"),
+            problems(409, "principal_required, no_worker_yet"),
             problems(410, "output_gone"),
             NO_STREAM,
         ],
@@ -303,12 +311,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
             flag("tty", "With a terminal. stderr is part of stdout then."),
             Parameter {
                 name: "cols",
-                takes: Takes::UpTo(65_535),
+                takes: Takes::Extent,
                 about: "Width of the terminal in characters, else 80.",
             },
             Parameter {
                 name: "rows",
-                takes: Takes::UpTo(65_535),
+                takes: Takes::Extent,
                 about: "Height of the terminal in characters, else 24.",
             },
         ],
@@ -321,7 +329,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         }],
         problems: &[
             UNKNOWN_SESSION,
-            problems(409, "no_worker_yet"),
+            problems(409, "principal_required, no_worker_yet"),
             problems(426, "upgrade_required"),
             problems(429, "too_many_commands"),
             problems(503, "exec_failed, too_many_streams, draining"),
@@ -348,6 +356,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             problems(409, "no_auth, principal_required"),
             BAD_BODY[0],
             BAD_BODY[1],
+            BAD_BODY[2],
             DRAINING,
         ],
     },

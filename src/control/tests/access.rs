@@ -4,12 +4,16 @@ use super::creating::{JSON, parse, status};
 use super::*;
 
 fn with_auth() -> Herd {
+    start_with(&auth())
+}
+
+fn auth() -> String {
     let sha256 = |key: &str| data_encoding::HEXLOWER.encode(&crate::access::keys::digest_of(key));
-    start_with(&format!(
+    format!(
         "auth:\n  keys:\n    alice: {{sha256: {}, sessions: 1}}\n    bob: {{sha256: {}, workers: [shell]}}\n",
         sha256("herd_alice_0123456789"),
         sha256("herd_bob_0123456789")
-    ))
+    )
 }
 
 #[test]
@@ -45,8 +49,24 @@ fn two_principals_sessions_of_one_id_are_made_found_and_stopped_apart() {
         let list = herd.json("GET", "/v1/sessions?principal=bob").await;
         assert_eq!(list["sessions"].as_array().unwrap().len(), 1, "{list}");
         assert_eq!(list["sessions"][0]["kind"], "shell");
-        let (head, _) = herd.ask("GET", "/v1/sessions/a").await;
-        assert_eq!(status(&head), "404", "nobody's a: {head}");
+        for (method, path) in [
+            ("GET", "a"),
+            ("DELETE", "a"),
+            ("GET", "a/logs"),
+            ("GET", "a/logs?generation=1"),
+        ] {
+            let (head, body) = herd.ask(method, &format!("/v1/sessions/{path}")).await;
+            assert_eq!(status(&head), "409", "nobody's {path}: {head}");
+            assert!(head.contains("x-herd-error: principal_required"), "{head}");
+            assert!(body.contains("add ?principal=NAME"), "{body}");
+        }
+        let mut nobodys = herd
+            .send("GET", "/v1/sessions/a/exec?command=id", exec::HANDSHAKE)
+            .await;
+        let refused = read_until(&mut nobodys, "}\n").await;
+        assert!(refused.contains("x-herd-error: principal_required"), "{refused}");
+        let (head, _) = herd.ask("GET", "/v1/sessions/b?principal=bob").await;
+        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
 
         let (_, metrics) = herd.ask("GET", "/metrics").await;
         for line in [
@@ -70,6 +90,32 @@ fn two_principals_sessions_of_one_id_are_made_found_and_stopped_apart() {
             "{events}"
         );
         assert!(!events.contains("bob/a"), "{events}");
+    });
+}
+
+#[test]
+fn a_session_of_the_time_before_auth_is_found_by_the_name_it_had() {
+    use crate::control::former::tests::{burial, kept};
+    local(async {
+        let dir = tempfile::tempdir().unwrap();
+        let herd = start_after(kept(dir.path(), vec![burial("old", 7)]), &auth());
+        let shown = herd.json("GET", "/v1/sessions/old").await;
+        assert_eq!(
+            (&shown["state"], &shown["generation"]),
+            (&"ended".into(), &7.into())
+        );
+        let (head, body) = herd.ask("GET", "/v1/sessions/old/logs").await;
+        assert!(
+            status(&head) == "200" && body.contains("farewell"),
+            "{head}\n{body}"
+        );
+        let (head, _) = herd.ask("DELETE", "/v1/sessions/old").await;
+        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+        let (head, body) = herd.ask("GET", "/v1/sessions/old/logs?generation=8").await;
+        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+        assert!(body.contains("session old has no generation 8; "), "{body}");
+        let (head, _) = herd.ask("PUT", "/v1/sessions/old").await;
+        assert!(head.contains("x-herd-error: principal_required"), "{head}");
     });
 }
 

@@ -44,6 +44,36 @@ fn a_session_is_put_once_and_ends_after_its_ttl_unless_it_is_used() {
 }
 
 #[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    local(async {
+        let herd = start();
+        let headers = format!("{JSON}content-length: 50\r\nexpect: 100-continue\r\n");
+        for (method, path) in [
+            ("PUT", "/v1/sessions/a"),
+            ("POST", "/v1/sessions"),
+            ("POST", "/v1/sessions/a/token"),
+        ] {
+            let mut stream = herd.send(method, path, &headers).await;
+            // From here on the body is waited for; time runs as soon as nothing else does.
+            read_until(&mut stream, "100 Continue\r\n\r\n").await;
+            stream.write_all(b"{").await.unwrap();
+            tokio::time::pause();
+            let answer = read_until(&mut stream, "}").await;
+            tokio::time::resume();
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+            assert!(answer.contains("x-herd-error: request_timeout\r\n"), "{answer}");
+            assert!(answer.contains("application/problem+json"), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+            assert!(answer.contains("the body did not arrive within 10 s"), "{answer}");
+            let rest = within("the end", stream.read(&mut [0; 1])).await;
+            assert_eq!(rest.unwrap_or(0), 0, "nothing follows");
+        }
+        let list = herd.json("GET", "/v1/sessions?all=true").await;
+        assert_eq!(list["sessions"], Value::Array(vec![]), "nothing was made");
+    });
+}
+
+#[test]
 fn a_client_that_prefers_not_to_wait_gets_an_early_answer() {
     local(async {
         let herd = start();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+pub(super) const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 async fn refused(herd: &Herd, path: &str, headers: &str) -> (String, Value) {
@@ -22,6 +22,8 @@ fn a_command_that_cannot_be_run_is_refused_before_the_websocket() {
             ("a/exec?command=id", "", 426, "upgrade_required"),
             ("a/exec", HANDSHAKE, 400, "bad_request"),
             ("a/exec?command=id&user=root", HANDSHAKE, 400, "bad_request"),
+            ("a/exec?command=id&tty&cols=0", HANDSHAKE, 400, "bad_request"),
+            ("a/exec?command=id&tty&rows=65536", HANDSHAKE, 400, "bad_request"),
             ("nobody/exec?command=id", HANDSHAKE, 404, "unknown_session"),
             // The worker is only pretended.
             ("a/exec?command=id", HANDSHAKE, 503, "exec_failed"),

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::Server;
+use super::{Former, Server};
 use crate::config;
 use crate::core::{Exit, SessionId, WorkerId};
 use crate::driver::{Crew, Driver, Handle, SessionOutput, Shutdown};
@@ -118,6 +118,11 @@ fn start() -> Herd {
 
 /// With more of herd.yaml.
 fn start_with(more: &str) -> Herd {
+    start_after(Former::default(), more)
+}
+
+/// As the herd that comes after others.
+fn start_after(former: Former, more: &str) -> Herd {
     let config = Arc::new(config::parse(&format!("{CONFIG}{more}"), "test.yaml").unwrap());
     let (events, received) = mpsc::channel(64);
     let secrets = crate::access::Secrets::read(&config).unwrap();
@@ -138,7 +143,8 @@ fn start_with(more: &str) -> Herd {
     let server = Server::bind(&socket)
         .unwrap()
         .listen(&config, super::Admission::read(&config).unwrap())
-        .unwrap();
+        .unwrap()
+        .remembering(former);
     let (port, door) = (server.local_addr(), server.door());
     let (stop, stopped) = oneshot::channel();
     let (done, served) = oneshot::channel();
@@ -358,10 +364,15 @@ fn output_of_the_ended_is_asked_for_by_generation_and_at_last_only_its_last_line
         let kept = "[herd: ended some time ago; its last lines are kept]\n";
         assert_eq!(asked(at(1, "")).await, format!("{kept}\\x1b[2Jhello\nnumber 1\n"));
         assert_eq!(asked(at(0, "&tail=1")).await, format!("{kept}number 0\n"));
-        let (head, _) = herd
-            .ask("GET", "/v1/sessions/a/logs?generation=9007199254740991")
-            .await;
-        assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+        for (path, told) in [
+            ("a", "session a has no generation 9007199254740991; "),
+            ("b", "there is no session b; "),
+        ] {
+            let path = format!("/v1/sessions/{path}/logs?generation=9007199254740991");
+            let (head, body) = herd.ask("GET", &path).await;
+            assert!(head.contains("x-herd-error: unknown_session"), "{head}");
+            assert!(body.contains(told), "{body}");
+        }
     });
 }
 
@@ -428,6 +439,15 @@ fn a_request_that_is_wrong_is_told_how() {
             ("GET", "/v2", "404", "not_found", "there is nothing at /v2"),
             ("GET", "/v1/sessions/", "400", "session_id_invalid", "is empty"),
             ("GET", "/v1/sessions/a%20b", "400", "session_id_invalid", "'%'"),
+            ("GET", "/v1/sessions/a%2Fb", "400", "session_id_invalid", "'%'"),
+            ("GET", "/v1/sessions/%2e%2E", "400", "session_id_invalid", ""),
+            (
+                "GET",
+                "/v1/sessions/a%7eb",
+                "404",
+                "unknown_session",
+                "no session a~b;",
+            ),
             ("GET", long.as_str(), "400", "session_id_invalid", "129 bytes"),
             (
                 "GET",
@@ -460,6 +480,20 @@ fn a_request_that_is_wrong_is_told_how() {
             ),
             (
                 "GET",
+                "/v1/sessions?worker=shell,x",
+                "404",
+                "unknown_worker",
+                "there is no worker kind \\\"x\\\"",
+            ),
+            (
+                "GET",
+                "/v1/events?worker=shell,x",
+                "404",
+                "unknown_worker",
+                "there is no worker kind \\\"x\\\"",
+            ),
+            (
+                "GET",
                 "/v1/sessions/a/hold?worker=x",
                 "404",
                 "unknown_worker",
@@ -483,6 +517,78 @@ fn a_request_that_is_wrong_is_told_how() {
         assert!(
             head.contains("409 Conflict") && body.contains("bound to a worker of kind shell"),
             "{body}"
+        );
+    });
+}
+
+async fn raw(herd: &Herd, request: &str) -> String {
+    let mut stream = UnixStream::connect(&herd.socket).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Input that herd does not read may make this an error, when all of the answer is here.
+    let _ = within("the end", stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_head_that_is_not_http_gets_a_bare_status_and_the_connection_closes() {
+    local(async {
+        let herd = start();
+        let head = |fields: &str| format!("PUT /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n{fields}\r\n");
+        for (request, status) in [
+            ("GARBAGE\r\n\r\n".to_owned(), "400 Bad Request"),
+            ("GET / HTTP/0.9\r\n\r\n".to_owned(), "400 Bad Request"),
+            (
+                head(&format!("content-length: {}\r\n", "9".repeat(20))),
+                "400 Bad Request",
+            ),
+            (
+                head("content-length: 1\r\ncontent-length: 2\r\n"),
+                "400 Bad Request",
+            ),
+            (head("transfer-encoding: gzip\r\n"), "400 Bad Request"),
+            (
+                format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000)),
+                "414 URI Too Long",
+            ),
+            (
+                head(&"a: b\r\n".repeat(200)),
+                "431 Request Header Fields Too Large",
+            ),
+        ] {
+            let answer = raw(&herd, &request).await;
+            let shown = &request[..request.len().min(60)];
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{shown}: {answer}"
+            );
+            assert!(answer.contains("content-length: 0\r\n"), "{shown}: {answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{shown}: {answer}");
+        }
+        let list = herd.json("GET", "/v1/sessions?all=true").await;
+        assert_eq!(list["sessions"], Value::Array(vec![]), "nothing was made");
+    });
+}
+
+#[test]
+fn nothing_is_read_as_a_request_behind_a_body_of_two_lengths() {
+    local(async {
+        let herd = start();
+        let next = "DELETE /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n\r\n";
+        for fields in [
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        ] {
+            let head = format!("PUT /v1/sessions/a HTTP/1.1\r\nhost: herd\r\n{fields}\r\n");
+            let answer = raw(&herd, &format!("{head}0\r\n\r\n{next}")).await;
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+            assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+        }
+        let shown = herd.json("GET", "/v1/sessions/a").await;
+        assert_eq!(
+            shown["state"], "bound",
+            "the second request was not read: {shown}"
         );
     });
 }
