@@ -54,7 +54,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// Where to run it, as an absolute path [default: where the worker's program was started]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
     workdir: Option<String>,
     /// The session
     #[arg(value_parser = session_id)]
@@ -175,6 +175,14 @@ fn variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
         _ => Err("a variable is NAME=VALUE".to_owned()),
+    }
+}
+
+/// For clap. Here it means nothing, and herd has no directory that it could be meant from.
+fn absolute(text: &str) -> Result<String, String> {
+    match text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err("it has to be an absolute path, of the worker's sandbox".to_owned()),
     }
 }
 

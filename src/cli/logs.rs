@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 use http_body_util::BodyExt;
 
+use crate::control::is_moment;
 use crate::core::SessionId;
 
 use super::client::{ClientError, Control, session_id, session_path};
@@ -27,7 +28,7 @@ pub struct Logs {
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
     /// Only lines since a moment (RFC 3339, e.g. 2026-01-31T12:00:00Z) or for a time (e.g. 10m)
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: Option<String>,
     /// Begin each line with the moment at which herd read it
     #[arg(short, long)]
@@ -64,5 +65,15 @@ impl Logs {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// For clap. herd reads it again, by its own clock.
+fn moment(text: &str) -> Result<String, String> {
+    match is_moment(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "write a time with its unit, such as 10m, or a moment such as 2026-01-31T12:00:00Z".to_owned(),
+        ),
     }
 }

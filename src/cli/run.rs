@@ -8,7 +8,7 @@ use anyhow::Context;
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Client, Control, Lines, kind_name, principal, session_id, session_path};
+use super::client::{Client, ClientError, Control, Lines, kind_name, principal, session_id, session_path};
 use crate::control::views::{Held, HoldEnded, NewToken, Token, Version};
 use crate::core::SessionId;
 use crate::worker::escape;
@@ -66,7 +66,8 @@ impl Run {
         let has_principal = id.principal().is_some();
         self.control.run(|mut client| async move {
             let herd: Version = client.ask(Method::GET, "/v1/version").await?;
-            let mut hold = Lines::of(client.stream(Method::GET, &path).await?);
+            let hold = client.stream(Method::GET, &path).await.map_err(in_words_of_run)?;
+            let mut hold = Lines::of(hold);
             let first = hold.next().await?.context("herd is shutting down")?;
             let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
             let token: Option<Token> = match has_principal {
@@ -111,6 +112,15 @@ impl Run {
                 }
             }
         })
+    }
+}
+
+fn in_words_of_run(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused(problem) if problem.code == "principal_required" => {
+            anyhow::anyhow!("with `auth` in herd.yaml a session is a principal's; add --principal NAME")
+        }
+        error => error.into(),
     }
 }
 
