@@ -38,8 +38,9 @@ Examples:
   herd exec -i user-42 -- tar -xf - < files.tar
   herd exec -e DEBUG=1 -w /tmp user-42 -- sh -c 'env; pwd'
 
-Exit status: the command's; 128 and the signal's number if one killed it; 126 or 127 if it cannot be run or found;
-1 if herd cannot run it or the session ended first, 2 for wrong usage.")]
+Exit status: the command's; 128 and the signal's number if one killed it; 126
+or 127 if it cannot be run or found; 1 if herd cannot run it or the session
+ended first, 2 for wrong usage.")]
 pub struct Exec {
     /// Pass standard input on [default: if it and standard output are a terminal]
     #[arg(short, long)]
@@ -60,7 +61,7 @@ pub struct Exec {
     #[arg(value_parser = session_id)]
     id: SessionId,
     /// The command and its arguments [default: /bin/sh]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", value_hint = clap::ValueHint::AnyPath)]
     command: Vec<String>,
     #[command(flatten)]
     control: Control,

@@ -17,9 +17,11 @@ use super::show;
 Example:
   herd logs -f --tail 20 user-42
 
-Prints stdout and stderr of the session's latest worker, live or ended; control characters are
-escaped. With -f it goes on until the worker ends.
-Exit codes: 0 printed, 1 failed (no such session, herd is not running), 2 wrong usage")]
+Prints stdout and stderr of the session's latest worker, live or ended;
+control characters are escaped. With -f it goes on until the worker ends.
+
+Exit codes: 0 printed, 1 failed (no such session, herd is not running), 2
+wrong usage")]
 pub struct Logs {
     /// Go on with what is written from now on
     #[arg(short, long)]

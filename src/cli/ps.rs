@@ -17,13 +17,15 @@ use super::show::{self, Output};
 #[command(after_help = "\
 Example:
   $ herd ps
-  SESSION  KIND     STATE  WORKER  PID    HOLDERS  AGE    ENDS
-  user-42  browser  bound  w3      48211  1        2m05s  when released
-  user-43  browser  bound  w4      48302  0        8s     in 14m52s
+  SESSION  KIND     SANDBOX  STATE  WORKER  PID    HOLDERS  AGE    ENDS
+  user-42  browser  on       bound  w3      48211  1        2m05s  when released
+  user-43  browser  on       bound  w4      48302  0        8s     in 14m52s
 
-ENDS tells when a session ends if nothing changes, and why one ended. A worker of an earlier configuration, which a
-reload has replaced for new sessions, is shown with its number. With `auth` in herd.yaml, SESSION is PRINCIPAL/ID, as the
-other commands take it.
+ENDS tells when a session ends if nothing changes, and why one ended. A worker
+of an earlier configuration, which a reload has replaced for new sessions, is
+shown with its number. With `auth` in herd.yaml, SESSION is PRINCIPAL/ID, as
+the other commands take it.
+
 Exit codes: 0 listed, 1 failed (herd is not running), 2 wrong usage")]
 pub struct Ps {
     /// Also list sessions that ended, as far as they are remembered

@@ -22,11 +22,16 @@ use crate::worker::escape;
 #[command(after_help = "\
 Examples:
   herd run browser -- node test.js
-  herd run runner -- sh -c 'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
+  herd run runner -- sh -c \\
+    'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
   herd run runner                    # a shell
 
-Exit status: the command's; 128 and the signal's number if one killed it;
-1 if herd has no session for it, 2 for wrong usage, 126 or 127 if the command
+SIGTERM and SIGHUP are passed on to the command. SIGINT and SIGQUIT are not:
+Ctrl-C at a terminal reaches the command itself, which decides what comes of
+it. To end a `herd run` from elsewhere, send SIGTERM.
+
+Exit status: the command's; 128 and the signal's number if one killed it; 1 if
+herd has no session for it, 2 for wrong usage, 126 or 127 if the command
 cannot be run or found.")]
 pub struct Run {
     /// The kind of worker
@@ -39,7 +44,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME", value_parser = principal)]
     principal: Option<String>,
     /// The command and its arguments [default: $SHELL, or /bin/sh]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", value_hint = clap::ValueHint::AnyPath)]
     command: Vec<OsString>,
     #[command(flatten)]
     control: Control,

@@ -24,7 +24,8 @@ Examples:
   $ herd token alice/user-42 --ttl 1h --worker browser --url
   http://127.0.0.1:8080/?herd_token=herd1.YWxpY2UvdXNlci00MiBicm93c2Vy…
 
-Exit codes: 0 signed, 1 failed (no such principal, no `auth` in herd.yaml, herd is not running), 2 wrong usage")]
+Exit codes: 0 signed, 1 failed (no such principal, no `auth` in herd.yaml,
+herd is not running), 2 wrong usage")]
 pub struct Token {
     /// The session, as PRINCIPAL/ID; it need not exist yet
     #[arg(value_parser = session_id)]
