@@ -54,3 +54,76 @@ fn values_that_herd_would_refuse_are_wrong_usage() {
         assert!(Cli::try_parse_from(whole).is_ok(), "{words:?}");
     }
 }
+
+/// Every command, with its whole name.
+fn commands() -> Vec<(String, clap::Command)> {
+    fn walk(name: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        found.push((name.to_owned(), command.clone()));
+        for below in command.get_subcommands() {
+            walk(&format!("{name} {}", below.get_name()), below, found);
+        }
+    }
+    let mut found = Vec::new();
+    walk("herd", &Cli::command(), &mut found);
+    assert!(found.len() > 25);
+    found
+}
+
+#[test]
+fn what_help_adds_fits_a_terminal_of_80_columns() {
+    // clap fills the other texts; these it breaks again where they are wider than the terminal.
+    for (name, command) in commands() {
+        let text = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_verb_tells_its_exit_codes_and_shows_an_example() {
+    for (name, command) in commands() {
+        if name == "herd" {
+            continue;
+        }
+        let after = super::manual::After::read(&command);
+        assert!(after.exit.is_some(), "{name} tells no exit codes");
+        assert!(!after.examples.is_empty(), "{name} shows no example");
+    }
+}
+
+#[test]
+fn only_paths_are_completed_with_files() {
+    for (name, command) in commands() {
+        let command = super::completions::hinted(command);
+        for argument in command.get_arguments() {
+            if !argument.get_action().takes_values() {
+                continue;
+            }
+            let hint = argument.get_value_hint();
+            assert!(hint != clap::ValueHint::Unknown, "{name}: {argument}");
+        }
+    }
+    let mut text = Vec::new();
+    clap_complete::generate(
+        clap_complete::Shell::Bash,
+        &mut super::completions::hinted(Cli::command()),
+        "herd",
+        &mut text,
+    );
+    let text = String::from_utf8(text).unwrap();
+    let exec = text.split("herd__subcmd__exec)").nth(1).unwrap_or_default();
+    assert!(exec.contains("--workdir)"), "{exec}");
+}
+
+#[test]
+fn a_directory_given_as_the_format_is_refused_by_that_name() {
+    let text = refused(&["bundle", "build", "recipe", "--output", "x", "-o", "out"]);
+    assert!(
+        text.contains("invalid value 'out' for '--format <FORMAT>'"),
+        "{text}"
+    );
+}
