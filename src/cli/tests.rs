@@ -115,8 +115,10 @@ fn only_paths_are_completed_with_files() {
         &mut text,
     );
     let text = String::from_utf8(text).unwrap();
-    let exec = text.split("herd__subcmd__exec)").nth(1).unwrap_or_default();
-    assert!(exec.contains("--workdir)"), "{exec}");
+    assert!(
+        text.contains("--workdir)\n                    COMPREPLY=(\"${cur}\")\n"),
+        "{text}"
+    );
 }
 
 #[test]
