@@ -125,12 +125,12 @@ fn json_says_the_same_to_programs() {
 #[test]
 fn a_missing_file_is_told_what_to_do() {
     let directory = directory_with(&[]);
-    let expected = "there is no herd.yaml; `herd init` writes one for what is installed here, or name another with \
+    let expected = "herd: there is no herd.yaml; `herd init` writes one for what is installed here, or name another with \
                     --config FILE or HERD_CONFIG\n";
-    assert_eq!(
-        run(&mut herd(directory.path(), "check")),
-        (Some(1), expected.to_owned())
-    );
+    let output = herd(directory.path(), "check").output().expect("herd runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(1), expected));
+    assert!(output.stdout.is_empty(), "there is no result");
 }
 
 /// Names nothing outside itself that is there and right.

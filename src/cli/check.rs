@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
-use super::show::{self, Format};
+use super::show::{self, Output};
 use super::surroundings::{Taker, judge};
 use crate::config::paths::User;
 use crate::config::{self, Config, ConfigFile, LoadError, Overrides};
@@ -14,22 +14,24 @@ use crate::sandbox::cgroup::{self, Controllers, Host};
 use crate::worker::Plans;
 
 /// Say everything that is wrong with a configuration file, without starting anything
+///
+/// It makes the checks of `herd start`, and changes nothing.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ herd check --config herd.yaml
+  herd.yaml: ok, 2 worker kinds
+  $ herd check --config herd.yaml -o json | jq -r '.problems[].message'
+
+Exit codes: 0 herd would start with it, 1 it would not, 2 wrong usage")]
 pub struct Check {
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
     overrides: Overrides,
     /// How to print the result
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-    Yaml,
 }
 
 impl Check {
@@ -49,9 +51,12 @@ impl Check {
             ExitCode::FAILURE
         };
         match self.output {
-            Output::Text => show::print(as_text(&file, result) + "\n")?,
-            Output::Json => Format::Json.print(&as_data(&file, result))?,
-            Output::Yaml => Format::Yaml.print(&as_data(&file, result))?,
+            // There is nothing to judge: no result, but a failure of this command.
+            Output::Table => match result {
+                Err(error) if !matches!(error, LoadError::Invalid(_)) => return Err(error.into()),
+                result => show::print(as_text(&file, result) + "\n")?,
+            },
+            Output::Data(format) => format.print(&as_data(&file, result))?,
         }
         Ok(code)
     }

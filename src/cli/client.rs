@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,11 @@ pub(super) enum ClientError {
     Dead(PathBuf),
     #[error("not allowed to use {}; run this as the user herd runs as, or as root", .0.display())]
     NotAllowed(PathBuf),
+    #[error(
+        "there is no herd at {}: it is no socket; --control-socket (or HERD_CONTROL_SOCKET) names herd's control socket",
+        .0.display()
+    )]
+    NotSocket(PathBuf),
     #[error("cannot talk to herd at {}: {source}", .path.display())]
     Connect { path: PathBuf, source: io::Error },
     #[error("herd has not answered for {} s: it may hang, or be overloaded", .0.as_secs())]
@@ -85,6 +91,11 @@ impl Control {
     }
 }
 
+/// The kernel refuses connections to what is no socket as it does to a socket that nobody listens at.
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
 impl Client {
     pub(super) async fn connect(path: PathBuf) -> Result<Self, ClientError> {
         let stream = match UnixStream::connect(&path).await {
@@ -92,7 +103,8 @@ impl Client {
             Err(source) => {
                 return Err(match source.kind() {
                     io::ErrorKind::NotFound => ClientError::NotRunning(path),
-                    io::ErrorKind::ConnectionRefused => ClientError::Dead(path),
+                    io::ErrorKind::ConnectionRefused if is_socket(&path) => ClientError::Dead(path),
+                    io::ErrorKind::ConnectionRefused => ClientError::NotSocket(path),
                     io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path),
                     _ => ClientError::Connect { path, source },
                 });
@@ -339,4 +351,27 @@ fn refusal(problem: &Problem) -> String {
         text.push_str(&escape(line.as_bytes()));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_path_that_is_no_socket_is_not_taken_for_a_dead_herd() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for path in [directory.path().to_owned(), file] {
+            let error = Client::connect(path.clone()).await.unwrap_err();
+            assert!(
+                matches!(error, ClientError::NotSocket(_)),
+                "{}: {error}",
+                path.display()
+            );
+        }
+        let left = directory.path().join("left");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        assert!(matches!(Client::connect(left).await, Err(ClientError::Dead(_))));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory, ValueHint};
 
 use super::Cli;
 use super::show;
@@ -13,7 +13,9 @@ use super::show;
 Examples:
   bash: herd completions bash > ~/.local/share/bash-completion/completions/herd
   zsh:  herd completions zsh > \"${fpath[1]}/_herd\"
-  fish: herd completions fish > ~/.config/fish/completions/herd.fish")]
+  fish: herd completions fish > ~/.config/fish/completions/herd.fish
+
+Exit codes: 0 printed, 2 wrong usage")]
 pub struct Completions {
     shell: clap_complete::Shell,
 }
@@ -21,8 +23,18 @@ pub struct Completions {
 impl Completions {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "herd", &mut text);
+        clap_complete::generate(self.shell, &mut hinted(Cli::command()), "herd", &mut text);
         show::print(text)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Without this, shells offer the names of files for every value: only those whose type is a path are paths, and what says
+/// otherwise itself.
+pub(super) fn hinted(command: Command) -> Command {
+    let hint = |argument: clap::Arg| match argument.get_value_hint() {
+        ValueHint::Unknown if argument.get_action().takes_values() => argument.value_hint(ValueHint::Other),
+        _ => argument,
+    };
+    command.mut_args(hint).mut_subcommands(hinted)
 }

@@ -49,12 +49,13 @@ const BODY: usize = 64 << 10;
 Example:
   $ herd dashboard
   http://127.0.0.1:41234/#key=qO3v…
-  Open this address in a browser. Whoever has it may do to this herd what you may; Ctrl-C ends it.
+  Open this address in a browser. …
 
   # From another machine; the address is then http://127.0.0.1:9000/#key=…
   ssh -t -L 9000:127.0.0.1:9000 server herd dashboard --port 9000
 
-Exit codes: 0 after Ctrl-C, 1 failed (herd is not running, the port is taken), 2 wrong usage")]
+Exit codes: 0 after Ctrl-C, 1 failed (herd is not running, the port is taken),
+2 wrong usage")]
 pub struct Dashboard {
     /// Port of 127.0.0.1 to serve on; 0 takes a free one
     #[arg(short, long, default_value_t = 0)]

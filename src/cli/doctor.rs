@@ -25,7 +25,8 @@ Example:
     means  `sandbox:` cannot be used; workers run bare
     fix    printf 'abi <abi/4.0>, ...
 
-Exit codes: 0 sandboxes can run with all defaults, 1 they cannot, 2 wrong usage")]
+Exit codes: 0 sandboxes can run with all defaults, 1 they cannot, 2 wrong
+usage")]
 pub struct Doctor {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]

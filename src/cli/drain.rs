@@ -17,7 +17,9 @@ Example:
   draining: new sessions are refused, 3 sessions go on for at most drain_timeout
 
 The same as SIGTERM to herd. With --wait it returns when herd has ended.
-Exit codes: 0 drains, or with --wait has ended, 1 failed (herd is not running), 2 wrong usage")]
+
+Exit codes: 0 drains, or with --wait has ended, 1 failed (herd is not
+running), 2 wrong usage")]
 pub struct Drain {
     /// Return when herd has ended
     #[arg(long)]

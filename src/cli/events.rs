@@ -16,9 +16,11 @@ use crate::core::SessionId;
 Example:
   $ herd events --replay 2 --session user-42
   2026-01-31T12:00:00.000Z session.created user-42 browser w3 pid 48211
-  2026-01-31T12:04:10.218Z session.ended user-42 browser: its client disconnected
+  2026-01-31T12:04:10.218Z session.ended user-42 browser: its client …
 
-With -o json each line is one event, with -o yaml each document, as docs/api.md describes it.
+With -o json each line is one event, with -o yaml each document, as
+docs/api.md describes it.
+
 Exit codes: 0 herd has ended, 1 failed (herd is not running), 2 wrong usage")]
 pub struct Events {
     /// Begin with the last N events, of at most 4096 that are kept

@@ -38,8 +38,9 @@ Examples:
   herd exec -i user-42 -- tar -xf - < files.tar
   herd exec -e DEBUG=1 -w /tmp user-42 -- sh -c 'env; pwd'
 
-Exit status: the command's; 128 and the signal's number if one killed it; 126 or 127 if it cannot be run or found;
-1 if herd cannot run it or the session ended first, 2 for wrong usage.")]
+Exit status: the command's; 128 and the signal's number if one killed it; 126
+or 127 if it cannot be run or found; 1 if herd cannot run it or the session
+ended first, 2 for wrong usage.")]
 pub struct Exec {
     /// Pass standard input on [default: if it and standard output are a terminal]
     #[arg(short, long)]
@@ -54,13 +55,13 @@ pub struct Exec {
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
     /// Where to run it, as an absolute path [default: where the worker's program was started]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
     workdir: Option<String>,
     /// The session
     #[arg(value_parser = session_id)]
     id: SessionId,
     /// The command and its arguments [default: /bin/sh]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", value_hint = clap::ValueHint::AnyPath)]
     command: Vec<String>,
     #[command(flatten)]
     control: Control,
@@ -175,6 +176,14 @@ fn variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
         _ => Err("a variable is NAME=VALUE".to_owned()),
+    }
+}
+
+/// For clap. Here it means nothing, and herd has no directory that it could be meant from.
+fn absolute(text: &str) -> Result<String, String> {
+    match text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err("it has to be an absolute path, of the worker's sandbox".to_owned()),
     }
 }
 

@@ -21,8 +21,9 @@ Example:
   $ herd hold user-42 --worker browser
   holding user-42: browser worker w3, created; Ctrl-C lets go
 
-The hold is authoritative: when the last one of a session goes, by Ctrl-C or by kill -9, the session
-ends after its disconnect_grace.
+The hold is authoritative: when the last one of a session goes, by Ctrl-C or
+by kill -9, the session ends after its disconnect_grace.
+
 Exit codes: 0 let go, 1 failed or the session ended first, 2 wrong usage")]
 pub struct Hold {
     /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID

@@ -12,11 +12,13 @@ use anyhow::Context;
 ///
 /// Every kind of worker in it runs in a sandbox. A file that exists is left alone.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Examples:
   herd init                        writes ./herd.yaml
   herd init --config app/herd.yaml
 
-Exit status: 0 if the file was written, 1 if it exists or cannot be written, 2 for wrong usage.")]
+Exit status: 0 if the file was written, 1 if it exists or cannot be written, 2
+for wrong usage.")]
 pub struct Init {
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "herd.yaml")]

@@ -22,7 +22,8 @@ Example:
   alive:       2m05s, held by 1 stream
   uses:        12 processes, 312 MB, 4s of processor time
 
-Exit codes: 0 shown, 1 failed (no such session, herd is not running), 2 wrong usage")]
+Exit codes: 0 shown, 1 failed (no such session, herd is not running), 2 wrong
+usage")]
 pub struct Inspect {
     /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]

@@ -23,7 +23,10 @@ Example:
     keys:
       alice: { sha256: 9b3c…, sessions: 5 }
 
-Only the second line is for herd.yaml. The key itself is for its user; herd keeps no copy.")]
+Only the second line is for herd.yaml. The key itself is for its user; herd
+keeps no copy.
+
+Exit codes: 0 made, 1 failed (no randomness), 2 wrong usage")]
 pub struct Key {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]

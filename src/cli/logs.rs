@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 use http_body_util::BodyExt;
 
+use crate::control::is_moment;
 use crate::core::SessionId;
 
 use super::client::{ClientError, Control, session_id, session_path};
@@ -16,9 +17,11 @@ use super::show;
 Example:
   herd logs -f --tail 20 user-42
 
-Prints stdout and stderr of the session's latest worker, live or ended; control characters are
-escaped. With -f it goes on until the worker ends.
-Exit codes: 0 printed, 1 failed (no such session, herd is not running), 2 wrong usage")]
+Prints stdout and stderr of the session's latest worker, live or ended;
+control characters are escaped. With -f it goes on until the worker ends.
+
+Exit codes: 0 printed, 1 failed (no such session, herd is not running), 2
+wrong usage")]
 pub struct Logs {
     /// Go on with what is written from now on
     #[arg(short, long)]
@@ -27,7 +30,7 @@ pub struct Logs {
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
     /// Only lines since a moment (RFC 3339, e.g. 2026-01-31T12:00:00Z) or for a time (e.g. 10m)
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: Option<String>,
     /// Begin each line with the moment at which herd read it
     #[arg(short, long)]
@@ -64,5 +67,15 @@ impl Logs {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// For clap. herd reads it again, by its own clock.
+fn moment(text: &str) -> Result<String, String> {
+    match is_moment(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "write a time with its unit, such as 10m, or a moment such as 2026-01-31T12:00:00Z".to_owned(),
+        ),
     }
 }

@@ -33,6 +33,9 @@ mod top;
 mod traces;
 mod version;
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 
 use crate::telemetry;
@@ -49,6 +52,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
+    #[command(visible_alias = "serve")]
     Start(start::Start),
     Init(init::Init),
     Check(check::Check),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::control::views::{EndsFor, Sandbox, Session, SessionList};
+use crate::control::views::{EndsFor, Sandbox, Session, SessionList, Version};
+use crate::worker::escape;
 
 use super::client::{Control, kind_name, principal, with_query};
 use super::show::{self, Output};
@@ -16,13 +17,15 @@ use super::show::{self, Output};
 #[command(after_help = "\
 Example:
   $ herd ps
-  SESSION  KIND     STATE  WORKER  PID    HOLDERS  AGE    ENDS
-  user-42  browser  bound  w3      48211  1        2m05s  when released
-  user-43  browser  bound  w4      48302  0        8s     in 14m52s
+  SESSION  KIND     SANDBOX  STATE  WORKER  PID    HOLDERS  AGE    ENDS
+  user-42  browser  on       bound  w3      48211  1        2m05s  when released
+  user-43  browser  on       bound  w4      48302  0        8s     in 14m52s
 
-ENDS tells when a session ends if nothing changes, and why one ended. A worker of an earlier configuration, which a
-reload has replaced for new sessions, is shown with its number. With `auth` in herd.yaml, SESSION is PRINCIPAL/ID, as the
-other commands take it.
+ENDS tells when a session ends if nothing changes, and why one ended. A worker
+of an earlier configuration, which a reload has replaced for new sessions, is
+shown with its number. With `auth` in herd.yaml, SESSION is PRINCIPAL/ID, as
+the other commands take it.
+
 Exit codes: 0 listed, 1 failed (herd is not running), 2 wrong usage")]
 pub struct Ps {
     /// Also list sessions that ended, as far as they are remembered
@@ -50,6 +53,13 @@ pub struct Ps {
     control: Control,
 }
 
+/// Which sessions were asked for.
+#[derive(Debug, Clone, Copy)]
+enum Among {
+    All,
+    Chosen,
+}
+
 const STATES: [&str; 5] = ["queued", "starting", "bound", "ending", "ended"];
 
 const HEADINGS: [&str; 9] = [
@@ -74,6 +84,10 @@ impl Ps {
                 ("usage", flag(self.usage)),
             ],
         );
+        let among = match self.worker.is_empty() && self.state.is_empty() && self.principal.is_none() {
+            true => Among::All,
+            false => Among::Chosen,
+        };
         let Self {
             output, usage, watch, ..
         } = self;
@@ -89,6 +103,18 @@ impl Ps {
                     (Output::Data(format), None) => format.print(&list.sessions)?,
                     (Output::Data(format), Some(_)) => format.print_next(&list.sessions)?,
                     (Output::Table, _) => print(&list.sessions, usage)?,
+                }
+                if output == Output::Table && list.sessions.is_empty() {
+                    match among {
+                        Among::Chosen => eprintln!("no session is of this kind, principal and state"),
+                        Among::All => {
+                            let herd: Version = client.ask(Method::GET, "/v1/version").await?;
+                            let header = escape(herd.session_header.as_bytes()).into_owned();
+                            eprintln!(
+                                "no sessions; the first request that carries the header {header} makes one"
+                            );
+                        }
+                    }
                 }
                 let Some(seconds) = watch else {
                     return Ok(ExitCode::SUCCESS);
@@ -107,11 +133,7 @@ fn print(sessions: &[Session], usage: bool) -> anyhow::Result<()> {
         ),
         false => show::table(HEADINGS, &sessions.iter().map(row).collect::<Vec<_>>()),
     };
-    show::print(table)?;
-    if sessions.is_empty() {
-        eprintln!("no sessions; the first request that carries an X-Session-ID header makes one");
-    }
-    Ok(())
+    Ok(show::print(table)?)
 }
 
 fn row_with_usage(session: &Session) -> [String; 12] {

@@ -13,11 +13,14 @@ use crate::control::views::{Problem, Reloaded};
 #[command(after_help = "\
 Example:
   $ herd reload
-  configuration 4 is in force: browser renewed, shell adjusted
+  configuration 4 is in force: browser renewed; shell adjusted
 
-The same as SIGHUP to herd, and it tells what has come of it. The file is judged as `herd check` does; if anything is
-wrong, herd goes on with the configuration that it has. Bound sessions keep their workers until they end.
-Exit codes: 0 the file is in force, 1 it is not (it is wrong, or needs a restart, or herd is not running), 2 wrong usage")]
+The same as SIGHUP to herd, and it tells what has come of it. The file is
+judged as `herd check` does; if anything is wrong, herd goes on with the
+configuration that it has. Bound sessions keep their workers until they end.
+
+Exit codes: 0 the file is in force, 1 it is not (it is wrong, or needs a
+restart, or herd is not running), 2 wrong usage")]
 pub struct Reload {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]

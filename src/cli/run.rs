@@ -8,7 +8,7 @@ use anyhow::Context;
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Client, Control, Lines, kind_name, principal, session_id, session_path};
+use super::client::{Client, ClientError, Control, Lines, kind_name, principal, session_id, session_path};
 use crate::control::views::{Held, HoldEnded, NewToken, Token, Version};
 use crate::core::SessionId;
 use crate::worker::escape;
@@ -22,11 +22,16 @@ use crate::worker::escape;
 #[command(after_help = "\
 Examples:
   herd run browser -- node test.js
-  herd run runner -- sh -c 'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
+  herd run runner -- sh -c \\
+    'curl -sH \"$HERD_SESSION_HEADER: $HERD_SESSION_ID\" \"$HERD_URL\"'
   herd run runner                    # a shell
 
-Exit status: the command's; 128 and the signal's number if one killed it;
-1 if herd has no session for it, 2 for wrong usage, 126 or 127 if the command
+SIGTERM and SIGHUP are passed on to the command. SIGINT and SIGQUIT are not:
+Ctrl-C at a terminal reaches the command itself, which decides what comes of
+it. To end a `herd run` from elsewhere, send SIGTERM.
+
+Exit status: the command's; 128 and the signal's number if one killed it; 1 if
+herd has no session for it, 2 for wrong usage, 126 or 127 if the command
 cannot be run or found.")]
 pub struct Run {
     /// The kind of worker
@@ -39,7 +44,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME", value_parser = principal)]
     principal: Option<String>,
     /// The command and its arguments [default: $SHELL, or /bin/sh]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", value_hint = clap::ValueHint::AnyPath)]
     command: Vec<OsString>,
     #[command(flatten)]
     control: Control,
@@ -66,7 +71,8 @@ impl Run {
         let has_principal = id.principal().is_some();
         self.control.run(|mut client| async move {
             let herd: Version = client.ask(Method::GET, "/v1/version").await?;
-            let mut hold = Lines::of(client.stream(Method::GET, &path).await?);
+            let hold = client.stream(Method::GET, &path).await.map_err(in_words_of_run)?;
+            let mut hold = Lines::of(hold);
             let first = hold.next().await?.context("herd is shutting down")?;
             let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
             let token: Option<Token> = match has_principal {
@@ -111,6 +117,15 @@ impl Run {
                 }
             }
         })
+    }
+}
+
+fn in_words_of_run(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused(problem) if problem.code == "principal_required" => {
+            anyhow::anyhow!("with `auth` in herd.yaml a session is a principal's; add --principal NAME")
+        }
+        error => error.into(),
     }
 }
 

@@ -16,7 +16,9 @@ Example, in herd.yaml:
 By hand:
   herd runner --listen 9000 & curl http://127.0.0.1:9000/
 
-It runs whatever it is asked to: let it listen only where its session can reach it.
+It runs whatever it is asked to: let it listen only where its session can
+reach it.
+
 Exit codes: 0 told to stop, 1 failed, 2 wrong usage")]
 pub struct Runner {
     /// Where to listen: PORT (of 127.0.0.1), tcp:HOST:PORT or unix:PATH; port 0 lets the kernel choose

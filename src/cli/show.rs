@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::builder::PossibleValue;
 use serde::Serialize;
 
 use crate::worker::escape;
@@ -29,12 +30,13 @@ impl clap::ValueEnum for Output {
         &[Self::Table, Self::Data(Format::Json), Self::Data(Format::Yaml)]
     }
 
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(match self {
-            Self::Table => "table",
-            Self::Data(Format::Json) => "json",
-            Self::Data(Format::Yaml) => "yaml",
-        }))
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            // The name that `herd check` had for it.
+            Self::Table => PossibleValue::new("table").alias("text"),
+            Self::Data(Format::Json) => PossibleValue::new("json"),
+            Self::Data(Format::Yaml) => PossibleValue::new("yaml"),
+        })
     }
 }
 

@@ -55,11 +55,13 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Under systemd, herd tells that it is ready and that it lives (Type=notify, WatchdogSec=), and takes its data socket from
 /// a socket unit if there is one.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "\
+Example:
   herd start --config herd.yaml
   curl -H 'X-Session-ID: user-42' http://127.0.0.1:8080/
 
-Exit status: 0 after a clean end, 1 if herd could not start or go on, 2 for wrong usage.")]
+Exit status: 0 after a clean end, 1 if herd could not start or go on, 2 for
+wrong usage.")]
 pub struct Start {
     #[command(flatten)]
     config: ConfigFile,

@@ -17,7 +17,8 @@ Example:
   $ herd stop user-42
   stopped user-42: 12 processes, 312 MB freed, 3 ms
 
-Exit codes: 0 stopped, 1 failed (no such session, herd is not running), 2 wrong usage")]
+Exit codes: 0 stopped, 1 failed (no such session, herd is not running), 2
+wrong usage")]
 pub struct Stop {
     /// The session: its id, with `auth` in herd.yaml as PRINCIPAL/ID
     #[arg(value_parser = session_id)]

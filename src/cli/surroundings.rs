@@ -202,3 +202,21 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::with_causes;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_that_an_error_names_itself_is_not_told_twice() {
+        let taken = || std::io::Error::other("in use");
+        let named = Err::<(), _>(taken()).context("cannot listen: in use; choose another");
+        assert_eq!(
+            with_causes(named.unwrap_err().as_ref()),
+            "cannot listen: in use; choose another"
+        );
+        let plain = Err::<(), _>(taken()).context("cannot listen");
+        assert_eq!(with_causes(plain.unwrap_err().as_ref()), "cannot listen: in use");
+    }
+}

@@ -24,13 +24,14 @@ Examples:
   $ herd token alice/user-42 --ttl 1h --worker browser --url
   http://127.0.0.1:8080/?herd_token=herd1.YWxpY2UvdXNlci00MiBicm93c2Vy…
 
-Exit codes: 0 signed, 1 failed (no such principal, no `auth` in herd.yaml, herd is not running), 2 wrong usage")]
+Exit codes: 0 signed, 1 failed (no such principal, no `auth` in herd.yaml,
+herd is not running), 2 wrong usage")]
 pub struct Token {
     /// The session, as PRINCIPAL/ID; it need not exist yet
     #[arg(value_parser = session_id)]
     session: SessionId,
     /// How long it is good for: 1s to 1day
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ttl)]
     ttl: Duration,
     /// Only for workers of this kind
     #[arg(short, long, value_name = "KIND", value_parser = kind_name)]
@@ -62,5 +63,15 @@ impl Token {
             (Output::Table, false) => show::print(format!("{}\n", signed.token))?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// For clap.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match range.contains(&ttl) {
+        true => Ok(ttl),
+        false => Err("a token is good for 1s to 1day".to_owned()),
     }
 }

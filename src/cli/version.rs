@@ -16,7 +16,7 @@ use crate::control::views;
 Example:
   $ herd version
   herd 0.1.0 (0f8076aa4f12, x86_64-unknown-linux-gnu, rustc 1.95.0)
-  running: herd 0.1.0 (0f8076aa4f12, x86_64-unknown-linux-gnu, rustc 1.95.0), pid 4711, up 2h03m, sessions at http://127.0.0.1:8080
+  running: herd 0.1.0 (…), pid 4711, up 2h03m, sessions at http://127.0.0.1:8080
 
 Exit codes: 0 printed, whether herd runs or not, 2 wrong usage")]
 pub struct Version {

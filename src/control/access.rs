@@ -18,10 +18,21 @@ use crate::driver::By;
 
 /// `control.tcp` cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("control.tcp: cannot listen on {address}: {source}")]
+#[error("control.tcp: cannot listen on {address}: {source}{}", advice(.source))]
 pub struct ListenError {
     pub(super) address: SocketAddr,
     pub(super) source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program (or another herd) listens there: stop it or choose another control.tcp"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
 }
 
 /// Who is let in over `control.tcp`, and by which names of this host.
@@ -201,6 +212,16 @@ impl Allowed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_what_to_do() {
+        let error = ListenError {
+            address: "127.0.0.1:9190".parse().unwrap(),
+            source: io::Error::from_raw_os_error(libc::EADDRINUSE),
+        };
+        let text = error.to_string();
+        assert!(text.ends_with("stop it or choose another control.tcp"), "{text}");
+    }
 
     #[test]
     fn a_key_is_found_by_itself_alone() {

@@ -57,6 +57,7 @@ pub(crate) use answer::{Answer, Problem};
 pub use former::{Former, Writing};
 pub use site::{Names, Way};
 pub use socket::BindError;
+pub use time::is_moment;
 
 use access::{Caller, Used};
 

@@ -18,6 +18,11 @@ pub(super) fn moment(text: &str, now: SystemTime) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
 }
 
+/// Whether it is written as the API takes one.
+pub fn is_moment(text: &str) -> bool {
+    moment(text, SystemTime::now()).is_some()
+}
+
 /// Whole milliseconds, rounded down.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -81,6 +81,8 @@ fn sessions_are_filtered_measured_and_explained() {
     assert_eq!((row[0], row[6]), ("a", "2"), "two processes: {shown}");
     let none = stdout(&herd.herd(&["ps", "-o", "json", "--state", "queued"]));
     assert_eq!(none, "[]\n");
+    let none = herd.herd(&["ps", "--state", "queued"]);
+    assert_eq!(stderr(&none), "no session is of this kind, principal and state\n");
     let wrong = herd.herd(&["ps", "--state", "alive"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
 

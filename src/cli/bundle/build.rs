@@ -15,8 +15,11 @@ use super::Target;
 Example:
   $ herd bundle build bundles/python --output /srv/bundles/python
 
-Takes programs, files and Debian packages from this machine. The same machine and recipe give the same digest.
-Exit codes: 0 made, 1 failed, 2 wrong usage, 130 interrupted; without 0 nothing was made")]
+Takes programs, files and Debian packages from this machine. The same machine
+and recipe give the same digest.
+
+Exit codes: 0 made, 1 failed, 2 wrong usage, 130 interrupted; without 0
+nothing was made")]
 pub(super) struct Build {
     /// The directory that holds bundle.yaml
     #[arg(value_name = "RECIPE_DIR")]

@@ -13,16 +13,20 @@ use super::build::make;
 #[command(after_help = "\
 Examples:
   $ herd bundle from-host python3 --output bundles/mine
-  $ herd bundle from-host ./server --with /usr/share/zoneinfo --with ./models --output /srv/server
-  $ herd bundle from-host chromium --with-package fonts-dejavu-core --output browser
+  $ herd bundle from-host ./server --with ./models --output /srv/server
+  $ herd bundle from-host chromium --with-package fonts-noto --output browser
 
-A program comes with its loader and shared libraries, a script with its interpreter, Python, Perl, Ruby and
-Node with their standard libraries. What a program starts or opens by a name of its own cannot be known:
-add it as a further PROGRAM, or with --with. The first PROGRAM is what runs unless herd.yaml names another.
-Exit codes: 0 made, 1 failed, 2 wrong usage, 130 interrupted; without 0 nothing was made")]
+A program comes with its loader and shared libraries, a script with its
+interpreter, Python, Perl, Ruby and Node with their standard libraries. What a
+program starts or opens by a name of its own cannot be known: add it as a
+further PROGRAM, or with --with. The first PROGRAM is what runs unless
+herd.yaml names another.
+
+Exit codes: 0 made, 1 failed, 2 wrong usage, 130 interrupted; without 0
+nothing was made")]
 pub(super) struct FromHost {
     /// Names in PATH, or paths
-    #[arg(required = true, value_name = "PROGRAM")]
+    #[arg(required = true, value_name = "PROGRAM", value_hint = clap::ValueHint::ExecutablePath)]
     programs: Vec<String>,
     /// A file, with all it needs, or a directory, with all that is in it; at its own path in the bundle
     #[arg(long, value_name = "PATH")]

@@ -13,17 +13,19 @@ use super::Target;
 /// Make a bundle from an image in a file or directory
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-IMAGE is what `docker save`, `podman save`, `skopeo copy` or `umoci` write: a Docker archive, or an OCI layout
-as directory or tar; plain, gzip or zstd.
+IMAGE is what `docker save`, `podman save`, `skopeo copy` or `umoci` write: a
+Docker archive, or an OCI layout as directory or tar; plain, gzip or zstd.
 
 Examples:
   $ docker save python:3.13-slim | gzip > python.tar.gz
   $ herd bundle import python.tar.gz --output bundles/python
-  $ herd bundle import layout/ --image latest --platform linux/arm64 --output bundles/arm
+  $ herd bundle import layout/ --platform linux/arm64 --output bundles/arm
 
-Whatever would leave the root filesystem refuses the whole image. Setuid bits, device nodes and extended
-attributes are left out, with a note.
-Exit codes: 0 imported, 1 refused or failed, 2 wrong usage, 130 interrupted; without 0 nothing was made")]
+Whatever would leave the root filesystem refuses the whole image. Setuid bits,
+device nodes and extended attributes are left out, with a note.
+
+Exit codes: 0 imported, 1 refused or failed, 2 wrong usage, 130 interrupted;
+without 0 nothing was made")]
 pub(super) struct Import {
     /// The image: a file or an OCI layout directory
     #[arg(value_name = "IMAGE")]

@@ -21,6 +21,7 @@ Example:
   $ herd bundle inspect bundles/busybox -o json | jq -r .digest
 
 Reads config.json alone; `herd bundle verify` compares the files.
+
 Exit codes: 0 shown, 1 not a bundle, 2 wrong usage")]
 pub(super) struct Inspect {
     /// The bundle

@@ -26,8 +26,9 @@ const INTERRUPTED: u8 = 130;
 /// Make and look at bundles: root filesystems for sandboxed workers
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A bundle is a directory with config.json and rootfs, as OCI runtimes want it: `runc run` and `crun run`
-accept it, too. herd.yaml names it under a worker's `sandbox: {bundle: DIR}`.
+A bundle is a directory with config.json and rootfs, as OCI runtimes want it:
+`runc run` and `crun run` accept it, too. herd.yaml names it under a worker's
+`sandbox: {bundle: DIR}`.
 
 Examples:
   $ herd bundle build bundles/python --output /srv/bundles/python
@@ -100,9 +101,9 @@ struct Target {
     /// Most bytes that all files together may have, such as 500M or 16G
     #[arg(long, value_name = "SIZE", default_value = "16G", value_parser = size)]
     max_size: u64,
-    /// How to print the result
-    #[arg(short, value_enum, default_value_t)]
-    o: Output,
+    /// How to print the result; where the bundle goes is --output's to say
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    format: Output,
 }
 
 impl Target {
@@ -122,7 +123,7 @@ impl Target {
     fn finish(&self, staging: Staging, config: &Config, notes: &[String]) -> anyhow::Result<ExitCode> {
         let finished = staging.finish(config)?;
         let output = finished.output.display().to_string();
-        match self.o {
+        match self.format {
             Output::Data(format) => format.print(&json!({
                 "output": output,
                 "digest": finished.digest,

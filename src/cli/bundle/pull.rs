@@ -19,10 +19,14 @@ Examples:
   $ herd bundle pull ghcr.io/me/worker@sha256:4a1f… --output bundles/worker
   $ herd bundle pull localhost:5000/worker:dev --output bundles/worker --force
 
-Logins are taken from Docker's configuration ($DOCKER_CONFIG/config.json, by default ~/.docker/config.json), its
-credential helpers included. Blobs are kept by digest in $XDG_CACHE_HOME/herd (by default ~/.cache/herd); an
-interrupted download goes on where it was. Registries on localhost are spoken to over plain http.
-Exit codes: 0 pulled, 1 refused or failed, 2 wrong usage, 130 interrupted; without 0 nothing was made")]
+Logins are taken from Docker's configuration ($DOCKER_CONFIG/config.json, by
+default ~/.docker/config.json), its credential helpers included. Blobs are
+kept by digest in $XDG_CACHE_HOME/herd (by default ~/.cache/herd); an
+interrupted download goes on where it was. Registries on localhost are spoken
+to over plain http.
+
+Exit codes: 0 pulled, 1 refused or failed, 2 wrong usage, 130 interrupted;
+without 0 nothing was made")]
 pub(super) struct Pull {
     /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     #[arg(value_name = "REFERENCE")]

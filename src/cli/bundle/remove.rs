@@ -11,7 +11,9 @@ use crate::bundle::remove;
 Example:
   $ herd bundle rm bundles/python
 
-What is not a bundle is refused. Running workers keep what they have open, but can start nothing from it any more.
+What is not a bundle is refused. Running workers keep what they have open, but
+can start nothing from it any more.
+
 Exit codes: 0 all removed, 1 one was not, 2 wrong usage")]
 pub(super) struct Remove {
     /// The bundles

@@ -18,9 +18,12 @@ Example:
   added    rootfs/tmp/x
   bundles/python: 2 differences
 
-Content, types, modes and link targets count; owners and times do not. It finds accidents and drift; whoever can
-write to a bundle can also write what it is compared with.
-Exit codes: 0 as written, 1 drifted or not a bundle of herd's, 2 wrong usage, 130 interrupted")]
+Content, types, modes and link targets count; owners and times do not. It
+finds accidents and drift; whoever can write to a bundle can also write what
+it is compared with.
+
+Exit codes: 0 as written, 1 drifted or not a bundle of herd's, 2 wrong usage,
+130 interrupted")]
 pub(super) struct Verify {
     /// The bundle
     #[arg(value_name = "DIR")]

@@ -40,9 +40,11 @@ const NEWS: usize = 64;
 Example:
   herd top --worker browser
 
-Keys: arrows choose, m c a sort by memory, CPU, age, r reverses, / filters, Enter or l shows output,
-x or k stops, space pauses, ? lists all, q quits. Needs a terminal; elsewhere use `herd ps --usage --watch`
-or -o json. NO_COLOR=1 does without colours.
+Keys: arrows choose, m c a sort by memory, CPU, age, r reverses, / filters,
+Enter or l shows output, x or k stops, space pauses, ? lists all, q quits.
+Needs a terminal; elsewhere use `herd ps --usage --watch` or -o json.
+NO_COLOR=1 does without colours.
+
 Exit codes: 0 quit, 1 failed (herd is not running, no terminal), 2 wrong usage")]
 pub struct Top {
     /// Only of workers of these kinds
