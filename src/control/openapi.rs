@@ -180,7 +180,7 @@ fn query(parameter: &Parameter) -> Value {
     let schema = match parameter.takes {
         Takes::Flag => json!({ "type": "boolean" }),
         Takes::UpTo(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
-        Takes::Extent => json!({ "type": "integer", "minimum": 1, "maximum": u16::MAX }),
+        Takes::FromOneTo(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         Takes::Moment => json!({
             "anyOf": [
                 { "type": "string", "pattern": MOMENT, "examples": ["2026-01-31T12:00:00Z"] },

@@ -25,8 +25,8 @@ pub(super) enum Takes {
     Flag,
     /// A whole number from 0 up to this.
     UpTo(u64),
-    /// How many characters a terminal's window has in one direction: at least one.
-    Extent,
+    /// The same from 1 on.
+    FromOneTo(u64),
     /// A moment as RFC 3339 or a time ago.
     Moment,
     /// One or more of these words, separated by commas.
@@ -124,7 +124,7 @@ impl Takes {
                 value.bytes().all(|byte| byte.is_ascii_digit())
                     && value.parse::<u64>().is_ok_and(|number| number <= most)
             }
-            Self::Extent => Self::UpTo(u16::MAX.into()).refuses(value).is_none() && value.parse() != Ok(0),
+            Self::FromOneTo(most) => Self::UpTo(most).refuses(value).is_none() && value.parse() != Ok(0),
             Self::Moment => time::moment(value, SystemTime::now()).is_some(),
             Self::Words(words) => value.split(',').all(|word| words.contains(&word)),
             Self::Kinds => value.split(',').all(|name| !name.is_empty()),
@@ -145,7 +145,7 @@ impl Takes {
         Some(match self {
             Self::Flag => "true or false".to_owned(),
             Self::UpTo(most) => format!("a number from 0 to {most}"),
-            Self::Extent => format!("a number from 1 to {}", u16::MAX),
+            Self::FromOneTo(most) => format!("a number from 1 to {most}"),
             Self::Moment => {
                 "a moment (RFC 3339, e.g. 2026-01-31T12:00:00Z) or a time ago (e.g. 10m)".to_owned()
             }
@@ -190,7 +190,7 @@ mod tests {
         },
         Parameter {
             name: "cols",
-            takes: Takes::Extent,
+            takes: Takes::FromOneTo(u16::MAX as u64),
             about: "",
         },
         Parameter {

@@ -22,7 +22,7 @@ use super::views::{self, Draining, Pool, Readiness, WorkerList};
 use super::{DataPort, Stopping};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
 use crate::access::InForce;
-use crate::core::{Generation, Origin, SessionId};
+use crate::core::{Generation, SessionId};
 use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
@@ -300,9 +300,8 @@ impl Router {
             .hold(&self.driver, &id, asked.query.value("worker"), owner.as_deref())
             .await?;
         let origin = attached.origin;
-        if origin == Origin::Created {
-            self.audit(Deed::Hold { id, origin }, &asked.by);
-        }
+        // Also of one that was there: it ends with its last hold.
+        self.audit(Deed::Hold { id, origin }, &asked.by);
         let stream = hold::hold(attached);
         Ok(answer::stream(
             "application/x-ndjson",

@@ -17,7 +17,7 @@ use super::views::{
     Accepted, NewSession, Session, SessionHistory, SessionList, State, StopOutcome, StopReport,
 };
 use crate::core::{Generation, Origin, SessionId};
-use crate::driver::{Deed, Stopped};
+use crate::driver::{Deed, SessionView, Stopped};
 
 /// Largest body of a request, bytes.
 const BODY: usize = 64 << 10;
@@ -237,11 +237,22 @@ impl Router {
     pub(super) async fn stop(&self, asked: &Asked<'_>) -> Result<Answer, Problem> {
         let id = asked.id()?;
         let only = asked.query.number("generation").map(Generation);
+        // Before it is done: whoever asked may leave meanwhile.
+        let there = self.driver.show(id.clone()).await?;
+        let meant = |view: &SessionView| {
+            view.ended.is_none() && only.is_none_or(|generation| view.session.generation == generation)
+        };
+        if there.iter().any(meant) {
+            self.audit(Deed::Stop { id: id.clone() }, &asked.by);
+        }
         let stopped = self.driver.stop(id.clone(), only).await?;
         let (outcome, death) = match stopped {
             Stopped::Ended { death } => (StopOutcome::Ended, death),
             Stopped::NeverStarted => (StopOutcome::NeverStarted, None),
-            Stopped::Forgotten => (StopOutcome::Forgotten, None),
+            Stopped::Forgotten => {
+                self.audit(Deed::Stop { id: id.clone() }, &asked.by);
+                (StopOutcome::Forgotten, None)
+            }
             Stopped::Unknown => return Err(self.absent(&id)),
             Stopped::OtherGeneration { current } => {
                 return Err(Problem::new(
@@ -251,7 +262,6 @@ impl Router {
                 ));
             }
         };
-        self.audit(Deed::Stop { id: id.clone() }, &asked.by);
         let report = StopReport {
             id: id.id().to_owned(),
             principal: id.principal().map(str::to_owned),

@@ -15,7 +15,35 @@ pub(super) fn moment(text: &str, now: SystemTime) -> Option<SystemTime> {
     {
         return now.checked_sub(ago);
     }
-    humantime::parse_rfc3339(text).ok()
+    parse_rfc3339(text)
+}
+
+/// Also with an offset from UTC, `+01:00`, which humantime does not read.
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let at = text.len().checked_sub("+00:00".len())?;
+    let (local, offset) = text.split_at_checked(at)?;
+    let (sign, hours, minutes) = match offset.as_bytes() {
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => (*sign, [*h1, *h2], [*m1, *m2]),
+        _ => return humantime::parse_rfc3339(text).ok(),
+    };
+    let number = |digits: [u8; 2]| {
+        let digits = digits.map(|digit| digit.wrapping_sub(b'0'));
+        digits
+            .iter()
+            .all(|digit| *digit < 10)
+            .then(|| u64::from(digits[0]) * 10 + u64::from(digits[1]))
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    let whole = local.ends_with(|last: char| last.is_ascii_digit());
+    if !whole || hours > 23 || minutes > 59 {
+        return None;
+    }
+    let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let offset = Duration::from_secs((hours * 60 + minutes) * 60);
+    match sign {
+        b'+' => local.checked_sub(offset),
+        _ => local.checked_add(offset),
+    }
 }
 
 /// Whether it is written as the API takes one.
@@ -54,7 +82,18 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(10_000);
         assert_eq!(moment("10m", now), Some(now - Duration::from_secs(600)));
         assert_eq!(moment("1970-01-01T02:46:40.000Z", now), Some(now));
-        for wrong in ["", "0", "10", "yesterday", "1970-13-01T00:00:00Z"] {
+        assert_eq!(moment("1970-01-01T03:46:40+01:00", now), Some(now));
+        assert_eq!(moment("1970-01-01T00:16:40.000-02:30", now), Some(now));
+        for wrong in [
+            "",
+            "0",
+            "10",
+            "yesterday",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T00:00:00+24:00",
+            "1970-01-01T00:00:00+0x:00",
+            "1970-01-01T00:00:00Z+01:00",
+        ] {
             assert_eq!(moment(wrong, now), None, "{wrong:?}");
         }
     }

@@ -24,15 +24,20 @@ impl HostLoad {
             memory_available: memory.as_ref().and_then(|memory| memory.mem_available),
             memory_total: memory.map(|memory| memory.mem_total),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            load_average: LoadAverage::current().ok().map(|load| f64::from(load.one)),
+            load_average: LoadAverage::current().ok().map(|load| hundredths(load.one)),
             memory_some: MemoryPressure::current()
                 .ok()
-                .map(|pressure| f64::from(pressure.some.avg10)),
+                .map(|pressure| hundredths(pressure.some.avg10)),
             cpu_some: CpuPressure::current()
                 .ok()
-                .map(|pressure| f64::from(pressure.some.avg10)),
+                .map(|pressure| hundredths(pressure.some.avg10)),
         }
     }
+}
+
+/// As the kernel writes them, with two digits.
+fn hundredths(number: f32) -> f64 {
+    (f64::from(number) * 100.0).round() / 100.0
 }
 
 /// Bytes available without swapping, and there at all. `None`: the kernel does not tell.

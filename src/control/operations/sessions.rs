@@ -78,7 +78,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             },
             Parameter {
                 name: "limit",
-                takes: Takes::UpTo(10_000),
+                takes: Takes::FromOneTo(10_000),
                 about: "At most so many; the answer's `next` tells where to go on.",
             },
             Parameter {
@@ -311,12 +311,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
             flag("tty", "With a terminal. stderr is part of stdout then."),
             Parameter {
                 name: "cols",
-                takes: Takes::Extent,
+                takes: Takes::FromOneTo(u16::MAX as u64),
                 about: "Width of the terminal in characters, else 80.",
             },
             Parameter {
                 name: "rows",
-                takes: Takes::Extent,
+                takes: Takes::FromOneTo(u16::MAX as u64),
                 about: "Height of the terminal in characters, else 24.",
             },
         ],

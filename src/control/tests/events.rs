@@ -32,14 +32,14 @@ fn a_session_leaves_its_story_and_a_reader_can_come_back_to_it() {
                 "worker.ready",
                 "session.created",
                 "control.create",
+                "control.stop",
                 "session.ended",
-                "worker.gone",
-                "control.stop"
+                "worker.gone"
             ]
         );
-        assert_eq!(all[3]["reason"], "stopped");
-        assert_eq!(all[4]["death"]["processes"], 2);
-        assert_eq!(all[5]["by"]["uid"], nix::unistd::geteuid().as_raw());
+        assert_eq!(all[3]["by"]["uid"], nix::unistd::geteuid().as_raw());
+        assert_eq!(all[4]["reason"], "stopped");
+        assert_eq!(all[5]["death"]["processes"], 2);
 
         let last = all[3]["id"].as_str().unwrap();
         let (_, text) = herd
@@ -50,14 +50,14 @@ fn a_session_leaves_its_story_and_a_reader_can_come_back_to_it() {
                 "",
             )
             .await;
-        assert_eq!(types(&events(&text)), ["worker.gone", "control.stop"]);
+        assert_eq!(types(&events(&text)), ["session.ended", "worker.gone"]);
         let (_, text) = herd
             .ask(
                 "GET",
                 &format!("/v1/events?follow=false&after={last}&session=a&worker=browser"),
             )
             .await;
-        assert_eq!(types(&events(&text)), ["worker.gone"]);
+        assert_eq!(types(&events(&text)), ["session.ended", "worker.gone"]);
         let (_, text) = herd
             .ask("GET", "/v1/events?replay=100&follow=false&session=b")
             .await;
