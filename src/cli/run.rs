@@ -9,7 +9,7 @@ use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, ClientError, Control, Lines, kind_name, principal, session_id, session_path};
-use crate::control::views::{Held, HoldEnded, NewToken, Token, Version};
+use crate::control::views::{Held, HeldOrigin, HoldEnded, NewToken, Token, Version};
 use crate::core::SessionId;
 use crate::worker::escape;
 
@@ -37,7 +37,7 @@ pub struct Run {
     /// The kind of worker
     #[arg(value_parser = kind_name)]
     worker: String,
-    /// The session's id [default: a new one]
+    /// The session's id, also of one that is there: it ends with this command then [default: a new one]
     #[arg(long, value_name = "ID", value_parser = session_id)]
     session: Option<SessionId>,
     /// Whose the session is, where herd.yaml has `auth`
@@ -75,6 +75,12 @@ impl Run {
             let mut hold = Lines::of(hold);
             let first = hold.next().await?.context("herd is shutting down")?;
             let held: Held = serde_json::from_slice(&first).context("herd's answer is not understood")?;
+            if held.origin == HeldOrigin::Reused {
+                eprintln!(
+                    "herd: session {} was there already; it ends with this command, unless others hold it",
+                    held.id
+                );
+            }
             let token: Option<Token> = match has_principal {
                 true => Some(token(&mut client.another().await?, &token_path).await?),
                 false => None,

@@ -196,10 +196,19 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
-        match text.contains(&cause) {
+        match names(&text, &cause) {
             true => text,
             false => format!("{text}: {cause}"),
         }
+    })
+}
+
+/// Whether the text has the cause as a part of its own: a file called `h` is in every hash.
+fn names(text: &str, cause: &str) -> bool {
+    text.match_indices(cause).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + cause.len()..]);
+        let begins = before.is_empty() || before.ends_with(": ") || before.ends_with('(');
+        begins && (after.is_empty() || after.starts_with([':', ';', ',', ')']))
     })
 }
 
@@ -218,5 +227,10 @@ mod tests {
         );
         let plain = Err::<(), _>(taken()).context("cannot listen");
         assert_eq!(with_causes(plain.unwrap_err().as_ref()), "cannot listen: in use");
+        let short = Err::<(), _>(std::io::Error::other("h")).context("layer 1 (sha256:0h1)");
+        assert_eq!(
+            with_causes(short.unwrap_err().as_ref()),
+            "layer 1 (sha256:0h1): h"
+        );
     }
 }

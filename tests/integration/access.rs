@@ -203,7 +203,8 @@ fn a_command_of_a_principal_gets_a_token_for_its_session() {
     let nobodys = run(&[]);
     assert_eq!(nobodys.status.code(), Some(1));
     assert!(
-        stderr(&nobodys).contains("with auth in herd.yaml a session is a principal's"),
+        stderr(&nobodys)
+            .contains("with `auth` in herd.yaml a session is a principal's; add --principal NAME"),
         "{}",
         stderr(&nobodys)
     );

@@ -66,7 +66,9 @@ impl Top {
         }
         let interval = Duration::from_secs(self.interval);
         let kinds = self.worker;
-        self.control.run(|client| async move {
+        self.control.run(|mut client| async move {
+            // A name that is wrong is no herd that is away.
+            source::check(&mut client, &kinds).await?;
             let (tell, mut news) = mpsc::channel(NEWS);
             let mut source = Source::start(client, tell, kinds, interval);
             let mut interrupt = signal(SignalKind::interrupt())?;

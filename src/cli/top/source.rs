@@ -38,13 +38,7 @@ impl Source {
         interval: Duration,
     ) -> Self {
         let client = Arc::new(client);
-        let list = with_query(
-            "/v1/sessions",
-            &[
-                ("usage", Some("true".to_owned())),
-                ("worker", (!kinds.is_empty()).then(|| kinds.join(","))),
-            ],
-        );
+        let list = list(&kinds, &[("usage", Some("true".to_owned()))]);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch(Arc::clone(&client), tell.clone(), list, kinds, interval));
         Self {
@@ -84,6 +78,20 @@ impl Source {
         while self.tasks.try_join_next().is_some() {}
         while self.following.try_join_next().is_some() {}
     }
+}
+
+fn list(kinds: &[String], more: &[(&str, Option<String>)]) -> String {
+    let kinds = ("worker", (!kinds.is_empty()).then(|| kinds.join(",")));
+    with_query("/v1/sessions", &[more, &[kinds]].concat())
+}
+
+/// Whether there are these kinds.
+pub(super) async fn check(client: &mut Client, kinds: &[String]) -> Result<(), ClientError> {
+    let few = [("limit", Some("1".to_owned()))];
+    client
+        .ask(Method::GET, &list(kinds, &few))
+        .await
+        .map(|_: SessionList| ())
 }
 
 async fn watch(

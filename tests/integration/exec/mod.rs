@@ -179,8 +179,8 @@ fn a_command_that_cannot_be_run_says_why() {
             (&["b", "--", "true"], 1, "herd: there is no session b"),
             (
                 &["-w", "tmp", "a", "--", "true"],
-                1,
-                "herd: cwd is an absolute path",
+                2,
+                "error: invalid value 'tmp' for '--workdir <DIR>': it has to be an absolute path",
             ),
         ] {
             let output = scene.exec(arguments);
