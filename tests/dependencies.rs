@@ -40,9 +40,10 @@ fn named() -> BTreeMap<String, BTreeSet<String>> {
             .map(|(at, _)| lock[at + entry.len()..].split('"').next().unwrap().to_owned())
             .collect()
     };
-    let dependencies = metadata["packages"][0]["dependencies"].as_array().unwrap();
-    dependencies
-        .iter()
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .flat_map(|package| package["dependencies"].as_array().unwrap())
+        .filter(|dependency| dependency["path"].is_null())
         .map(|dependency| dependency["name"].as_str().unwrap())
         .map(|name| (name.to_owned(), locked(name)))
         .collect()

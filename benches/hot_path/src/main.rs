@@ -1,9 +1,12 @@
 //! How many instructions herd spends on one small request and on one small message of an open tunnel.
 //!
 //! ```sh
-//! cargo bench --bench hot_path               # compares with benches/instructions.json
-//! cargo bench --bench hot_path -- --update   # writes what was counted there
+//! .ci/static x86_64-unknown-linux-musl run --release -p hot_path               # compares with instructions.json
+//! .ci/static x86_64-unknown-linux-musl run --release -p hot_path -- --update   # writes what was counted there
 //! ```
+//!
+//! Without `.ci/static TARGET`, cargo counts the build with this machine's C library, which chooses its copying functions by
+//! the CPU: machines then differ by some per cent.
 //!
 //! Time on a shared machine varies by more than most changes do; instructions hardly vary at all, so that a change
 //! that costs a few per cent shows, in CI, too. What they do not show is the kernel's part: see `targets` for that.
@@ -11,8 +14,7 @@
 //! The real data plane and the real driver run under valgrind's callgrind in a process of their own; client and
 //! worker are threads out here, where nothing is counted. Valgrind knows no clone3, so that there is no launcher
 //! in there: a crew names the worker's socket. Each count is the difference between twice as many round trips and
-//! as many, which takes start, connecting and ending out of it. The C library chooses its copying functions by the CPU,
-//! so that another machine may count a little differently.
+//! as many, which takes start, connecting and ending out of it.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command's output")]
@@ -30,6 +32,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use herd::config;
+use herd::control::build::Build;
 use herd::core::{Exit, SessionId, WorkerId};
 use herd::driver::{Crew, Driver, Shutdown};
 use herd::proxy::Server;
@@ -64,9 +67,6 @@ struct Cli {
     /// Leave callgrind's files in this directory, for callgrind_annotate
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// What `cargo bench` adds to every command line
-    #[arg(long, hide = true, global = true)]
-    bench: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,11 +76,11 @@ enum Action {
     Serve { worker: PathBuf },
 }
 
-/// benches/instructions.json.
+/// instructions.json.
 #[derive(Debug, Serialize, Deserialize)]
 struct Recorded {
-    /// Of the compiler that was used; another one may well count differently.
-    rustc: String,
+    /// Another compiler, and another C library's copying functions, may well count differently.
+    build: String,
     /// How far a count may go up or down, in per cent, before somebody has to look.
     tolerance: f64,
     instructions: BTreeMap<String, f64>,
@@ -92,16 +92,16 @@ fn main() -> anyhow::Result<ExitCode> {
         serve(worker)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
     let recorded: Recorded =
-        serde_json::from_str(&fs::read_to_string(&path).context("benches/instructions.json")?)?;
+        serde_json::from_str(&fs::read_to_string(&path).with_context(|| path.display().to_string())?)?;
     let mut counted = BTreeMap::new();
     for (name, trips) in [("request", Trips::Requests), ("message", Trips::Messages)] {
         counted.insert(name.to_owned(), count(trips, cli.keep.as_deref())?);
     }
     if cli.update {
         let recorded = Recorded {
-            rustc: rustc()?,
+            build: build(),
             instructions: counted,
             ..recorded
         };
@@ -131,24 +131,24 @@ fn judge(recorded: &Recorded, counted: &BTreeMap<String, f64>) -> anyhow::Result
     }
     if !near {
         println!(
-            "more than {} % away: if that is meant, record it with `cargo bench --bench hot_path -- --update` \
-             and say why in the commit",
+            "more than {} % away: if that is meant, record it with --update and say why in the commit",
             recorded.tolerance
         );
-        let rustc = rustc()?;
-        if rustc != recorded.rustc {
+        if build() != recorded.build {
             println!(
-                "recorded with {}, counted with {rustc}: that alone can be the reason",
-                recorded.rustc
+                "recorded with {}, counted with {}: that alone can be the reason",
+                recorded.build,
+                build()
             );
         }
     }
     Ok(near)
 }
 
-fn rustc() -> anyhow::Result<String> {
-    let output = Command::new("rustc").arg("--version").output().context("rustc")?;
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+/// What the counted code was compiled with, and for what.
+fn build() -> String {
+    let Build { target, rustc, .. } = Build::this();
+    format!("rustc {rustc}, {target}")
 }
 
 /// What a run consists of.
