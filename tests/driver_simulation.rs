@@ -611,7 +611,7 @@ impl World {
         let Ok(pools) = self.handle.pools().await else {
             return;
         };
-        for pool in pools.kinds.iter().filter(|pool| pool.queued > pool.starting) {
+        for pool in pools.kinds.iter().filter(|pool| pool.queued > 0) {
             let lack = pool.waits_for;
             assert!(
                 lack.is_some() || pool.backoff.is_some(),

@@ -145,13 +145,14 @@ pub struct PoolView {
     pub dying: usize,
     /// Of all of them, those of a configuration that knew other workers.
     pub outdated: usize,
+    /// Sessions that no start covers.
     pub queued: usize,
     /// How many more workers may start now.
     pub room: usize,
-    /// What those lack that no start covers.
+    /// What they lack.
     pub waits_for: Option<Lack>,
     pub queue_max: usize,
-    /// How long the first in the queue has waited.
+    /// How long the first of them has waited.
     pub longest_wait: Option<Duration>,
     /// For how long new sessions are still refused because starts keep failing.
     pub backoff: Option<Duration>,

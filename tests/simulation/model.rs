@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use herd::core::{
     Afterwards, EndReason, Holders, KindId, Lack, Origin, Output, Refusal, Reuse, SessionId, SessionRef,
-    StartedFor, TicketId, WorkerId,
+    Stage, StartedFor, TicketId, WorkerId,
 };
 
 use super::{Held, World};
@@ -307,21 +307,29 @@ impl World {
                 "{kind}: {counts:?} but {bound} sessions are bound"
             );
             let limit = (rules.queue_max + covered).max(model.most_waiting);
-            model.most_waiting = counts.queued;
+            let stages = self
+                .core
+                .sessions()
+                .filter(|session| session.kind == kind)
+                .map(|session| session.stage);
+            let (queued, starting) = stages.fold((0, 0), |(queued, starting), stage| match stage {
+                Stage::Queued => (queued + 1, starting),
+                Stage::Starting => (queued, starting + 1),
+                Stage::Bound { .. } | Stage::Lost { .. } => (queued, starting),
+            });
+            assert_eq!(counts.queued, queued, "{kind}: {counts:?}");
+            let waiting = queued + starting;
+            model.most_waiting = waiting;
             if !model.present {
-                let none = (counts.starting, counts.warm, counts.queued);
+                let none = (counts.starting, counts.warm, waiting);
                 assert_eq!(none, (0, 0, 0), "{kind} was removed: {counts:?}");
             }
             let since = model.current_since;
             let outdated = |w: &&ModelWorker| w.kind == kind && w.config < since;
             let outdated = self.workers.values().filter(outdated).count();
             assert_eq!(counts.outdated, outdated, "{kind}: {counts:?}");
-            assert!(
-                counts.queued <= limit,
-                "{kind}: {} wait, over the limit {limit}",
-                counts.queued
-            );
-            if counts.queued > 0 {
+            assert!(waiting <= limit, "{kind}: {waiting} wait, over the limit {limit}");
+            if waiting > 0 {
                 assert_eq!(counts.warm, 0, "{kind}: a warm worker idles while sessions wait");
             }
             if rules.reuse == Reuse::Never && !self.draining {

@@ -32,9 +32,9 @@ pub struct Pool {
     pub dying: usize,
     /// Of all of them, those that were started under a configuration that knew other workers.
     pub outdated: usize,
-    /// Sessions that wait for a slot or a start.
+    /// Sessions that wait until a worker may start for them.
     pub queued: usize,
-    /// What the first of them that no start is for waits for: `slots` (`max` is reached), `starts` (`max_starting` is) or
+    /// What the first of them waits for: `slots` (`max` is reached), `starts` (`max_starting` is) or
     /// `memory` (the host has less left than a worker may use).
     pub waits_for: Option<String>,
     /// More than these are refused.
@@ -75,6 +75,7 @@ pub struct PoolPressure {
     pub max: usize,
     /// Sessions that can be had now: warm workers, and those that may start. Each kind alone: they share the host's memory.
     pub available: usize,
+    /// Sessions that wait until a worker may start for them.
     pub queued: usize,
     /// What they wait for: `slots` (`max` is reached), `starts` (`max_starting` is) or `memory` (the host has less left than
     /// a worker may use).

@@ -185,13 +185,13 @@ pub struct Counts {
     pub dying: usize,
     /// Of all of them, those that were started under a configuration that knew other workers.
     pub outdated: usize,
-    /// Sessions that wait for a slot or a start.
+    /// Sessions that no start covers.
     pub queued: usize,
     /// How many more workers may start now.
     pub room: usize,
-    /// What those lack that no start covers.
+    /// What they lack.
     pub waits_for: Option<Lack>,
-    /// When the one that waits longest came.
+    /// When the first of them came.
     pub waiting_since: Option<Moment>,
     /// New sessions are refused until then, because starts keep failing.
     pub backoff_until: Option<Moment>,
@@ -428,17 +428,24 @@ impl Core {
 
     pub fn counts(&self, kind: KindId, now: Moment) -> Counts {
         let pool = &self.pools[kind.0];
-        let longest = pool.waiting.front().and_then(|id| self.sessions.get(id));
+        let mut queued = 0;
+        let mut waiting_since = None;
+        for session in pool.waiting.iter().filter_map(|id| self.sessions.get(id)) {
+            if matches!(session.state, SessionState::Waiting { covered: None, .. }) {
+                queued += 1;
+                waiting_since = waiting_since.or(Some(session.since));
+            }
+        }
         Counts {
             starting: pool.starting.len(),
             warm: pool.warm.len(),
             bound: pool.bound,
             dying: pool.dying,
             outdated: pool.outdated,
-            queued: pool.waiting.len(),
+            queued,
             room: self.room(kind),
             waits_for: self.waits_for(kind),
-            waiting_since: longest.map(|session| session.since),
+            waiting_since,
             backoff_until: pool.backoff(now).map(|left| now + left),
         }
     }

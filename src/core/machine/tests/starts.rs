@@ -106,7 +106,7 @@ fn no_more_workers_start_at_a_time_than_may_and_the_rest_come_in_their_order() {
         assert!(starts, "neither may wait, or finds room in the queue: {told:?}");
     }
     let counts = bench.core.counts(KindId(0), bench.now);
-    assert_eq!((counts.queued, counts.waits_for), (4, Some(Lack::Starts)));
+    assert_eq!((counts.queued, counts.waits_for), (2, Some(Lack::Starts)));
     bench.ready(2);
     let outputs = bench.take();
     assert_eq!(
