@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 
 use super::answer::Problem;
 use super::time;
@@ -56,6 +57,10 @@ pub(super) struct Query<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     pub(super) fn parse(text: &'a str, known: &[Parameter]) -> Result<Self, Problem> {
+        // The parser would put U+FFFD in its place. What is between the pairs is ASCII, so that they are judged together.
+        if percent_decode_str(text).decode_utf8().is_err() {
+            return Err(Problem::bad_request("the query is not UTF-8"));
+        }
         let mut pairs: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
@@ -224,6 +229,7 @@ mod tests {
                 "fallow",
                 "the query's \"fallow\" is not known here; known: follow, tail, cols, state",
             ),
+            ("follow=%ff", "the query is not UTF-8"),
             ("tail=1&tail=2", "the query names \"tail\" twice"),
             ("follow=yes", "follow is true or false, not \"yes\""),
             ("tail=101", "tail is a number from 0 to 100, not \"101\""),

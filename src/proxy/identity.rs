@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Uri};
+use percent_encoding::percent_decode_str;
 
 use super::code::{Code, Problem};
 use super::fields::Present;
@@ -142,32 +143,12 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8]
     })
 }
 
+/// As of a form: `+` is a space.
 fn decoded(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text.as_bytes());
+    match text.contains('+') {
+        true => Cow::Owned(percent_decode_str(&text.replace('+', " ")).collect()),
+        false => percent_decode_str(text).into(),
     }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
-        match (bytes[at], hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) {
-            // Two hex digits are below 256.
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (b'+', ..) => {
-                out.push(b' ');
-                at += 1;
-            }
-            (byte, ..) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(out)
 }
 
 /// The target in origin form, without the query parameters that are herd's: a session's id, a token.

@@ -133,11 +133,15 @@ pub(super) async fn relay(
         },
         end => end,
     };
-    if end != CommandEnd::ClientLeft {
-        let farewell = farewell(&end, &mut outputs, &mut out, &mut from);
-        // A client that is too slow for it misses what it would not take.
-        let _ = timeout(LAST_WORDS, farewell).await;
-    }
+    let last_words = async {
+        match &end {
+            // Its close, if it sent one, has its answer ready.
+            CommandEnd::ClientLeft => out.flush().await,
+            end => farewell(end, &mut outputs, &mut out, &mut from).await,
+        }
+    };
+    // A client that is too slow for them misses what it would not take.
+    let _ = timeout(LAST_WORDS, last_words).await;
     end
 }
 

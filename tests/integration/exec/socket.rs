@@ -97,6 +97,20 @@ fn the_status_is_the_last_message_and_the_close_is_clean() {
 }
 
 #[test]
+fn a_client_that_closes_is_answered() {
+    within(async {
+        for scene in Scene::both() {
+            let mut socket = open(&scene, "command=sleep&command=1000").await;
+            socket.close(None).await.unwrap();
+            match socket.next().await {
+                Some(Ok(Message::Close(_))) => {}
+                other => panic!("{}: {other:?}", scene.what),
+            }
+        }
+    });
+}
+
+#[test]
 fn a_terminal_is_resized_by_a_message() {
     for scene in Scene::both() {
         within(async {
