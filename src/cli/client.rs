@@ -26,6 +26,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::config::paths::User;
 use crate::control::views::Problem;
 use crate::core::SessionId;
+use crate::sys::pipe::unread;
 use crate::worker::escape;
 
 /// Which herd to talk to.
@@ -88,6 +89,19 @@ impl Control {
             .enable_all()
             .build()?
             .block_on(async { verb(Client::connect(path).await?).await })
+    }
+
+    /// The same for a verb that only tells, and may have nothing to tell for long: it ends with whoever reads its output.
+    pub(super) fn run_while_read<T, F>(self, verb: impl FnOnce(Client) -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        self.run(|client| async {
+            tokio::select! {
+                outcome = verb(client) => outcome,
+                () = unread(io::stdout()) => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            }
+        })
     }
 }
 

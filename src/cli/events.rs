@@ -53,7 +53,7 @@ impl Events {
                 ("worker", self.worker),
             ],
         );
-        self.control.run(|mut client| async move {
+        self.control.run_while_read(|mut client| async move {
             let mut lines = Lines::of(client.stream(Method::GET, &path).await?);
             while let Some(line) = lines.next().await? {
                 // Of a server-sent event the data is all that is needed.

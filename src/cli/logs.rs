@@ -58,7 +58,7 @@ impl Logs {
                 ("timestamps", self.timestamps.then(|| "true".to_owned())),
             ],
         );
-        self.control.run(|mut client| async move {
+        self.control.run_while_read(|mut client| async move {
             let mut output = client.stream(Method::GET, &path).await?;
             while let Some(frame) = output.frame().await {
                 if let Ok(text) = frame.map_err(ClientError::Lost)?.into_data() {

@@ -91,7 +91,7 @@ impl Ps {
         let Self {
             output, usage, watch, ..
         } = self;
-        self.control.run(|mut client| async move {
+        self.control.run_while_read(|mut client| async move {
             // On a terminal each list takes the place of the one before.
             let clear = watch.is_some() && output == Output::Table && std::io::stdout().is_terminal();
             loop {

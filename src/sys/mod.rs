@@ -13,6 +13,7 @@ pub mod lock;
 pub mod mounts;
 pub mod network;
 pub mod pidfd;
+pub mod pipe;
 pub mod place;
 pub mod process;
 pub mod rename;

@@ -130,6 +130,28 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
+fn a_verb_that_follows_ends_with_its_reader_also_where_nothing_happens() {
+    let herd = Running::start();
+    let (mut hold, _) = herd.hold("quiet");
+    for verb in [
+        &["events", "--replay", "1"][..],
+        &["logs", "-f", "quiet"],
+        &["ps", "--watch", "3600"],
+    ] {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut child = spawn(herd.command(verb).stdout(writer));
+        reader.read_exact(&mut [0]).unwrap();
+        drop(reader);
+        poll(&format!("{verb:?} ends"), || match child.try_wait().unwrap() {
+            Some(status) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    hold.kill().unwrap();
+    hold.wait().unwrap();
+}
+
+#[test]
 fn without_a_herd_the_verbs_say_how_to_start_one() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");

@@ -164,10 +164,11 @@ pub(crate) fn namespaces_held(tag: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What keeps any of them: a process, a descriptor, a mount.
+/// What keeps any of them: a process, a descriptor, a mount. The kernel soon gives their numbers to new ones, which another
+/// herd on this machine may have.
 pub(crate) fn namespaces_kept(held: &BTreeSet<String>) -> BTreeSet<String> {
     let mut kept = BTreeSet::new();
-    for pid in pids() {
+    for pid in pids().filter(|pid| !has_a_living_herd(*pid)) {
         let found = namespaces(pid)
             .chain(targets(pid))
             .filter(|name| held.contains(name));
@@ -181,6 +182,24 @@ pub(crate) fn namespaces_kept(held: &BTreeSet<String>) -> BTreeSet<String> {
             .map(|root| format!("{root} by a mount")),
     );
     kept
+}
+
+/// Whether the process descends from a launcher whose herd has not died.
+fn has_a_living_herd(pid: i32) -> bool {
+    // `1234 (herd-launcher) S 1233 …`
+    let stat = |pid: i32| -> Option<(String, i32)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        Some((name.to_owned(), rest.split(' ').nth(1)?.parse().ok()?))
+    };
+    let mut at = stat(pid);
+    while let Some((name, parent)) = at {
+        at = stat(parent);
+        if name == "herd-launcher" && at.as_ref().is_some_and(|(name, _)| name == "herd") {
+            return true;
+        }
+    }
+    false
 }
 
 fn namespaces(pid: i32) -> impl Iterator<Item = String> {
