@@ -21,10 +21,7 @@
 //! | evict | end a session for idleness or a cap |
 //! | stop / kill / reap | polite end / SIGKILL only / collect an exit status |
 //!
-//! # Modules
-//!
-//! `cli` → everything; `proxy` and `control` → `access`, `driver` and `core` types; `proxy` → `telemetry`; `access` → `config`, `core`; `driver` → `core`, `worker`;
-//! `worker` → `launcher`, `sys`; `core` → `std` only; `bundle` → `sys`. `tests/architecture.rs` checks these edges.
+//! What each module is, and which others it may use, is a table in docs/ARCHITECTURE.md; `tests/architecture.rs` reads it.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
