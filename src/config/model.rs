@@ -37,8 +37,8 @@ pub struct Config {
     /// `None`: no request is traced, and what clients say of traces passes.
     pub traces: Option<Traces>,
     pub lifetime: Lifetime,
-    /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub admission: Admission,
+    /// How long bound sessions may go on after the first SIGTERM or SIGINT.
     pub drain_timeout: Duration,
     /// In the order of the file; never empty.
     pub kinds: Vec<Arc<Kind>>,
@@ -367,7 +367,7 @@ pub struct Kind {
     pub cwd: Option<Template>,
     /// Derived from the templates: a kind that names `{{.Socket}}` is reached over it.
     pub upstream: Upstream,
-    /// Derived: names `{{.SessionID}}`, so each worker is started for one known session.
+    /// Derived: names `{{.SessionID}}` or `{{.Principal}}`, so each worker is started for one known session.
     pub per_session: bool,
     pub min: usize,
     pub max: usize,

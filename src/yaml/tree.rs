@@ -33,7 +33,7 @@ pub(crate) enum Value {
         value: i64,
         text: String,
     },
-    /// Also integers beyond 64 bits; nothing in herd.yaml is a fraction, so the text is enough.
+    /// Also integers beyond 64 bits. Whoever wants a number reads the text.
     Float {
         text: String,
     },

@@ -85,8 +85,8 @@ impl Pool {
         Some(Refusal::WorkerBackoff { retry_after, last })
     }
 
-    /// A worker was bound. A warm one that has to be replaced is, but not while the session's first request is under
-    /// way: a start is the work of several processes.
+    /// A worker was bound. If it was a warm one, another takes its place a moment later, so that this start does not compete
+    /// with the session's first request.
     pub(super) fn succeeded(&mut self, now: Moment) {
         self.failures = 0;
         self.shortages = 0;

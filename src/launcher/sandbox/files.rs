@@ -310,8 +310,7 @@ impl Build<'_> {
         Ok(lower)
     }
 
-    /// What every sandbox has, whatever its root.
-    /// `known` is where users and groups are looked up.
+    /// What every sandbox has, whatever its root; `known` is where users and groups are looked up.
     fn common(&self, root: BorrowedFd<'_>, known: BorrowedFd<'_>) -> Result<(), String> {
         let failed =
             |path: &'static str| move |e: io::Error| format!("cannot make {path} in the sandbox: {e}");
