@@ -24,7 +24,7 @@ impl Bucket {
         }
     }
 
-    /// The same one, if it holds and fills at this rate; else another in which as much is missing, as far as it can be.
+    /// The same bucket, if it holds and fills at this rate; else a new one, which lacks as much as the old one does.
     pub(super) fn with(self: &Arc<Self>, rate: Rate) -> Arc<Self> {
         let bucket = core::Bucket::of(rate);
         if bucket == self.bucket {

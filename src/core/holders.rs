@@ -16,7 +16,7 @@
 //! word, in a step that a newcomer precedes or is refused by, and may kill the worker. The owner finds the session
 //! *left* and draws the conclusions.
 //!
-//! A guest holds nothing, the session may end under it: but what it does it does in the worker, which serves no other
+//! A guest (a command of `herd exec`) holds nothing: the session may end while it is there. But the worker serves no other
 //! session before its guests have left.
 
 use std::time::Duration;

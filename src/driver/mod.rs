@@ -252,7 +252,7 @@ impl<C: Crew> Driver<C> {
     fn shut_down(&mut self, shutdown: Shutdown) {
         let now = self.clock.now();
         match shutdown {
-            // By the control API. That was no signal.
+            // The control API asked for that; this is the first signal.
             Shutdown::Drain if self.core.is_draining() => {
                 info!(
                     bound = self.live.len(),

@@ -68,7 +68,8 @@ impl Core {
                         let kind = session.kind;
                         return Err(self.at_capacity(kind, Unqueued::MayNotWait));
                     }
-                    // Its last holder's word of that is on its way here; the next incarnation does not wait for it.
+                    // Its last holder has left, and the message about that is still on its way. The next incarnation need
+                    // not wait for it.
                     self.end(&id, EndReason::Disconnected, now);
                 }
                 SessionState::Waiting { tickets, covered, .. } => {
