@@ -21,7 +21,7 @@ Exit status: 0 if the file was written, 1 if it exists or cannot be written, 2
 for wrong usage.")]
 pub struct Init {
     /// The file to write
-    #[arg(long, value_name = "FILE", default_value = "herd.yaml")]
+    #[arg(long, value_name = "FILE", env = "HERD_CONFIG", default_value = "herd.yaml")]
     config: PathBuf,
 }
 

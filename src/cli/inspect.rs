@@ -109,7 +109,8 @@ fn text(history: &SessionHistory) -> String {
         );
     }
     if let Some(took) = session.disconnect_to_dead_ms {
-        line("client left", format!("{took:.1} ms before all of it was gone"));
+        let since = "after its client had left, disconnect_grace not counted";
+        line("all gone", format!("{took:.1} ms {since}"));
     }
     for earlier in &history.earlier {
         let why = earlier.detail.as_deref().unwrap_or("-");

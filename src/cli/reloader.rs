@@ -171,12 +171,11 @@ impl Reloader {
             // Since this began.
             Err(NotReloaded::Draining) => {}
             Err(not) => {
-                let text = not.text();
                 self.tell(&cause, not);
                 self.driver.metrics().not_reloaded();
                 self.driver.journal().push(JournalEvent::ConfigReloadFailed {
                     cause: cause.word(),
-                    detail: text,
+                    detail: self.without_lines(not),
                 });
                 service::reloaded(
                     &self.url,
@@ -257,6 +256,20 @@ impl Reloader {
         );
         for problem in problems {
             error!("{file}:{problem}");
+        }
+    }
+
+    /// For those who may read events, but not herd.yaml, a line of which can hold a secret.
+    fn without_lines(&self, not: &NotReloaded) -> String {
+        let file = self.source.file.display();
+        let told: Vec<_> = not
+            .problems()
+            .iter()
+            .map(|problem| format!("{file}:{problem}"))
+            .collect();
+        match told.is_empty() {
+            true => not.text(),
+            false => told.join("; "),
         }
     }
 

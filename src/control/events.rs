@@ -56,6 +56,37 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// The number from which on there are so many of the events that are wanted, or as many as are kept.
+    fn last(&self, journal: &Journal, most: u64) -> u64 {
+        let end = journal.next();
+        if self.session.is_none() && self.kinds.is_none() {
+            return end.saturating_sub(most);
+        }
+        let (mut found, mut next) = (VecDeque::new(), 0);
+        loop {
+            let (entries, _) = journal.since(next, BATCH);
+            let Some(last) = entries.last() else {
+                break;
+            };
+            next = last.number + 1;
+            let epoch = journal.epoch();
+            let numbered = entries
+                .into_iter()
+                .map(|entry| (entry.number, views::Event::new(epoch, entry)));
+            found.extend(
+                numbered
+                    .filter(|(_, event)| self.has(event))
+                    .map(|(number, _)| number),
+            );
+            while found.len() as u64 > most {
+                found.pop_front();
+            }
+        }
+        found.front().copied().unwrap_or(end)
+    }
+}
+
 struct Reader {
     journal: Arc<Journal>,
     next: u64,
@@ -82,6 +113,10 @@ pub(super) fn read(
         ),
         None => query.value("after").and_then(Position::parse),
     };
+    let wanted = Wanted {
+        session: query.value("session").map(str::to_owned),
+        kinds: kinds.map(|kinds| kinds.into_iter().map(str::to_owned).collect()),
+    };
     let mut ready = VecDeque::new();
     let next = match after {
         // A reader of the herd before this one has missed what that one did since; it gets all there is of this one.
@@ -91,14 +126,11 @@ pub(super) fn read(
         }
         // An event that has not happened yet cannot have been seen.
         Some(after) => after.number.saturating_add(1).min(journal.next()),
-        None => journal.next().saturating_sub(query.number("replay").unwrap_or(0)),
+        None => wanted.last(&journal, query.number("replay").unwrap_or(0)),
     };
     let reader = Reader {
         next,
-        wanted: Wanted {
-            session: query.value("session").map(str::to_owned),
-            kinds: kinds.map(|kinds| kinds.into_iter().map(str::to_owned).collect()),
-        },
+        wanted,
         follow: query.value("follow") != Some("false"),
         journal,
         ready,

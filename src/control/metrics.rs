@@ -164,6 +164,12 @@ fn of_herd(
         "Sessions that wait for a slot or a start",
         per_kind(|pool| number(pool.queued)),
     );
+    registry.register_with_unit(
+        "worker_backoff",
+        "For how long new sessions are refused because starts keep failing",
+        Unit::Seconds,
+        per_kind(|pool| pool.backoff.map_or(0, |left| left.as_secs_f64().ceil() as i64)),
+    );
     let waits = Gauges::<ForWant>::default();
     for pool in &pools.kinds {
         for lack in [Lack::Slots, Lack::Starts, Lack::Memory] {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::header::CONNECTION;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
@@ -62,6 +63,13 @@ impl Router {
             .route(&mut request, caller, connection)
             .await
             .unwrap_or_else(Answer::from);
+        let closes = answer
+            .headers()
+            .get(CONNECTION)
+            .is_some_and(|value| value == "close");
+        if !closes {
+            sessions::drain(&mut request).await;
+        }
         match head {
             true => answer.map(|_| answer::empty()),
             false => answer,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde::de::DeserializeOwned;
 
 use super::answer::{self, Answer, Problem};
@@ -27,6 +27,17 @@ const BODY_TIMEOUT: Duration = super::HEADER_TIMEOUT;
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Takes in what nobody has read. The connection would be closed with it unread, which can take the answer back before its
+/// client has it (RFC 9112, 9.6).
+pub(super) async fn drain(request: &mut Request<Incoming>) {
+    if request.body().is_end_stream() {
+        return;
+    }
+    let rest = Limited::new(request.body_mut(), BODY).collect();
+    // A client that sends more, or slowly, has to do without.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, rest).await;
+}
 
 /// What a new session or token shall be.
 pub(super) async fn body<T: DeserializeOwned + Default>(

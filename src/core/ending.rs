@@ -181,6 +181,8 @@ pub enum StartFailureKind {
     Exec { message: String },
     /// It ended before it was ready.
     Exited(Exit),
+    /// It was ready, and ended before a session needed it.
+    Unused(Exit),
     /// It did not become ready within `start_timeout`; `last` tells what the last probe saw.
     Timeout { after: Duration, last: String },
     /// Another process already listens on the worker's port.
@@ -193,13 +195,22 @@ pub enum StartFailureKind {
 
 impl StartFailureKind {
     /// What [`code`](Self::code) can be.
-    pub const CODES: [&'static str; 6] = ["exec", "exited", "timeout", "port_taken", "resource", "too_large"];
+    pub const CODES: [&'static str; 7] = [
+        "exec",
+        "exited",
+        "unused",
+        "timeout",
+        "port_taken",
+        "resource",
+        "too_large",
+    ];
 
     /// The stable word for metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "exec",
             Self::Exited(_) => "exited",
+            Self::Unused(_) => "unused",
             Self::Timeout { .. } => "timeout",
             Self::PortTaken { .. } => "port_taken",
             Self::Resource { .. } => "resource",
@@ -213,6 +224,7 @@ impl fmt::Display for StartFailureKind {
         match self {
             Self::Exec { message } | Self::Resource { message } => f.write_str(message),
             Self::Exited(exit) => write!(f, "the worker ended before it was ready: {exit}"),
+            Self::Unused(exit) => write!(f, "a worker ended by itself before it was needed: {exit}"),
             Self::Timeout { after, last } => {
                 write!(f, "the worker was not ready within {after:?}; last probe: {last}")
             }

@@ -171,6 +171,7 @@ mod tests {
                 message: message.clone(),
             },
             StartFailureKind::Exited(Exit::KeeperLost),
+            StartFailureKind::Unused(Exit::KeeperLost),
             StartFailureKind::Timeout { after: zero, last },
             StartFailureKind::PortTaken { port: 1 },
             StartFailureKind::Resource { message },
@@ -210,7 +211,7 @@ mod tests {
                 retry_after: zero,
                 last: "".into(),
             },
-            failed(&failures[2]),
+            failed(&failures[3]),
             failed(&failures[0]),
             Refusal::SessionLost {
                 reason: EndReason::Ttl,

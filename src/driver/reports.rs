@@ -8,7 +8,7 @@ use super::handle::Stopped;
 use super::journal::Event as JournalEvent;
 use super::{Crew, Driver};
 use crate::config::MemoryAdmission;
-use crate::core::{Memory, Unwell, WorkerId};
+use crate::core::{Exit, Memory, StartFailureKind, Unwell, WorkerId};
 use crate::worker::{Death, Event, Probes};
 
 impl<C: Crew> Driver<C> {
@@ -105,7 +105,23 @@ impl<C: Crew> Driver<C> {
         self.core.worker_unwell(worker, unwell, self.clock.now());
     }
 
+    /// Nobody has missed it, but its kind may come to be refused for that.
+    fn ended_unused(&self, worker: WorkerId, exit: Exit) {
+        let kind = self.kind_name(worker).to_owned();
+        let failure = StartFailureKind::Unused(exit);
+        warn!(%worker, kind, "{failure}");
+        self.metrics.start_failed(&kind, failure.code());
+        self.journal.push(JournalEvent::WorkerFailed {
+            worker,
+            kind,
+            failure: failure.to_string(),
+        });
+    }
+
     pub(super) fn worker_gone(&mut self, worker: WorkerId, death: Death) {
+        if self.core.is_warm(worker) {
+            self.ended_unused(worker, death.exit);
+        }
         // The core first: a crash ends its session, and that ending precedes the tree's story.
         self.core.worker_gone(worker, death.exit, self.clock.now());
         self.carry_out();

@@ -412,9 +412,8 @@ impl HttpBody for WorkerBody {
                 }
                 Some(Err(cut)) => {
                     self.inner = None;
-                    let session = &self.bound.session;
-                    // Not the worker's fault, if it was killed with its session.
-                    self.news = session.is_closed().then(|| news_of(session));
+                    // It may have died, of itself or with its session.
+                    self.news = Some(news_of(&self.bound.session));
                     // hyper drops what it has not sent yet at an error: the head, too, if all came at once. It sends
                     // before it asks again.
                     self.cut = Some(cut);

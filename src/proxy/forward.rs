@@ -152,12 +152,13 @@ fn begin(
     match thread.claim_known(id, asked.kind) {
         Some(Ok(claim)) => exchange::go(asked, thread, client, claim, served),
         Some(Err(refused)) => {
-            let problem = thread.problem(refused, client.local());
+            let problem = thread.problem(refused, client.local(asked.fields));
             Begun::Refused(Failure { problem, served })
         }
         None => {
             let (thread, client, id) = (Rc::clone(thread), Rc::clone(client), id.to_owned());
             Begun::Waiting(Box::pin(async move {
+                let local = client.local(asked.fields);
                 match asked.claim(&thread, &id).await {
                     Ok(claim) => match exchange::go(asked, &thread, &client, claim, served) {
                         Begun::Sent(sent) => sent.await,
@@ -168,7 +169,7 @@ fn begin(
                         if let (Some(record), Refused::NotAttached(refused)) = (served.record(), &refused) {
                             record.not_attached(refused);
                         }
-                        let problem = thread.problem(refused, client.local());
+                        let problem = thread.problem(refused, local);
                         Err(Failure { problem, served })
                     }
                 }

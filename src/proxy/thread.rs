@@ -105,7 +105,7 @@ impl Thread {
         (Rc::clone(&known.config), known.access.clone())
     }
 
-    /// Counts a request that was refused before the driver heard of it.
+    /// Counts a request that was refused without the driver.
     pub(crate) fn refused(&self, kind: KindChoice, code: Code) {
         let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = kind;
         let config = self.config();
@@ -117,14 +117,16 @@ impl Thread {
     /// A hold on the session of this name, if this thread knows it and it has not ended. Never visits the driver.
     pub(crate) fn claim_known(&self, id: &str, kind: KindChoice) -> Option<Result<Claim, Refused>> {
         let bound = Rc::clone(self.sessions.borrow().get(id)?);
-        let hold = bound.session.hold(HolderKind::Request)?;
-        if let KindChoice::Named(kind) = kind
-            && kind != bound.session.kind_id
+        if let KindChoice::Named(named) = kind
+            && named != bound.session.kind_id
+            && !bound.session.is_closed()
         {
             let bound_to = bound.session.kind_id;
             let refusal = Refusal::WorkerMismatch { bound_to };
+            self.refused(kind, Code::WorkerMismatch);
             return Some(Err(Refused::NotAttached(refusal.into())));
         }
+        let hold = bound.session.hold(HolderKind::Request)?;
         Some(Ok(Claim {
             bound,
             hold,
@@ -251,22 +253,25 @@ impl Thread {
                 Problem::new(Code::QuotaExceeded, format!("the key {quota}")).retry_after(retry_after)
             }
             Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
-            Refusal::WorkerBackoff { retry_after, last } => Problem::new(
-                Code::WorkerBackoff,
-                format!(
-                    "recent starts of this kind failed, and herd waits before the next; the last: {last}"
-                ),
-            )
-            .retry_after(retry_after),
+            Refusal::WorkerBackoff { retry_after, last } => {
+                let mut detail =
+                    "recent starts of this kind failed, and herd waits before the next".to_owned();
+                if local == Local::Loopback {
+                    detail.push_str("; the last: ");
+                    detail.push_str(&last);
+                }
+                Problem::new(Code::WorkerBackoff, detail).retry_after(retry_after)
+            }
             Refusal::StartFailed(failure) => {
                 let code = match failure.kind {
                     StartFailureKind::Timeout { .. } => Code::WorkerStartTimeout,
                     _ => Code::WorkerStartFailed,
                 };
-                let mut problem = Problem::new(code, failure.to_string());
-                if local == Local::Loopback {
-                    problem.log_tail = failure.log_tail;
+                if local == Local::Remote {
+                    return Problem::new(code, outline(&failure.kind));
                 }
+                let mut problem = Problem::new(code, failure.to_string());
+                problem.log_tail = failure.log_tail;
                 problem
             }
             Refusal::SessionLost { reason } => {
@@ -279,6 +284,21 @@ impl Thread {
             }
             Refusal::SessionStopped => ended(&EndReason::Stopped),
             Refusal::Revoked => Problem::new(Code::Unauthorized, "this key is not known any more"),
+        }
+    }
+}
+
+/// A failed start for those who have no business with this host's programs and directories.
+fn outline(failure: &StartFailureKind) -> String {
+    match failure {
+        StartFailureKind::Exec { .. } => "the worker's program could not be run".to_owned(),
+        StartFailureKind::Exited(_) | StartFailureKind::Unused(_) => failure.to_string(),
+        StartFailureKind::Timeout { after, .. } => format!("the worker was not ready within {after:?}"),
+        StartFailureKind::PortTaken { .. } | StartFailureKind::Resource { .. } => {
+            "herd did not have what the worker needs".to_owned()
+        }
+        StartFailureKind::TooLarge { .. } => {
+            "this host does not have the memory for such a worker".to_owned()
         }
     }
 }
@@ -309,7 +329,7 @@ impl From<Problem> for Refused {
     }
 }
 
-/// Where the peer is.
+/// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Local {
     Loopback,

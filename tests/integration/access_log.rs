@@ -227,6 +227,23 @@ fn of_a_client_that_leaves_in_the_middle_the_status_is_what_it_was_told() {
 }
 
 #[test]
+fn an_answer_that_its_worker_dies_in_ends_with_the_session() {
+    let (herd, path) = start("");
+    let client = Client::of(&herd).unwrap();
+    let mut stream = client
+        .send("a", "POST /v1/run", "", r#"{"cmd":["sh","-c","kill -9 $PPID"]}"#)
+        .unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    let line = only(&path);
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&200.into(), &"session_ended".into()),
+        "{line}"
+    );
+}
+
+#[test]
 fn requests_over_http2_leave_lines_as_others_do() {
     let (herd, path) = start("");
     let url = format!("http://{}/v1/value", herd.data_address().unwrap());

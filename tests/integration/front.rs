@@ -153,7 +153,7 @@ fn curl(dir: &Path, address: &str, id: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// A WebSocket to the worker's echo, for as long as `during` takes.
+/// A WebSocket to the worker's echo, for as long as `during` takes, as a page that came from the same address opens it.
 fn with_websocket(dir: &Path, address: &str, id: &str, during: impl FnOnce()) {
     let mut roots = rustls::RootCertStore::empty();
     roots
@@ -167,6 +167,8 @@ fn with_websocket(dir: &Path, address: &str, id: &str, during: impl FnOnce()) {
         .with_no_client_auth();
     let mut request = format!("wss://{address}/v1/echo").into_client_request().unwrap();
     request.headers_mut().insert("x-session-id", id.parse().unwrap());
+    let page = format!("https://{address}").parse().unwrap();
+    request.headers_mut().insert("origin", page);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

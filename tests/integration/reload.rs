@@ -619,6 +619,17 @@ fn a_file_that_is_watched_is_in_force_soon_after_it_is_saved() {
     assert_eq!(events.matches("config.reloaded by watch").count(), 3, "{events}");
 }
 
+/// Who may read events may not read herd.yaml.
+#[test]
+fn the_event_of_a_failed_reload_quotes_no_line_of_the_file() {
+    let herd = Herd::start(&marked("one"));
+    let pasted = "auth: { keys: { bob: { sha256: herd_27bcf687e6a7befb65831e957057cce0 } } }";
+    let told = herd.reload_fails(&format!("{pasted}\n{}", marked("two")));
+    let events = stdout(&herd.running.herd(&["events", "--replay", "100", "--no-follow"]));
+    assert!(events.contains("auth.keys.bob.sha256: "), "{events}");
+    assert!(!events.contains("27bcf687"), "{events}{told}");
+}
+
 #[test]
 fn a_herd_that_drains_is_not_reloaded() {
     let mut herd = Herd::start(&marked("one"));

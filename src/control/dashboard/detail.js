@@ -102,7 +102,7 @@ export class Detail {
       const { processes: number, memory_bytes: memory, took_ms: took, exit } = session.death;
       facts.push(["exit", exit], ["died", `${processes(number)}, ${size(memory)} freed, ${Math.ceil(took)} ms`]);
     }
-    if (session.disconnect_to_dead_ms != null) facts.push(["client left", `${session.disconnect_to_dead_ms.toFixed(1)} ms before all of it was gone`]);
+    if (session.disconnect_to_dead_ms != null) facts.push(["all gone", `${session.disconnect_to_dead_ms.toFixed(1)} ms after its client had left, disconnect_grace not counted`]);
     if (session.run) facts.push(["herd", `a former one, which started ${moment(session.run)}`]);
     if (earlier) facts.push(["before", count(earlier, "earlier session") + " of this id"]);
     this.#facts.replaceChildren();

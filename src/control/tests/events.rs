@@ -62,6 +62,11 @@ fn a_session_leaves_its_story_and_a_reader_can_come_back_to_it() {
             .ask("GET", "/v1/events?replay=100&follow=false&session=b")
             .await;
         assert!(events(&text).is_empty(), "{text}");
+        // The last of those that are wanted, whatever has happened since.
+        herd.hold("/v1/sessions/other/hold").await;
+        let last = "/v1/events?replay=1&follow=false&session=a";
+        let (_, text) = herd.ask("GET", last).await;
+        assert_eq!(types(&events(&text)), ["worker.gone"]);
     });
 }
 

@@ -531,6 +531,28 @@ async fn raw(herd: &Herd, request: &str) -> String {
 }
 
 #[test]
+fn a_body_that_nobody_asked_for_costs_nobody_an_answer() {
+    local(async {
+        let herd = start();
+        for head in [
+            "GET /v1/version",
+            "DELETE /v1/sessions/none",
+            "GET /nowhere",
+            "POST /v1/version",
+        ] {
+            let (method, path) = head.split_once(' ').unwrap();
+            let mut stream = herd.send(method, path, "content-length: 2\r\n").await;
+            // herd has had the time to answer without the body.
+            herd.json("GET", "/v1/version").await;
+            let next = "{}GET /healthz HTTP/1.1\r\nhost: herd\r\n\r\n";
+            stream.write_all(next.as_bytes()).await.unwrap();
+            let text = read_until(&mut stream, "ok\n").await;
+            assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{head}: {text}");
+        }
+    });
+}
+
+#[test]
 fn a_head_that_is_not_http_gets_a_bare_status_and_the_connection_closes() {
     local(async {
         let herd = start();

@@ -73,7 +73,8 @@ pub struct Session {
     pub ended: Option<String>,
     /// Known once the tree is reaped.
     pub death: Option<Dead>,
-    /// From its client's leaving until its whole tree was reaped, if that ended it.
+    /// From its client's leaving (from the end of `disconnect_grace`, if there is one) until its whole tree was reaped, if that
+    /// ended it.
     #[serde(default)]
     pub disconnect_to_dead_ms: Option<f64>,
     /// What its processes use now, where it was asked for and they could be looked at.

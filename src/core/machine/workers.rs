@@ -67,7 +67,7 @@ impl Core {
             }
             WorkerState::Warm { .. } => {
                 self.drop_worker(worker, kind);
-                let why = format!("a worker ended by itself before it was needed: {exit}");
+                let why = StartFailureKind::Unused(exit).to_string();
                 self.pools[kind.0].failed(why.into(), now);
             }
             WorkerState::Bound { session } => {
@@ -79,6 +79,14 @@ impl Core {
         }
         self.reconcile(kind, now);
         self.check_drained();
+    }
+
+    /// Whether it is ready, and serves nobody.
+    pub fn is_warm(&self, worker: WorkerId) -> bool {
+        matches!(
+            self.workers.get(&worker).map(|known| &known.state),
+            Some(WorkerState::Warm { .. })
+        )
     }
 
     /// Whether it is ready, and not told to end.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::core::{HolderKind, SessionId};
 use crate::driver::Hold;
-use crate::proxy::fields::Sender;
+use crate::proxy::fields::{Present, Sender, Trust};
 use crate::proxy::gate::Line;
 use crate::proxy::record::{Peer, Record};
 use crate::proxy::thread::{Claim, Local};
@@ -54,11 +54,13 @@ impl Client {
         })
     }
 
-    pub(crate) fn local(&self) -> Local {
-        if self.peer.ip().to_canonical().is_loopback() {
-            Local::Loopback
-        } else {
-            Local::Remote
+    /// Where a request comes from. What a proxy passes on may come from anywhere, also where the proxy is not one that is
+    /// trusted and has merely left its mark.
+    pub(crate) fn local(&self, fields: Present) -> Local {
+        let is_loopback = self.peer.ip().to_canonical().is_loopback();
+        match self.sender.trust() {
+            Trust::Untrusted if is_loopback && !fields.forwarded => Local::Loopback,
+            _ => Local::Remote,
         }
     }
 

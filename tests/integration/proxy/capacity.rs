@@ -144,9 +144,18 @@ fn the_kind_of_a_request_has_to_exist_and_to_be_its_sessions() {
         detail(&problem).contains("bound to a \"first\" worker"),
         "{problem}"
     );
-    herd.client()
-        .get_with("a", "/", "X-Herd-Worker: first\r\n")
-        .good();
+    // Of a thread that knows the session, too, it is counted.
+    let mut known = herd.client();
+    known.get_with("a", "/", "X-Herd-Worker: first\r\n").good();
+    known
+        .get_with("a", "/", "X-Herd-Worker: second\r\n")
+        .problem(409, "worker_mismatch");
+    let metrics = crate::client::Client::of(&herd.running)
+        .unwrap()
+        .text("/metrics")
+        .unwrap();
+    let counted = r#"herd_rejections_total{worker="second",reason="worker_mismatch"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

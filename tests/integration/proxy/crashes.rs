@@ -10,6 +10,32 @@ fn lost(herd: &Herd, id: &str) {
 }
 
 #[test]
+fn a_warm_worker_that_ends_is_told_of_and_counted() {
+    let herd = Herd::one(", end_when=DIR/end", "min: 1");
+    let control = crate::client::Client::of(&herd.running).unwrap();
+    crate::running::poll("a warm worker", || {
+        let workers = control.look("/v1/workers").unwrap();
+        match workers["workers"][0]["warm"].as_u64() {
+            Some(1) => Ok(()),
+            _ => Err(workers.to_string()),
+        }
+    });
+    std::fs::write(herd.path("end"), "").unwrap();
+    let failed = "a worker ended by itself before it was needed: exit status 5";
+    herd.running.logged(failed);
+    let events = control.text("/v1/events?replay=99&follow=false").unwrap();
+    assert!(
+        events.contains("worker.failed") && events.contains(failed),
+        "{events}"
+    );
+    let metrics = control.text("/metrics").unwrap();
+    assert!(
+        !metrics.contains(r#"start_failures_total{worker="w",reason="unused"} 0"#),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn a_crash_before_the_answer_is_told_at_once_and_to_the_next_request() {
     let herd = Herd::one("", "");
     let problem = herd.get("a", "/die").problem(502, "worker_crashed");

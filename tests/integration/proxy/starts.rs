@@ -145,6 +145,22 @@ fn output_is_quoted_to_loopback_only() {
     assert!(tail(&near).contains("a secret"), "{near}");
 }
 
+#[test]
+fn whom_a_proxy_on_this_host_speaks_for_is_not_loopback() {
+    let worker = "  w:\n    cmd: [sh, -c, \"echo a secret; exit 3\"]\n  \
+                  none:\n    cmd: [/srv/internal/server, \"{{.Port}}\"]\n";
+    for trusted in ["", ", trusted_proxies: [127.0.0.1]"] {
+        let herd = Herd::start_with(&format!("network: {{ data_bind: 127.0.0.1:0{trusted} }}"), worker);
+        let ask = |id: &str, fields: &str| herd.client().get_with(id, "/", fields);
+        let far = ask("a", "X-Forwarded-For: 203.0.113.9\r\n").problem(502, "worker_start_failed");
+        assert!(detail(&far).contains("exit status 3"), "{far}");
+        assert!(!far.to_string().contains("a secret"), "{far}");
+        let fields = "X-Forwarded-For: 203.0.113.9\r\nX-Herd-Worker: none\r\n";
+        let far = ask("b", fields).problem(502, "worker_start_failed");
+        assert_eq!(detail(&far), "the worker's program could not be run");
+    }
+}
+
 /// An address of this host that is not loopback: connections to it come from it.
 fn own_address() -> Option<IpAddr> {
     // Connecting a datagram socket chooses a route and sends nothing; the address is documentation's own.

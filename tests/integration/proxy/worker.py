@@ -112,5 +112,15 @@ else:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(where)
     listener.listen(600)
+
+
+def end_when(path):
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    os._exit(5)
+
+
+if "end_when" in settings:
+    threading.Thread(target=end_when, args=(settings["end_when"],), daemon=True).start()
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
