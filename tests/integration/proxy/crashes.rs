@@ -23,11 +23,14 @@ fn a_warm_worker_that_ends_is_told_of_and_counted() {
     std::fs::write(herd.path("end"), "").unwrap();
     let failed = "a worker ended by itself before it was needed: exit status 5";
     herd.running.logged(failed);
-    let events = control.text("/v1/events?replay=99&follow=false").unwrap();
-    assert!(
-        events.contains("worker.failed") && events.contains(failed),
-        "{events}"
-    );
+    crate::running::poll("the event", || {
+        let events = herd.running.herd(&["events", "--replay", "99", "--no-follow"]);
+        let events = crate::running::stdout(&events);
+        match events.contains("worker.failed ") && events.contains(failed) {
+            true => Ok(()),
+            false => Err(events),
+        }
+    });
     let metrics = control.text("/metrics").unwrap();
     assert!(
         !metrics.contains(r#"start_failures_total{worker="w",reason="unused"} 0"#),
