@@ -28,6 +28,7 @@ compile_error!("herd runs on Linux only (kernel 5.11 or newer)");
 
 pub mod access;
 pub mod bundle;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -158,10 +158,6 @@ fn a_memory_bomb_is_killed_and_counted_and_its_neighbour_is_not() {
     let outcome = bombed.outcome();
     assert!(outcome.oom_kills >= 1, "{outcome:?}");
     assert!(outcome.memory_limit_hit, "{outcome:?}");
-    assert!(
-        outcome.memory_peak.is_none_or(|peak| peak <= 32 * MIB),
-        "{outcome:?}"
-    );
     assert!(beside.is_alive(), "the neighbour was killed, too");
     assert!(neighbour.memory().unwrap() < 32 * MIB);
     let outcome = neighbour.outcome();

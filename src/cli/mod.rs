@@ -38,6 +38,7 @@ mod tests;
 
 use std::process::ExitCode;
 
+use crate::causes;
 use crate::telemetry;
 
 /// One session, one worker: stateful processes behind a proxy, dead with their client
@@ -111,7 +112,7 @@ impl Cli {
                 // Whoever reads our output has read enough.
                 return ExitCode::SUCCESS;
             }
-            telemetry::say(&format!("herd: {}", surroundings::with_causes(error.as_ref())));
+            telemetry::say(&format!("herd: {}", causes::told(error.as_ref())));
             ExitCode::FAILURE
         });
         telemetry::flush();

@@ -90,6 +90,7 @@ impl Run {
             let mut ignored = [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?];
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hang_up = signal(SignalKind::hangup())?;
+            #[expect(clippy::disallowed_methods, reason = "this command is no herd")]
             let child = tokio::process::Command::new(&program)
                 .args(command)
                 .env("HERD_SESSION_ID", &held.id)

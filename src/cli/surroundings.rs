@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::access::keys::{from_env, from_file};
 use crate::access::{BadSecret, Secrets};
+use crate::causes;
 use crate::config::paths::User;
 use crate::config::{self, Config, Finding, HeaderSource, Problems, Step};
 use crate::control::{self, Admission};
@@ -126,7 +127,7 @@ fn of_plan(error: PlanError) -> Finding {
             .chain(error.key)
             .map(Step::from)
             .collect(),
-        message: with_causes(&error.why),
+        message: causes::told(&error.why),
         kind: Some(error.kind),
     }
 }
@@ -188,49 +189,5 @@ fn headers(config: &Config) -> Result<HeaderMap, Vec<Finding>> {
     match wrong.is_empty() {
         true => Ok(read),
         false => Err(wrong),
-    }
-}
-
-/// An error and its causes, except those that it names itself.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        match names(&text, &cause) {
-            true => text,
-            false => format!("{text}: {cause}"),
-        }
-    })
-}
-
-/// Whether the text has the cause as a part of its own: a file called `h` is in every hash.
-fn names(text: &str, cause: &str) -> bool {
-    text.match_indices(cause).any(|(at, _)| {
-        let (before, after) = (&text[..at], &text[at + cause.len()..]);
-        let begins = before.is_empty() || before.ends_with(": ") || before.ends_with('(');
-        begins && (after.is_empty() || after.starts_with([':', ';', ',', ')']))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::with_causes;
-    use anyhow::Context;
-
-    #[test]
-    fn a_cause_that_an_error_names_itself_is_not_told_twice() {
-        let taken = || std::io::Error::other("in use");
-        let named = Err::<(), _>(taken()).context("cannot listen: in use; choose another");
-        assert_eq!(
-            with_causes(named.unwrap_err().as_ref()),
-            "cannot listen: in use; choose another"
-        );
-        let plain = Err::<(), _>(taken()).context("cannot listen");
-        assert_eq!(with_causes(plain.unwrap_err().as_ref()), "cannot listen: in use");
-        let short = Err::<(), _>(std::io::Error::other("h")).context("layer 1 (sha256:0h1)");
-        assert_eq!(
-            with_causes(short.unwrap_err().as_ref()),
-            "layer 1 (sha256:0h1): h"
-        );
     }
 }

@@ -122,8 +122,10 @@ pub enum Status {
 /// A limit that a worker has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// The kernel killed for lack of memory.
+    /// The kernel killed because it had used all the memory that it may.
     Memory,
+    /// The kernel killed for want of memory, and the worker had not used all that it may.
+    HostMemory,
     /// The kernel refused it this many processes or threads.
     Processes { refused: u64 },
     /// It wanted to run and had to wait, so long.
@@ -143,6 +145,9 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("it ran out of memory (sandbox.memory)"),
+            Self::HostMemory => f.write_str(
+                "the machine, or a control group above herd's, ran out of memory; the worker was within sandbox.memory",
+            ),
             Self::Processes { refused } => {
                 write!(
                     f,

@@ -206,9 +206,7 @@ impl Keeper {
 fn answered() -> io::Result<(AsyncFd<OwnedFd>, OwnedFd)> {
     let (ours, theirs) = fd::packet_pair()?;
     fd::set_nonblocking(&ours)?;
-    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-    let ours = unsafe { AsyncFd::register(ours) }.map_err(io::Error::from)?;
-    Ok((ours, theirs))
+    Ok((fd::watched(ours)?, theirs))
 }
 
 impl Client {
@@ -216,8 +214,7 @@ impl Client {
     pub fn new(forked: Forked) -> io::Result<Self> {
         fd::set_nonblocking(&forked.socket)?;
         wire::make_room(&forked.socket)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-        let socket = unsafe { AsyncFd::register(forked.socket) }.map_err(io::Error::from)?;
+        let socket = fd::watched(forked.socket)?;
         Ok(Self {
             wire: Arc::new(Wire {
                 socket,

@@ -49,7 +49,7 @@ pub(super) fn map(pid: i32, own: Owner, range: SubRange) -> bool {
 
 fn one(program: &str, pid: i32, own: u32, first: u32, count: u32) -> bool {
     let numbers = [pid as u32, own, own, 1, first, first, count].map(|n| n.to_string());
-    #[allow(clippy::disallowed_methods, reason = "called before herd has threads")]
+    // herd has no threads yet.
     let status = Command::new(program)
         .args(numbers)
         .stdin(Stdio::null())

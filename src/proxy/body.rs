@@ -27,7 +27,7 @@ use crate::driver::{Hold, Session};
 /// How long a client that expects `100 Continue` is kept waiting for the worker's word. Workers that do
 /// not know the expectation just read (RFC 9110 section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Bytes of a request's body that are read while it waits for its worker.
+/// Bytes that a request's body may take while it waits for its worker.
 const READ_AHEAD: usize = 64 * 1024;
 /// How long the end of an answer may wait for the news that its session's end has cut it.
 const NEWS: Duration = Duration::from_millis(100);
@@ -110,12 +110,30 @@ fn is_malformed(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
+/// What was read of a body while its request waited for its worker.
+#[derive(Debug, Default)]
+struct Early {
+    frames: VecDeque<Frame<Bytes>>,
+    /// Bytes that they took. A frame takes some whatever is in it: a client may send a byte in each.
+    taken: usize,
+}
+
+impl Early {
+    fn has_room(&self) -> bool {
+        self.taken < READ_AHEAD
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.taken += size_of_val(&frame) + frame.data_ref().map_or(0, Bytes::len);
+        self.frames.push_back(frame);
+    }
+}
+
 /// A request's body on its way to the worker.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
     inner: Option<Incoming>,
-    /// Read while the request waited for its worker.
-    early: VecDeque<Frame<Bytes>>,
+    early: Early,
     /// Of the whole body: what it is framed by.
     hint: SizeHint,
     upload: Option<Rc<Upload>>,
@@ -127,7 +145,7 @@ impl ClientBody {
     pub(crate) fn empty() -> Self {
         Self {
             inner: None,
-            early: VecDeque::new(),
+            early: Early::default(),
             hint: SizeHint::with_exact(0),
             upload: None,
             expects: None,
@@ -136,7 +154,7 @@ impl ClientBody {
 
     pub(crate) fn new(inner: Incoming, upload: Rc<Upload>) -> Self {
         Self {
-            early: VecDeque::new(),
+            early: Early::default(),
             hint: inner.size_hint(),
             inner: Some(inner),
             upload: Some(upload),
@@ -147,16 +165,14 @@ impl ClientBody {
     /// Reads a small body ahead, so that its sender need not wait for the worker; resolves only if it
     /// breaks off.
     pub(crate) async fn read_ahead(&mut self) {
-        let mut read = 0;
         if let Some(inner) = &mut self.inner {
-            while read < READ_AHEAD && !inner.is_end_stream() {
+            while self.early.has_room() && !inner.is_end_stream() {
                 match std::future::poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx)).await {
                     Some(Ok(frame)) => {
-                        read += frame.data_ref().map_or(0, Bytes::len);
                         if let Some(upload) = &self.upload {
                             upload.came(&frame);
                         }
-                        self.early.push_back(frame);
+                        self.early.push(frame);
                     }
                     Some(Err(e)) => {
                         if let Some(upload) = &self.upload {
@@ -196,7 +212,7 @@ impl HttpBody for ClientBody {
             ready!(patience.as_mut().poll(cx));
             self.expects = None;
         }
-        if let Some(frame) = self.early.pop_front() {
+        if let Some(frame) = self.early.frames.pop_front() {
             return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
         }
         let Some(inner) = &mut self.inner else {
@@ -220,7 +236,7 @@ impl HttpBody for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.early.is_empty() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.early.frames.is_empty() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -519,6 +535,23 @@ impl HttpBody for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How many frames of so many bytes are read ahead.
+    fn read_ahead(len: usize) -> usize {
+        let mut early = Early::default();
+        while early.has_room() {
+            early.push(Frame::data(Bytes::from(vec![0; len])));
+        }
+        early.frames.len()
+    }
+
+    #[test]
+    fn a_body_in_pieces_of_nothing_takes_no_more_memory_than_one_in_a_piece() {
+        let frame = size_of::<Frame<Bytes>>();
+        assert_eq!(read_ahead(0), READ_AHEAD.div_ceil(frame));
+        assert_eq!(read_ahead(1), READ_AHEAD.div_ceil(frame + 1));
+        assert_eq!(read_ahead(READ_AHEAD), 1);
+    }
 
     #[test]
     fn a_body_that_breaks_off_is_told_from_a_malformed_one() {

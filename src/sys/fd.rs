@@ -9,6 +9,8 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv,
     recvmsg, sendmsg, socketpair,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Most descriptors one packet carries.
 const MAX_FDS: usize = 8;
@@ -108,6 +110,18 @@ pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// So that a task can wait for it. Needs a tokio runtime with I/O; an error where the descriptor is nothing that can be
+/// waited for.
+pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    watched_for(fd, Interest::READABLE | Interest::WRITABLE)
+}
+
+/// The same, for nothing else than this.
+pub fn watched_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
 /// Repeats a call that a signal interrupted.

@@ -4,7 +4,6 @@ use std::future::pending;
 use std::os::fd::AsFd;
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Resolves when nobody can read any more what is written here: at a pipe's or a socket's end. Never at a file's. Needs a
 /// tokio runtime with I/O.
@@ -12,10 +11,8 @@ pub async fn unread(end: impl AsFd) {
     let Ok(end) = end.as_fd().try_clone_to_owned() else {
         return pending().await;
     };
-    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-    let end = unsafe { AsyncFd::register_with_interest(end, Interest::ERROR) };
     // What epoll(7) does not take, a file, has no reader that could leave.
-    match end {
+    match super::fd::watched_for(end, Interest::ERROR) {
         Ok(end) if end.ready(Interest::ERROR).await.is_ok() => {}
         _ => pending().await,
     }

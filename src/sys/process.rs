@@ -171,12 +171,7 @@ fn private_memory(pid: i32, buffer: &mut Vec<u8>) -> Option<u64> {
     read(Path::new(&format!("/proc/{pid}/statm")), buffer)?;
     let mut pages = numbers::<u64>(buffer).skip(1);
     let (resident, shared) = (pages.next()?, pages.next()?);
-    Some(resident.saturating_sub(shared) * page_size())
-}
-
-fn page_size() -> u64 {
-    // SAFETY: `sysconf` reads a constant.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    Some(resident.saturating_sub(shared) * procfs::page_size())
 }
 
 /// Whether a socket belongs to a tree.

@@ -15,9 +15,7 @@ impl Stream {
     /// An error where the descriptor is nothing that can be waited for.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         super::fd::set_nonblocking(&fd)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-        let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
-        Ok(Self(fd))
+        Ok(Self(super::fd::watched(fd)?))
     }
 
     /// 0: nobody has the other end any more. Cancel-safe.

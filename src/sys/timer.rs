@@ -1,12 +1,10 @@
 //! Pauses finer than tokio's, whose timers tick by the millisecond.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::io::unix::AsyncFd;
 
 /// From here on a millisecond more or less does not matter.
 const COARSE: Duration = Duration::from_millis(5);
@@ -27,9 +25,7 @@ async fn fine(length: Duration) -> io::Result<()> {
     // Zero would disarm it.
     let length = TimeSpec::from_duration(length.max(Duration::from_nanos(1)));
     timer.set(Expiration::OneShot(length), TimerSetTimeFlags::empty())?;
-    // SAFETY: an `OwnedFd` is the same open descriptor from here to its drop, and nothing takes it out.
-    let timer = unsafe { AsyncFd::register(OwnedFd::from(timer)) }.map_err(io::Error::from)?;
-    timer.readable().await?.retain_ready();
+    super::fd::watched(timer.into())?.readable().await?.retain_ready();
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,27 +15,20 @@ use tokio::io::unix::AsyncFd;
 /// The directories around one file.
 #[derive(Debug)]
 pub struct FileWatch {
-    inotify: AsyncFd<Descriptor>,
+    inotify: Inotify,
+    /// The same, to wait for it.
+    news: AsyncFd<OwnedFd>,
     file: PathBuf,
-}
-
-#[derive(Debug)]
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl FileWatch {
     /// Needs a tokio runtime with I/O.
     pub fn on(file: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // SAFETY: the same open descriptor from here to its drop, and nothing takes it out.
-        let inotify = unsafe { AsyncFd::register(Descriptor(inotify)) }.map_err(io::Error::from)?;
+        let news = super::fd::watched(inotify.as_fd().try_clone_to_owned()?)?;
         let watch = Self {
             inotify,
+            news,
             file: file.to_owned(),
         };
         watch.aim()?;
@@ -45,8 +38,8 @@ impl FileWatch {
     /// Resolves when something has happened near the file. What, a look at it tells. Cancel-safe.
     pub async fn stirred(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.inotify.readable().await?;
-            let read = ready.try_io(|inotify| inotify.get_ref().0.read_events().map_err(io::Error::from));
+            let mut ready = self.news.readable().await?;
+            let read = ready.try_io(|_| self.inotify.read_events().map_err(io::Error::from));
             match read {
                 Ok(Ok(_)) => {
                     // A link may point elsewhere now. It is no matter if there is nothing at the moment.
@@ -69,7 +62,7 @@ impl FileWatch {
         let mut places = BTreeSet::from([around(&self.file)]);
         places.extend(self.file.canonicalize().ok().as_deref().map(around));
         for place in places {
-            self.inotify.get_ref().0.add_watch(&place, changes)?;
+            self.inotify.add_watch(&place, changes)?;
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ pub fn report(input: &[u8]) {
 }
 
 /// Reads `input` and then the end.
-fn reader(input: &[u8]) -> ReportReader {
+pub(super) fn reader(input: &[u8]) -> ReportReader {
     let (read, write) = std::io::pipe().unwrap();
     File::from(std::os::fd::OwnedFd::from(write))
         .write_all(input)

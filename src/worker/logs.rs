@@ -1,4 +1,7 @@
 //! A bounded ring of a worker's output lines. Writers never wait for readers.
+//!
+//! A line takes memory whatever is in it: one that counted for its text alone would be free if it were empty, and a
+//! worker that prints newlines could fill the host's memory from within its sandbox.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -23,15 +26,23 @@ pub struct Line {
     pub text: Bytes,
 }
 
+impl Line {
+    /// Bytes that it counts for: its text, and what is noted of it.
+    fn cost(&self) -> usize {
+        size_of::<Self>() + self.text.len()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Ring {
     lines: VecDeque<Line>,
+    /// That all lines count for.
     bytes: usize,
     next: u64,
     closed: bool,
 }
 
-/// The output of one worker: the latest `limit` bytes of it.
+/// The output of one worker: as many of its latest lines as count for `limit` bytes.
 #[derive(Debug)]
 pub struct Logs {
     limit: usize,
@@ -50,19 +61,19 @@ impl Logs {
 
     pub fn push(&self, stream: Stream, text: Bytes, at: SystemTime) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let sequence = ring.next;
-        ring.next += 1;
-        ring.bytes += text.len();
-        ring.lines.push_back(Line {
-            sequence,
+        let line = Line {
+            sequence: ring.next,
             at,
             stream,
             text,
-        });
+        };
+        ring.next += 1;
+        ring.bytes += line.cost();
+        ring.lines.push_back(line);
         // The newest line stays even if it alone is over the limit; the reader cuts lines well below it.
         while ring.bytes > self.limit && ring.lines.len() > 1 {
             if let Some(oldest) = ring.lines.pop_front() {
-                ring.bytes -= oldest.text.len();
+                ring.bytes -= oldest.cost();
             }
         }
         drop(ring);
@@ -90,14 +101,9 @@ impl Logs {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ring.lines.front().map_or(ring.next, |l| l.sequence);
         let lost = first.saturating_sub(sequence);
-        (
-            ring.lines
-                .iter()
-                .filter(|l| l.sequence >= sequence)
-                .cloned()
-                .collect(),
-            lost,
-        )
+        // Sequences have no gaps: a reader that is woken by every line does not go through those that it has.
+        let skip = usize::try_from(sequence.saturating_sub(first)).unwrap_or(usize::MAX);
+        (ring.lines.iter().skip(skip).cloned().collect(), lost)
     }
 
     /// Waits until line `sequence` exists. `false`: it never will, the worker is gone.
@@ -136,9 +142,14 @@ mod tests {
         logs
     }
 
+    /// Of a ring with room for so many lines of so many bytes.
+    const fn limit(lines: usize, text: usize) -> usize {
+        lines * (size_of::<Line>() + text)
+    }
+
     #[test]
     fn the_ring_forgets_the_oldest_lines_and_says_how_many() {
-        let logs = logs(8, &["aaaa", "bbbb", "cccc"]);
+        let logs = logs(limit(2, 4), &["aaaa", "bbbb", "cccc"]);
         let (lines, lost) = logs.since(0);
         assert_eq!(
             lines.iter().map(|l| &l.text[..]).collect::<Vec<_>>(),
@@ -146,6 +157,28 @@ mod tests {
         );
         assert_eq!(lost, 1);
         assert_eq!(logs.tail(1)[0].sequence, 2);
+    }
+
+    #[test]
+    fn lines_of_nothing_fill_the_ring_as_others_do() {
+        for text in ["", "x"] {
+            let logs = logs(limit(8, text.len()), &[text; 1000]);
+            assert_eq!(logs.tail(1000).len(), 8, "lines of {text:?}");
+            assert_eq!(logs.since(0).1, 992, "lines of {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_what_is_new_to_it_and_nothing_of_what_is_to_come() {
+        let logs = logs(limit(3, 1), &["a", "b", "c", "d"]);
+        let sequences = |from| {
+            let (lines, lost) = logs.since(from);
+            (lines.iter().map(|l| l.sequence).collect::<Vec<_>>(), lost)
+        };
+        assert_eq!(sequences(0), (vec![1, 2, 3], 1));
+        assert_eq!(sequences(3), (vec![3], 0));
+        assert_eq!(sequences(4), (vec![], 0));
+        assert_eq!(sequences(u64::MAX), (vec![], 0));
     }
 
     #[test]

@@ -96,8 +96,10 @@ impl ReportReader {
         let outcome = &self.outcome;
         let limit = if status == Status::Code(0) {
             None
-        } else if outcome.oom_kills > 0 {
+        } else if outcome.oom_kills > 0 && outcome.memory_limit_hit {
             Some(Limit::Memory)
+        } else if outcome.oom_kills > 0 {
+            Some(Limit::HostMemory)
         } else if outcome.pids_denied > 0 {
             Some(Limit::Processes {
                 refused: outcome.pids_denied,
@@ -172,5 +174,44 @@ impl ReportReader {
             Err(e) => tracing::warn!("a keeper is not understood: {e}"),
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fuzz::reader;
+    use super::*;
+
+    /// How a program ended by this status, where the kernel did that because of memory.
+    async fn ended(code: i32, oom_kills: u64, memory_limit_hit: bool) -> Option<Exit> {
+        let outcome = Outcome {
+            oom_kills,
+            memory_limit_hit,
+            ..Outcome::default()
+        };
+        let mut said = Vec::new();
+        for report in [Report::Exited { code }, Report::Limits { outcome }] {
+            serde_json::to_writer(&mut said, &report).unwrap();
+            said.push(b'\n');
+        }
+        let mut reader = reader(&said);
+        reader.read_out().await;
+        reader.end().map(|end| end.exit)
+    }
+
+    #[tokio::test]
+    async fn whose_memory_was_used_up_is_told() {
+        let of = |limit| {
+            let status = Status::Code(137);
+            Some(Exit::Limited { status, limit })
+        };
+        assert_eq!(ended(137, 1, true).await, of(Limit::Memory));
+        assert_eq!(ended(137, 1, false).await, of(Limit::HostMemory));
+        assert_eq!(
+            ended(137, 0, true).await,
+            Some(Exit::Code(137)),
+            "nobody was killed"
+        );
+        assert_eq!(ended(0, 1, true).await, Some(Exit::Code(0)), "it ended well");
     }
 }

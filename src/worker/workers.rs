@@ -368,6 +368,9 @@ impl Shared {
             slot.tree = Tree::Pending {
                 terminate: Terminate::NotAsked,
             };
+            // They were the first one's.
+            slot.watch = Watch::Off;
+            slot.reaped = None;
         }
     }
 

@@ -147,7 +147,8 @@ pub struct Dead {
     pub status: Option<i32>,
     #[serde(default)]
     pub signal: Option<i32>,
-    /// A limit of its sandbox that had to do with it: `memory`, `processes`, `processor`.
+    /// A limit of its sandbox that had to do with it: `memory`, `processes`, `processor`; `host_memory` where it was the
+    /// machine that had no memory left.
     #[serde(default)]
     pub limit: Option<String>,
 }
@@ -273,6 +274,7 @@ impl From<Death> for Dead {
         };
         let limit = limit.map(|limit| match limit {
             Limit::Memory => "memory",
+            Limit::HostMemory => "host_memory",
             Limit::Processes { .. } => "processes",
             Limit::Processor { .. } => "processor",
         });

@@ -271,8 +271,7 @@ impl Build<'_> {
         let bundle = open_in_host(rootfs).map_err(step("open the bundle's root"))?;
         let own = open_in_host(&upper).map_err(step("open the sandbox's root"))?;
         self.common(own.as_fd(), bundle.as_fd())?;
-        let root_runs_herd = self.identity.uids.iter().any(|line| line.count > 1);
-        let lower = match root_runs_herd {
+        let lower = match self.root_runs_herd() {
             true => self.mapped(rootfs)?,
             false => rootfs.to_owned(),
         };
@@ -282,7 +281,7 @@ impl Build<'_> {
             overlay_escape(&upper)?,
             overlay_escape(&work)?
         );
-        if !root_runs_herd {
+        if !self.root_runs_herd() {
             options.push_str(",userxattr");
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -293,6 +292,11 @@ impl Build<'_> {
                 e.desc()
             )
         })
+    }
+
+    /// Nobody else has more than one id to give.
+    fn root_runs_herd(&self) -> bool {
+        self.identity.uids.iter().any(|line| line.count > 1)
     }
 
     /// The bundle's files with their owners as the sandbox numbers them; as they are where the file system
@@ -457,8 +461,7 @@ impl Build<'_> {
         let tree = Tree::copy(&mount.source).map_err(failed)?;
         let attributes = if mount.writable { WRITABLE } else { READ_ONLY };
         tree.restrict(attributes).map_err(failed)?;
-        let root_runs_herd = self.identity.uids.iter().any(|line| line.count > 1);
-        if root_runs_herd && mount.writable {
+        if self.root_runs_herd() && mount.writable {
             // What the worker writes belongs to whoever owns the source, on the host.
             let (uid, gid) = mount.owner;
             let line = |inside, outside| {

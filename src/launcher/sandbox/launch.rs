@@ -31,6 +31,7 @@ use nix::sys::prctl;
 use nix::unistd::{Gid, Pid, Uid, chdir, pipe2, setresgid, setresuid};
 use oci_spec::runtime::Spec;
 
+use crate::causes;
 use crate::sys::fork::{Namespaces, Side, clone3, exit_now};
 use crate::sys::{fd, user_namespace};
 
@@ -54,7 +55,7 @@ impl Launch {
         identity: &Identity,
         listener: NotifyListener,
     ) -> Result<Self, String> {
-        let failed = |e: &dyn std::error::Error| format!("cannot launch the sandbox: {}", chain(e));
+        let failed = |e: &dyn std::error::Error| format!("cannot launch the sandbox: {}", causes::told(e));
         let errors = init.stderr;
         let args = args(spec, init, listener);
         let (mut tell, ready) = channel::main_channel().map_err(|e| failed(&e))?;
@@ -97,7 +98,7 @@ impl Launch {
         self.say()?;
         let result = self.ready.wait_for_init_ready();
         let _ = self.ready.close();
-        result.map_err(|e| format!("cannot launch the sandbox: {}", chain(&e)))?;
+        result.map_err(|e| format!("cannot launch the sandbox: {}", causes::told(&e)))?;
         Ok(self.pid)
     }
 
@@ -142,7 +143,7 @@ fn first_process(
             .with_writer(move || Raw(errors))
             .finish();
         tracing::subscriber::with_default(log, || container_init_process(args, tell, unused))
-            .map_err(|e| chain(&e))
+            .map_err(|e| causes::told(&e))
     });
     if let Err(message) = result {
         let _ = tell.exec_failed(message);
@@ -194,20 +195,6 @@ pub(super) fn started_already(room: BorrowedFd<'_>) -> Result<NotifyListener, St
         Ok(listener)
     };
     made().map_err(|e| format!("cannot make the start signal: {e}"))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// A descriptor by number, which others own.

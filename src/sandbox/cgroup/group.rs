@@ -38,8 +38,6 @@ pub struct Outcome {
     pub cpu_throttled: u64,
     /// Periods of 100 ms in which that happened.
     pub cpu_periods_throttled: u64,
-    /// Most memory that was used, bytes; not every kernel says.
-    pub memory_peak: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -160,13 +158,12 @@ impl Group {
                     outcome.oom_kills = memory.field("memory.oom_control", "oom_kill");
                     // Newer kernels no longer count refusals here (`failcnt`), so the highest use has to tell.
                     let limit = memory.number("memory.limit_in_bytes");
-                    outcome.memory_peak = memory.number("memory.max_usage_in_bytes");
-                    outcome.memory_limit_hit = outcome.memory_peak >= limit && limit.is_some();
+                    let peak = memory.number("memory.max_usage_in_bytes");
+                    outcome.memory_limit_hit = peak >= limit && limit.is_some();
                 }
                 Version::V2 => {
                     outcome.oom_kills = memory.field("memory.events", "oom_kill");
                     outcome.memory_limit_hit = memory.field("memory.events", "oom") > 0;
-                    outcome.memory_peak = memory.number("memory.peak");
                 }
             }
         }

@@ -17,6 +17,8 @@ use prost::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::causes;
+
 use super::otlp::{
     ExportRequest, ExportResponse, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span,
 };
@@ -101,11 +103,8 @@ impl Http {
         *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| {
-                let cause =
-                    std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-                for_now(format!("{error}{cause}"))
-            })?;
+            let answer = self.client.request(request).await;
+            let answer = answer.map_err(|error| for_now(causes::told(&error)))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, ANSWER_MAX).collect().await;
             // By the protocol's specification these, and no others.
