@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::bundle::recipe::RecipeError;
 use crate::bundle::{Config, Existing, Limits, Staging, escape};
 use crate::sys::interrupt;
 
@@ -82,6 +83,10 @@ impl Bundle {
 
 /// Messages quote images and registries, which must not drive the terminal that shows them.
 fn harmless(error: anyhow::Error) -> anyhow::Error {
+    // The mistakes of a recipe have lines of their own, and escape what they quote.
+    if let Some(RecipeError::Invalid(_)) = error.downcast_ref() {
+        return error;
+    }
     let text = format!("{error:#}");
     match text.contains(char::is_control) {
         true => anyhow::anyhow!(escape(OsStr::new(&text))),
@@ -167,6 +172,23 @@ fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::recipe;
+
+    #[test]
+    fn mistakes_of_a_recipe_keep_their_lines_and_strangers_get_none() {
+        let dir = tempfile::Builder::new().prefix("a\x1b[31m").tempdir().unwrap();
+        std::fs::write(
+            dir.path().join(recipe::FILE),
+            "programs: [sh]\nx\\e: 1\n\"y\\e\": 2\n",
+        )
+        .unwrap();
+        let told = harmless(recipe::read(dir.path()).unwrap_err().into()).to_string();
+        assert!(told.lines().count() > 3, "{told}");
+        assert!(!told.contains(|c: char| c.is_control() && c != '\n'), "{told:?}");
+
+        let told = harmless(anyhow::anyhow!("a registry\nsays \x1b[31m")).to_string();
+        assert_eq!(told, "a registry\\x0asays \\x1b[31m");
+    }
 
     #[test]
     fn sizes_have_units() {
