@@ -42,6 +42,7 @@ mod tests;
 pub use group::{CreateError, Group, Outcome, join};
 pub use limits::{Controller, Controllers, Cpus, Limits};
 pub use open::{GroupId, Hierarchies, Opened};
+pub use place::{Layout, Mounted};
 pub use plan::{Offer, survey};
 pub use remove::{Removal, Removals};
 pub use room::{Own, Room};

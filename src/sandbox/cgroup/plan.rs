@@ -55,7 +55,7 @@ pub struct Offer {
     pub base: PathBuf,
 }
 
-/// For `herd doctor`: what could be limited if herd were started as this process was. Changes nothing.
+/// What could be limited if herd were started as this process was. Changes nothing.
 pub fn survey(host: Host) -> Vec<(Controller, Result<Offer, Unavailable>)> {
     let (plans, missing) = make(Controller::ALL.into_iter().collect(), host);
     let found = plans.iter().flat_map(|plan| {
