@@ -123,12 +123,11 @@ pub(super) fn find(path: Option<PathBuf>, registry: &str) -> Result<Option<Crede
         .find(|(key, _)| means(key, registry))
         .map(|(_, helper)| helper)
         .or(config.creds_store.as_ref().filter(|store| !store.is_empty()));
-    let nothing = match helper.map(|helper| ask(helper, registry)) {
-        Some(Ok(Some(found))) => return Ok(Some(found)),
+    let nothing = match helper.map_or(Ok(None), |helper| ask(helper, registry)) {
+        Ok(Some(found)) => return Ok(Some(found)),
+        Err(error) if !error.is_helpers() => return Err(error),
         // The file may have a login all the same.
-        Some(Err(error)) if error.is_helpers() => Err(error),
-        Some(Err(error)) => return Err(error),
-        Some(Ok(None)) | None => Ok(None),
+        none => none,
     };
     let Some((key, auth)) = config.auths.iter().find(|(key, _)| means(key, registry)) else {
         return nothing;

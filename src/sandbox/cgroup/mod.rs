@@ -43,7 +43,7 @@ pub use group::{CreateError, Group, Outcome, join};
 pub use limits::{Controller, Controllers, Cpus, Limits};
 pub use open::{GroupId, Hierarchies, Opened};
 pub use place::{Layout, Mounted};
-pub use plan::{Offer, survey};
+pub use plan::{Offer, Survey, survey};
 pub use remove::{Removal, Removals};
 pub use room::{Own, Room};
 pub use why::{Host, Reason, Unavailable};

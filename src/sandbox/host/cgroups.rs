@@ -1,7 +1,7 @@
 //! Which control groups there are, and what herd could limit with them.
 
 use super::facts::View;
-use crate::sandbox::cgroup::{Controller, Layout, Mounted, Offer, Unavailable};
+use crate::sandbox::cgroup::{Layout, Mounted, Survey};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroups {
@@ -9,13 +9,13 @@ pub struct Cgroups {
     /// This process's group has `cgroup.kill`. The root of a hierarchy never has, whatever the kernel.
     pub kill: bool,
     /// For each controller what a start of herd would come to.
-    pub limits: Vec<(Controller, Result<Offer, Unavailable>)>,
+    pub limits: Survey,
 }
 
 impl Cgroups {
     /// `limits` come from [`survey`](crate::sandbox::cgroup::survey), which start and check go by as well: herd has one
     /// opinion of where it may make groups.
-    pub(super) fn read(view: &View<'_>, limits: Vec<(Controller, Result<Offer, Unavailable>)>) -> Self {
+    pub(super) fn read(view: &View<'_>, limits: Survey) -> Self {
         let text = |path: &str| view.text(path).unwrap_or_default();
         let layout = Layout::parse(&text("proc/self/cgroup"), &text("proc/self/mountinfo"));
         let has_kill = |group: &std::path::Path| view.exists(&format!("{}/cgroup.kill", group.display()));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cgroups::Cgroups;
-use crate::sandbox::cgroup::{self, Controller, Offer, Unavailable};
+use crate::sandbox::cgroup::{self, Survey};
 
 /// What is written about a host.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,12 +62,7 @@ impl Facts {
     }
 
     /// What the files below `root` say to `uid`. What cannot be read counts as absent.
-    pub fn read(
-        root: &Path,
-        uid: u32,
-        release: String,
-        limits: Vec<(Controller, Result<Offer, Unavailable>)>,
-    ) -> Self {
+    pub fn read(root: &Path, uid: u32, release: String, limits: Survey) -> Self {
         let view = View { root };
         let number = |path: &str| view.text(path).and_then(|text| text.trim().parse::<u64>().ok());
         let switch = |path: &str| number(path).map(|number| number != 0);
