@@ -17,7 +17,7 @@ const SHORTEST: usize = 16;
 pub(crate) type Digest256 = [u8; 32];
 
 /// A key or a secret that cannot be used, and where herd.yaml names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct BadSecret {
     pub at: Vec<Step>,
     pub why: SecretError,
@@ -31,12 +31,12 @@ impl BadSecret {
 }
 
 /// Why it cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("the variable {variable} is not set, or not text")]
     Unset { variable: String },
-    #[error("cannot read {}: {why}", .path.display())]
-    Unreadable { path: PathBuf, why: String },
+    #[error("cannot read {}: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("others can read {path}, so it is no secret; run `chmod 600 {path}`", path = .path.display())]
     Open { path: PathBuf },
     #[error("a key has at least {SHORTEST} characters; `herd key` makes one")]
@@ -46,7 +46,7 @@ pub enum SecretError {
     #[error("this is {other}'s key, too; each principal has keys of its own")]
     Shared { other: String },
     #[error("no randomness for the secret of tokens: {0}")]
-    NoRandomness(getrandom::Error),
+    NoRandomness(#[source] getrandom::Error),
 }
 
 /// The digests of the keys that stand `at` a place of herd.yaml, the first there and the others in its `also`, each with
@@ -111,21 +111,37 @@ pub(crate) fn from_env(variable: &str) -> Result<String, SecretError> {
 
 /// The text of this file, which others cannot read.
 pub(crate) fn from_file(path: &Path) -> Result<String, SecretError> {
-    let unreadable = |error: io::Error| SecretError::Unreadable {
-        path: path.to_owned(),
-        why: error.to_string(),
-    };
+    let text = private_file(path).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| {
+            NotPrivate::Unreadable(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+        })
+    });
+    let path = path.to_owned();
+    text.map_err(|why| match why {
+        NotPrivate::Unreadable(source) => SecretError::Unreadable { path, source },
+        NotPrivate::Open => SecretError::Open { path },
+    })
+}
+
+/// Why there is nothing private in a file.
+#[derive(Debug)]
+pub(crate) enum NotPrivate {
+    Unreadable(io::Error),
+    /// Others may read or change it.
+    Open,
+}
+
+/// What is in this file, which others cannot read.
+pub(crate) fn private_file(path: &Path) -> Result<Vec<u8>, NotPrivate> {
     // One file, whatever is put in its place meanwhile: what is looked at is what is read.
-    let mut file = fs::File::open(path).map_err(unreadable)?;
-    let others = file.metadata().map_err(unreadable)?.permissions().mode() & 0o007;
-    if others != 0 {
-        return Err(SecretError::Open {
-            path: path.to_owned(),
-        });
+    let mut file = fs::File::open(path).map_err(NotPrivate::Unreadable)?;
+    let metadata = file.metadata().map_err(NotPrivate::Unreadable)?;
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(NotPrivate::Open);
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(NotPrivate::Unreadable)?;
+    Ok(content)
 }
 
 #[cfg(test)]

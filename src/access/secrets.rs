@@ -54,7 +54,10 @@ impl Secrets {
                 lasting,
             })),
             Ok(_) => Err(wrong),
-            Err(more) => Err([wrong, more].concat()),
+            Err(more) => {
+                wrong.extend(more);
+                Err(wrong)
+            }
         }
     }
 }

@@ -309,7 +309,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let wrong = Signer::read(&[TokenSecret::File(path)]).unwrap_err();
         assert_eq!(wrong.len(), 1);
-        assert_eq!(wrong[0].why, SecretError::ShortSecret);
+        assert!(matches!(wrong[0].why, SecretError::ShortSecret), "{wrong:?}");
         assert_eq!(format!("{:?}", signer(7)), "Signer(1 secrets)");
     }
 }

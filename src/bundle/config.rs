@@ -26,10 +26,14 @@ pub struct Config {
 }
 
 /// An identity inside the bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct User {
     pub uid: u32,
     pub gid: u32,
+}
+
+impl User {
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
 }
 
 /// What config.json says about the files beside it.
@@ -46,7 +50,37 @@ pub(super) struct Content {
 pub(super) const MOUNT_POINTS: [(&str, u32); 4] =
     [("proc", 0o755), ("dev", 0o755), ("sys", 0o755), ("tmp", 0o1777)];
 
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs of a bundle are looked up unless it says otherwise.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What of /proc nobody in a sandbox sees: as Docker hides it, and what tells of the machine's load and power (security
+/// reviews of container runtimes since 2020).
+pub const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+
+/// The same of /sys, which herd's own sandboxes do not have.
+const MASKED_IN_SYS: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/firmware"];
+
+/// What of /proc nobody in a sandbox writes.
+pub const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 impl Config {
     pub(super) fn cwd(&self) -> String {
@@ -60,7 +94,7 @@ impl Config {
     pub(super) fn process(&self) -> Value {
         let mut env = self.env.clone();
         if !env.iter().any(|entry| entry.starts_with("PATH=")) {
-            env.insert(0, PATH.to_owned());
+            env.insert(0, format!("PATH={PATH}"));
         }
         let args = match self.args.is_empty() {
             true => vec!["/bin/sh".to_owned()],
@@ -118,16 +152,11 @@ impl Config {
             process["user"] = json!({ "uid": 0, "gid": 0 });
         }
         let namespaces: Vec<_> = namespaces.iter().map(|name| json!({ "type": name })).collect();
+        let masked = [&MASKED[..], &MASKED_IN_SYS].concat();
         let mut linux = json!({
             "namespaces": namespaces,
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-                "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
-                "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-            ],
-            "readonlyPaths": [
-                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-            ],
+            "maskedPaths": masked,
+            "readonlyPaths": READ_ONLY,
         });
         if let (Value::Object(linux), Value::Object(mappings)) = (&mut linux, mappings) {
             linux.extend(mappings);
@@ -193,6 +222,10 @@ mod tests {
             assert_eq!(process.user().uid(), if maker.uid == 0 { 33 } else { 0 });
             assert_eq!(process.cwd().to_str(), Some("/work"));
             let linux = spec.linux().as_ref().unwrap();
+            let masked = linux.masked_paths().as_ref().unwrap();
+            for path in ["/proc/kmsg", "/proc/kallsyms", "/proc/keys", "/sys/firmware"] {
+                assert!(masked.iter().any(|masked| masked == path), "{path}");
+            }
             let mapped = linux
                 .uid_mappings()
                 .as_ref()

@@ -28,7 +28,7 @@ mod staging;
 mod tests;
 mod verify;
 
-pub use config::{Config, User};
+pub use config::{Config, MASKED, PATH, READ_ONLY, User};
 pub use content::{Entries, Entry, NotADigest, Sha256Digest, digest, escape, shown, size, unescape};
 pub use index::Kind;
 pub use open::{Bundle, OpenError, ProgramError, host_architecture, open};

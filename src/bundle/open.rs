@@ -13,6 +13,7 @@ use oci_spec::runtime::Spec;
 use serde::Deserialize;
 
 use super::ANNOTATIONS;
+use super::config::{PATH, User};
 
 /// More than any real config.json, in bytes.
 const CONFIG_MAX: u64 = 4 << 20;
@@ -31,8 +32,7 @@ pub struct Bundle {
     /// Absolute.
     pub cwd: PathBuf,
     /// The user meant. config.json may have root instead: see `docs/bundles.md`.
-    pub uid: u32,
-    pub gid: u32,
+    pub user: User,
     pub additional_gids: Vec<u32>,
     pub annotations: BTreeMap<String, String>,
     /// All of config.json.
@@ -150,8 +150,7 @@ pub fn open(directory: &Path) -> Result<Bundle, OpenError> {
         args: Vec::new(),
         env: Vec::new(),
         cwd: PathBuf::from("/"),
-        uid: 0,
-        gid: 0,
+        user: User::ROOT,
         additional_gids: Vec::new(),
         annotations: spec.annotations().clone().into_iter().flatten().collect(),
         spec,
@@ -160,8 +159,10 @@ pub fn open(directory: &Path) -> Result<Bundle, OpenError> {
         bundle.args = process.args().clone().unwrap_or_default();
         bundle.env = process.env().clone().unwrap_or_default();
         bundle.cwd = process.cwd().clone();
-        bundle.uid = process.user().uid();
-        bundle.gid = process.user().gid();
+        bundle.user = User {
+            uid: process.user().uid(),
+            gid: process.user().gid(),
+        };
         bundle.additional_gids = process.user().additional_gids().clone().unwrap_or_default();
         if !bundle.cwd.is_absolute() {
             let cwd = bundle.cwd.to_string_lossy().into_owned();
@@ -172,7 +173,7 @@ pub fn open(directory: &Path) -> Result<Bundle, OpenError> {
     if let Some((uid, gid)) = bundle.annotation("user").and_then(|user| user.split_once(':'))
         && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
     {
-        (bundle.uid, bundle.gid) = (uid, gid);
+        bundle.user = User { uid, gid };
     }
     Ok(bundle)
 }
@@ -264,11 +265,7 @@ impl Bundle {
         let root = open_path(&self.rootfs, flags, Mode::empty()).map_err(io)?;
         let path = match program.contains('/') {
             true => None,
-            false => Some(
-                self.variable("PATH")
-                    .unwrap_or("/usr/local/bin:/usr/bin:/bin")
-                    .to_owned(),
-            ),
+            false => Some(self.variable("PATH").unwrap_or(PATH).to_owned()),
         };
         let candidates: Vec<PathBuf> = match &path {
             Some(path) => path

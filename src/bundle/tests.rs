@@ -157,8 +157,8 @@ fn a_bundle_of_anybody_is_read() {
     assert_eq!(bundle.rootfs, directory.path().join("rootfs"));
     assert_eq!(bundle.args, ["/bin/x", "y"]);
     assert_eq!(
-        (bundle.uid, bundle.gid, bundle.additional_gids.as_slice()),
-        (5, 6, &[7][..])
+        (bundle.user, bundle.additional_gids.as_slice()),
+        (User { uid: 5, gid: 6 }, &[7][..])
     );
     assert_eq!((bundle.variable("A"), bundle.variable("B")), (Some("2"), None));
     assert_eq!((bundle.cwd.to_str(), bundle.digest()), (Some("/w"), None));
@@ -243,6 +243,16 @@ fn a_bundle_without_permission_says_so() {
         message(opened.unwrap_err()),
         format!("{}: no permission to read it", config.display())
     );
+}
+
+#[test]
+fn without_a_path_programs_are_looked_for_where_a_worker_would() {
+    let directory = bundle(GOOD);
+    let place = directory.path().join("rootfs/usr/sbin");
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("tool"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(place.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    open(directory.path()).unwrap().check_program("tool").unwrap();
 }
 
 #[test]

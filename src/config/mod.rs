@@ -41,4 +41,5 @@ pub use overrides::{ConfigFile, Overrides};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use template::{Template, TemplateError, Values, Variable};
+pub use units::size;
 pub use yaml::Step;

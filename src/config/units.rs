@@ -154,6 +154,20 @@ impl<'de> Deserialize<'de> for TimeOrNever {
     }
 }
 
+/// Bytes, as herd.yaml and the command line have them: `4096`, `64K`, `1MiB`.
+pub fn size(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit {
+        "" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
 struct SizeVisitor;
 
 impl Visitor<'_> for SizeVisitor {
@@ -164,21 +178,7 @@ impl Visitor<'_> for SizeVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor: Option<usize> = match unit {
-            "" => Some(1),
-            "K" | "KiB" => Some(1 << 10),
-            "M" | "MiB" => Some(1 << 20),
-            "G" | "GiB" => Some(1 << 30),
-            _ => None,
-        };
-        let bytes = number
-            .parse::<usize>()
-            .ok()
-            .zip(factor)
-            .and_then(|(n, f)| n.checked_mul(f));
-        bytes
+        size(text)
             .map(Size)
             .ok_or_else(|| E::invalid_type(Unexpected::Str(text), &self))
     }

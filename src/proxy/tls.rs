@@ -2,7 +2,6 @@
 //! with.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::keys::{NotPrivate, private_file};
 use crate::config;
 
 /// What the data port offers to who asks for it by ALPN (RFC 7301). Who asks for nothing is understood all the same.
@@ -166,13 +166,59 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Flaw> {
-    let others = fs::metadata(path).map_err(Flaw::Unreadable)?.permissions().mode() & 0o007;
-    if others != 0 {
-        return Err(Flaw::Open);
-    }
-    let text = fs::read(path).map_err(Flaw::Unreadable)?;
+    let text = private_file(path).map_err(|why| match why {
+        NotPrivate::Unreadable(source) => Flaw::Unreadable(source),
+        NotPrivate::Open => Flaw::Open,
+    })?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|e| match e {
         pem::Error::NoItemsFound => Flaw::NoKey,
         e => Flaw::NotPem(e),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_can_read_is_not_taken_for_the_one_it_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let key = |name: &str, mode| {
+            let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+            fs::write(at(name), &pem).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+            PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap()
+        };
+        let (private, _) = (key("private", 0o600), key("open", 0o644));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Now the one is `key`, now the other.
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    for name in ["private", "open"] {
+                        fs::hard_link(at(name), at("next")).unwrap();
+                        fs::rename(at("next"), at("key")).unwrap();
+                    }
+                }
+            });
+            let (mut taken, mut wrong) = (0, 0);
+            for _ in 0..20_000 {
+                match private_key(&at("key")) {
+                    Ok(der) => {
+                        taken += 1;
+                        wrong += usize::from(der.secret_der() != private.secret_der());
+                    }
+                    Err(Flaw::Open | Flaw::Unreadable(_)) => {}
+                    Err(_) => wrong += 1,
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+            assert!(taken > 0, "it was never the private one");
+            assert_eq!(wrong, 0, "of {taken}");
+        });
+    }
 }

@@ -563,3 +563,24 @@ fn a_line_names_whose_the_key_was_when_the_request_came() {
     assert_eq!(fields(&all[4]), told(401, "-", "-", "unauthorized", "complete"));
     assert_eq!(fields(&all[5]), told(200, "bob", "a", "-", "complete"));
 }
+
+#[test]
+fn logrotate_takes_the_file_that_operations_md_shows() {
+    let page = include_str!("../../docs/operations.md");
+    let (_, shown) = page.split_once("as `/etc/logrotate.d/herd`").unwrap();
+    let file = shown.split("```").nth(1).unwrap();
+    assert!(file.contains("postrotate"), "{file}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("herd");
+    std::fs::write(&path, file).unwrap();
+    // Where Debian has it, which is in no ordinary user's PATH.
+    let places = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
+    let mut logrotate = Command::new("logrotate");
+    logrotate.env("PATH", places).arg("--debug").arg(&path);
+    let Ok(output) = logrotate.output() else {
+        return skipped("logrotate is not installed");
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/var/log/herd/access.log"), "{said}");
+    assert!(output.status.success() && !said.contains("error:"), "{said}");
+}

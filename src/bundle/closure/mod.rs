@@ -30,7 +30,6 @@ use std::path::PathBuf;
 
 pub use gather::Gatherer;
 pub use machine::Machine;
-pub use skeleton::{Identity, PATH};
 pub use tree::{Entry, Tree};
 pub use write::{WriteError, write};
 

@@ -20,9 +20,7 @@ impl Gatherer<'_> {
     pub fn file(&mut self, source: &Path, target: &Path, mode: Option<u32>) -> Result<(), Missing> {
         let metadata = fs::metadata(source).map_err(|e| self.unreadable(source, THE_BUNDLE, e))?;
         if metadata.is_dir() {
-            let target = self.place(target);
-            self.tree.add(&target, directory(metadata.permissions().mode()));
-            return self.copy_tree(source, &target);
+            return self.directory_at(source, target, metadata.permissions().mode());
         }
         if !metadata.is_file() {
             return Err(Missing::Special {
@@ -61,6 +59,15 @@ impl Gatherer<'_> {
         self.tree.remove(&path)
     }
 
+    /// Adds a directory with all that is in it. Where `target` is a link of the tree, what it leads to gets the files.
+    fn directory_at(&mut self, source: &Path, target: &Path, mode: u32) -> Result<(), Missing> {
+        // Links in a circle are told when the tree is written.
+        let target = self.tree.resolve(target).unwrap_or_else(|| target.to_owned());
+        self.tree.add(&target, directory(mode));
+        self.copy_tree(source, &target)
+    }
+
+    /// `target` leads through no link.
     fn copy_tree(&mut self, source: &Path, target: &Path) -> Result<(), Missing> {
         let needed_by = source.display().to_string();
         let mut entries = fs::read_dir(source)
@@ -74,8 +81,7 @@ impl Gatherer<'_> {
                 .map_err(|e| self.unreadable(&from, &needed_by, e))?;
             let mode = metadata.permissions().mode();
             if metadata.is_dir() {
-                self.tree.add(&path, directory(mode));
-                self.copy_tree(&from, &path)?;
+                self.directory_at(&from, &path, mode)?;
             } else if metadata.is_symlink() {
                 let to = fs::read_link(&from).map_err(|e| self.unreadable(&from, &needed_by, e))?;
                 self.tree.replace(&path, Entry::Link { to });

@@ -5,37 +5,26 @@ use std::path::Path;
 
 use super::gather::Gatherer;
 use super::tree::{Entry, Tree};
+use crate::bundle::User;
 
-/// Where programs of a bundle are looked up unless it says otherwise.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const NOBODY: u32 = 65_534;
 
-/// Who the programs of a bundle run as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    pub uid: u32,
-    pub gid: u32,
+/// passwd(5) with root, nobody and, if it is another one, this identity.
+fn passwd(user: User) -> String {
+    let mut text = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
+    if ![0, NOBODY].contains(&user.uid) {
+        text += &format!("worker:x:{}:{}:worker:/tmp:/bin/sh\n", user.uid, user.gid);
+    }
+    text + "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 }
 
-impl Identity {
-    pub const ROOT: Self = Self { uid: 0, gid: 0 };
-    const NOBODY: u32 = 65_534;
-
-    /// passwd(5) with root, nobody and, if it is another one, this identity.
-    fn passwd(self) -> String {
-        let mut text = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
-        if ![0, Self::NOBODY].contains(&self.uid) {
-            text += &format!("worker:x:{}:{}:worker:/tmp:/bin/sh\n", self.uid, self.gid);
-        }
-        text + "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+/// group(5), likewise.
+fn group(user: User) -> String {
+    let mut text = "root:x:0:\n".to_owned();
+    if ![0, NOBODY].contains(&user.gid) {
+        text += &format!("worker:x:{}:\n", user.gid);
     }
-
-    fn group(self) -> String {
-        let mut text = "root:x:0:\n".to_owned();
-        if ![0, Self::NOBODY].contains(&self.gid) {
-            text += &format!("worker:x:{}:\n", self.gid);
-        }
-        text + "nogroup:x:65534:\n"
-    }
+    text + "nogroup:x:65534:\n"
 }
 
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
@@ -43,8 +32,8 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
                         protocols: files\nservices: files\n";
 
 impl Gatherer<'_> {
-    /// Adds what every root filesystem has and hands the tree over, with notes on what is incomplete.
-    pub fn finish(mut self, identity: Identity) -> (Tree, Vec<String>) {
+    /// Adds what every root filesystem has and hands the tree over, with notes on what is incomplete. Programs run as `user`.
+    pub fn finish(mut self, user: User) -> (Tree, Vec<String>) {
         for (path, mode) in [
             ("/dev", 0o755),
             ("/etc", 0o755),
@@ -58,8 +47,8 @@ impl Gatherer<'_> {
             add(&mut self.tree, path, Entry::Directory { mode });
         }
         for (path, text) in [
-            ("/etc/passwd", identity.passwd()),
-            ("/etc/group", identity.group()),
+            ("/etc/passwd", passwd(user)),
+            ("/etc/group", group(user)),
             ("/etc/hosts", HOSTS.to_owned()),
             ("/etc/nsswitch.conf", NSSWITCH.to_owned()),
             // Empty: where a worker shares the host's network, the host's is mounted here.
@@ -118,7 +107,7 @@ mod tests {
 
     #[test]
     fn every_identity_is_known_by_a_name() {
-        let passwd = |uid| Identity { uid, gid: uid }.passwd();
+        let passwd = |uid| passwd(User { uid, gid: uid });
         assert!(passwd(1000).contains("worker:x:1000:1000:worker:/tmp:"));
         for known in [0, 65_534] {
             assert!(!passwd(known).contains("worker"));

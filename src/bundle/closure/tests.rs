@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::elf::Elf;
 use super::*;
+use crate::bundle::{PATH, User};
 
 fn search() -> Vec<PathBuf> {
     PATH.split(':').map(PathBuf::from).collect()
@@ -18,7 +19,7 @@ fn gathered(program: &str) -> Tree {
     gatherer
         .program(program)
         .unwrap_or_else(|error| panic!("{program}: {error}"));
-    gatherer.finish(Identity::ROOT).0
+    gatherer.finish(User::ROOT).0
 }
 
 fn refused(machine: &Machine, program: &str) -> String {
@@ -242,7 +243,7 @@ fn a_missing_library_stops_a_program_and_is_noted_for_a_plug_in() {
     let machine = Machine::default();
     let mut gatherer = Gatherer::new(&machine, search());
     gatherer.path(&made.dir.path().join("app")).unwrap();
-    let (tree, notes) = gatherer.finish(Identity::ROOT);
+    let (tree, notes) = gatherer.finish(User::ROOT);
     assert!(leads_to_a_file(&tree, Path::new(&program)));
     assert_eq!(
         notes,
@@ -264,7 +265,7 @@ fn directories_come_with_all_that_is_in_them_and_nothing_outside() {
     let machine = Machine::default();
     let mut gatherer = Gatherer::new(&machine, search());
     gatherer.path(&root.join("app")).unwrap();
-    let tree = gatherer.finish(Identity::ROOT).0;
+    let tree = gatherer.finish(User::ROOT).0;
     match tree.entry(&root.join("app/data/a")) {
         Some(Entry::Copy { mode, .. }) => assert_eq!(*mode, 0o600, "what only its owner may read stays so"),
         other => panic!("{other:?}"),
@@ -319,7 +320,7 @@ fn a_library_from_elsewhere_is_in_the_loader_cache() {
     let machine = Machine::at(root);
     let mut gatherer = Gatherer::new(&machine, search());
     gatherer.program("/bin/true").unwrap();
-    let tree = gatherer.finish(Identity::ROOT).0;
+    let tree = gatherer.finish(User::ROOT).0;
     assert!(leads_to_a_file(&tree, Path::new("/opt/odd/libc.so.6")));
     let Some(Entry::Made { bytes, .. }) = tree.entry(Path::new("/etc/ld.so.cache")) else {
         panic!("no loader cache");

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Recipe;
 use crate::bundle::closure::packages::{Database, PackageError, Unpacked};
-use crate::bundle::closure::{Entry, Gatherer, Identity, Machine, Missing, PATH, Tree, WriteError, write};
-use crate::bundle::{Bundle, Config, OpenError, Staging, StagingError, User, host_architecture, open};
+use crate::bundle::closure::{Entry, Gatherer, Machine, Missing, Tree, WriteError, write};
+use crate::bundle::{Bundle, Config, OpenError, PATH, Staging, StagingError, User, host_architecture, open};
 use crate::sys::interrupt::{self, Interrupted};
 
 /// Whether packages that are not installed may be downloaded.
@@ -124,8 +124,7 @@ fn plan(
         }
     }
     let config = config(recipe, base.as_ref(), &programs, gatherer.looked_up_in());
-    let User { uid, gid } = config.user;
-    let (tree, notes) = gatherer.finish(Identity { uid, gid });
+    let (tree, notes) = gatherer.finish(config.user);
     if let Some(program) = config.args.first()
         && !is_there(&tree, program, &config)
     {
@@ -159,16 +158,12 @@ fn config(recipe: &Recipe, base: Option<&Bundle>, programs: &[PathBuf], looked_u
         ([], None, Some(program)) => vec![program.display().to_string()],
         (entry, ..) => entry.to_vec(),
     };
-    let of_base = base.map(|base| User {
-        uid: base.uid,
-        gid: base.gid,
-    });
     let cwd = recipe.cwd.clone().or_else(|| base.map(|base| base.cwd.clone()));
     Config {
         args: entry,
         env,
         cwd: cwd.unwrap_or_else(|| "/".into()).display().to_string(),
-        user: recipe.user.or(of_base).unwrap_or(WORKER),
+        user: recipe.user.or(base.map(|base| base.user)).unwrap_or(WORKER),
         labels: recipe.labels.clone(),
         architecture: host_architecture().to_owned(),
         source: recipe.source.clone(),

@@ -94,5 +94,5 @@ impl Recipe {
 
 /// Where every system has its programs: what a recipe means by a name does not depend on who builds it.
 fn system_path() -> impl Iterator<Item = PathBuf> {
-    super::closure::PATH.split(':').map(PathBuf::from)
+    super::PATH.split(':').map(PathBuf::from)
 }

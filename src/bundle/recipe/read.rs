@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::raw;
 use super::{Copied, Recipe};
 use crate::bundle::User;
+use crate::bundle::content::shown;
 use crate::yaml::problem::{Collector, Problems};
 use crate::yaml::{self, Node, Position, Step};
 
@@ -50,7 +51,7 @@ pub fn read(directory: &Path) -> Result<Recipe, RecipeError> {
         .ok()
         .filter(|text| text.len() as u64 <= MAX_FILE_SIZE)
         .ok_or_else(|| RecipeError::NotText(path.clone()))?;
-    Ok(parse(&text, &path.display().to_string(), directory)?)
+    Ok(parse(&text, &shown(&path), directory)?)
 }
 
 /// Validates `text`; `file` only appears in messages, relative paths start in `directory`.

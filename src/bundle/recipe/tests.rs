@@ -201,6 +201,33 @@ fn a_bundle_can_stand_on_another_one() {
 }
 
 #[test]
+fn a_directory_goes_where_links_of_the_bundle_lead() {
+    let kitchen = Kitchen::new(
+        "description: app\nprograms: [/bin/sh]\nlinks: [{to: usr/tools, at: [/tools]}, {to: ../data, at: [/usr/data]}]\n",
+    );
+    kitchen.build("base").unwrap();
+    let dir = kitchen.dir.path();
+    fs::create_dir_all(dir.join("files/data")).unwrap();
+    for file in ["files/hello", "files/data/inner"] {
+        fs::write(dir.join(file), "hello").unwrap();
+    }
+    let recipe = "description: app\nbase: {bundle: out/base}\n\
+                  files: [{source: ./files, target: /tools}, {source: ./files, target: /usr}]\n";
+    fs::write(dir.join(FILE), recipe).unwrap();
+    kitchen.build("app").unwrap();
+    let rootfs = kitchen.output("app").join("rootfs");
+    assert!(fs::symlink_metadata(rootfs.join("tools")).unwrap().is_symlink());
+    for file in [
+        "usr/tools/hello",
+        "usr/tools/data/inner",
+        "usr/hello",
+        "data/inner",
+    ] {
+        assert_eq!(fs::read_to_string(rootfs.join(file)).unwrap(), "hello", "{file}");
+    }
+}
+
+#[test]
 fn what_fails_leaves_nothing_behind() {
     for (recipe, expected) in [
         (

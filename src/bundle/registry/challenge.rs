@@ -1,14 +1,10 @@
 //! `WWW-Authenticate`: RFC 9110, 11.6.1, as far as registries use it.
 
-/// How a registry wants to be convinced.
+/// How a registry wants to be convinced. The scope that it names is not taken from it: herd knows what it wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String> },
 }
 
 /// The first challenge of a header that herd can answer.
@@ -20,19 +16,17 @@ pub(super) fn parse(header: &str) -> Option<Challenge> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return None;
     }
-    let (mut realm, mut service, mut scope) = (None, None, None);
+    let (mut realm, mut service) = (None, None);
     for (name, value) in parameters(rest) {
         match name.to_ascii_lowercase().as_str() {
             "realm" => realm = Some(value),
             "service" => service = Some(value),
-            "scope" => scope = Some(value),
             _ => {}
         }
     }
     Some(Challenge::Bearer {
         realm: realm?,
         service,
-        scope,
     })
 }
 
@@ -73,11 +67,10 @@ mod tests {
 
     #[test]
     fn challenges_of_real_registries_are_understood() {
-        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
+        let bearer = |realm: &str, service: Option<&str>| {
             Some(Challenge::Bearer {
                 realm: realm.to_owned(),
                 service: service.map(str::to_owned),
-                scope: scope.map(str::to_owned),
             })
         };
         for (header, expected) in [
@@ -85,18 +78,14 @@ mod tests {
             ("basic", Some(Challenge::Basic)),
             (
                 "Bearer realm=\"https://a.io/token\",service=\"r.io\",scope=\"repository:a/b:pull,push\"",
-                bearer(
-                    "https://a.io/token",
-                    Some("r.io"),
-                    Some("repository:a/b:pull,push"),
-                ),
+                bearer("https://a.io/token", Some("r.io")),
             ),
             (
                 "bearer realm=https://a.io/t, error=\"x\"",
-                bearer("https://a.io/t", None, None),
+                bearer("https://a.io/t", None),
             ),
-            ("Bearer realm=\"a\\\"b\"", bearer("a\"b", None, None)),
-            ("Bearer realm=\"open", bearer("open", None, None)),
+            ("Bearer realm=\"a\\\"b\"", bearer("a\"b", None)),
+            ("Bearer realm=\"open", bearer("open", None)),
             ("Bearer service=\"x\"", None),
             ("Negotiate", None),
             ("", None),

@@ -8,20 +8,20 @@
 //!
 //! An https registry cannot redirect to http.
 
-use std::collections::HashMap;
+mod token;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
 
 use super::challenge::{self, Challenge};
 use super::credentials::{self, Credentials, CredentialsError};
@@ -34,7 +34,6 @@ const PIECE: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: usize = 5;
 /// Tries of one request, the first included.
 pub(super) const TRIES: u32 = 5;
-const TOKEN_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -63,6 +62,14 @@ pub enum ClientError {
     },
     #[error("{host} knows no {what}, or does not show it without a login (`docker login {host}`)")]
     Unauthorized { host: String, what: String },
+    /// As the one before, and there may be a login.
+    #[error("{host} knows no {what}, or does not show it without a login, and the login is not to be had")]
+    NoLogin {
+        host: String,
+        what: String,
+        #[source]
+        source: CredentialsError,
+    },
     #[error("{host} does not accept the login for {what}; log in again with `docker login {host}`")]
     Refused { host: String, what: String },
     #[error("{host} has no {what}")]
@@ -124,9 +131,17 @@ pub(super) struct Client {
     scheme: Scheme,
     authority: Authority,
     repository: String,
-    /// Looked up when the registry asks, once.
-    credentials: Option<Option<Credentials>>,
+    login: Login,
     authorization: Option<HeaderValue>,
+}
+
+/// What is known of the user's login. It is looked up when the registry asks, once.
+enum Login {
+    NotLookedUp,
+    None,
+    Found(Credentials),
+    /// A helper that may know it did not say. What everybody may read can still be had.
+    Lost(CredentialsError),
 }
 
 impl std::fmt::Debug for Client {
@@ -169,7 +184,7 @@ impl Client {
             scheme,
             authority,
             repository: reference.repository.clone(),
-            credentials: None,
+            login: Login::NotLookedUp,
             authorization: None,
         })
     }
@@ -206,10 +221,7 @@ impl Client {
                 }
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                     let what = format!("{} in {}", path, self.repository);
-                    return Err(match self.credentials {
-                        Some(Some(_)) => ClientError::Refused { host, what },
-                        _ => ClientError::Unauthorized { host, what },
-                    });
+                    return Err(self.refused_by(host, what));
                 }
                 StatusCode::NOT_FOUND => {
                     let what = format!("{} in {}", path, self.repository);
@@ -257,14 +269,42 @@ impl Client {
     }
 
     fn credentials(&mut self) -> Result<Option<Credentials>, ClientError> {
-        if self.credentials.is_none() {
-            let found = credentials::find(credentials::docker_config(), &self.registry);
-            self.credentials = Some(found.map_err(|source| ClientError::Credentials {
-                registry: self.registry.clone(),
-                source,
-            })?);
+        if let Login::NotLookedUp = self.login {
+            self.login = match credentials::find(credentials::docker_config(), &self.registry) {
+                Ok(None) => Login::None,
+                Ok(Some(found)) => Login::Found(found),
+                Err(error) if error.is_helpers() => Login::Lost(error),
+                Err(source) => {
+                    let registry = self.registry.clone();
+                    return Err(ClientError::Credentials { registry, source });
+                }
+            };
         }
-        Ok(self.credentials.clone().flatten())
+        match &self.login {
+            Login::Found(found) => Ok(Some(found.clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Why the login could not be had, if the registry asked for one.
+    pub(super) fn lost_login(self) -> Option<CredentialsError> {
+        match self.login {
+            Login::Lost(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The registry does not show `what`.
+    fn refusal(&mut self, what: String) -> ClientError {
+        self.refused_by(self.authority.to_string(), what)
+    }
+
+    fn refused_by(&mut self, host: String, what: String) -> ClientError {
+        match std::mem::replace(&mut self.login, Login::None) {
+            Login::Found(_) => ClientError::Refused { host, what },
+            Login::Lost(source) => ClientError::NoLogin { host, what, source },
+            Login::None | Login::NotLookedUp => ClientError::Unauthorized { host, what },
+        }
     }
 
     /// Answers the registry's challenge: from now on requests carry what it wants.
@@ -277,7 +317,6 @@ impl Client {
             .filter_map(|value| value.to_str().ok().map(str::to_owned))
             .collect();
         let challenges: Vec<Challenge> = given.iter().filter_map(|text| challenge::parse(text)).collect();
-        let what = format!("{} in {}", path, self.repository);
         let bearer = challenges
             .iter()
             .find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
@@ -291,111 +330,15 @@ impl Client {
                     self.authorization = Some(basic(&user, &password));
                     Ok(())
                 }
-                _ => Err(ClientError::Unauthorized { host, what }),
+                _ => Err(self.refusal(format!("{path} in {}", self.repository))),
             },
-            Some(Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            }) => {
-                let token = self.token(realm, service.as_deref(), scope.as_deref()).await?;
+            Some(Challenge::Bearer { realm, service }) => {
+                let token = self.token(realm, service.as_deref()).await?;
                 self.authorization =
                     Some(secret(format!("Bearer {token}")).ok_or(ClientError::Token { host })?);
                 Ok(())
             }
         }
-    }
-
-    /// Docker's token flow, and OAuth 2 where there is a refresh token.
-    async fn token(
-        &mut self,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-    ) -> Result<String, ClientError> {
-        let host = self.authority.to_string();
-        let uri: Uri = realm.parse().map_err(|_| ClientError::Challenge {
-            host: host.clone(),
-            challenge: realm.chars().take(300).collect(),
-        })?;
-        let secure = uri.scheme() == Some(&Scheme::HTTPS);
-        if !secure && !uri.host().is_some_and(is_loopback) {
-            return Err(ClientError::PlainRealm {
-                host,
-                realm: realm.chars().take(300).collect(),
-            });
-        }
-        // What was asked for is read access to this repository; a registry may name more, but is not given more.
-        let scope = match scope {
-            Some(scope) if scope.starts_with("repository:") && scope.ends_with(":pull") => scope.to_owned(),
-            _ => format!("repository:{}:pull", self.repository),
-        };
-        let mut form = vec![("scope", scope)];
-        form.extend(service.map(|service| ("service", service.to_owned())));
-        let credentials = self.credentials()?;
-        let mut request = Request::new(Full::default());
-        match &credentials {
-            Some(Credentials::RefreshToken(token)) => {
-                form.push(("grant_type", "refresh_token".to_owned()));
-                form.push(("client_id", "herd".to_owned()));
-                form.push(("refresh_token", token.clone()));
-                let content = HeaderValue::from_static("application/x-www-form-urlencoded");
-                request.headers_mut().insert(header::CONTENT_TYPE, content);
-                *request.method_mut() = Method::POST;
-                *request.body_mut() = Full::new(Bytes::from(encode(&form)));
-                *request.uri_mut() = uri.clone();
-            }
-            other => {
-                if let Some(Credentials::Password { user, password }) = other {
-                    request
-                        .headers_mut()
-                        .insert(header::AUTHORIZATION, basic(user, password));
-                    form.push(("account", user.clone()));
-                }
-                let query = match uri.query() {
-                    Some(query) => format!("{}?{query}&{}", uri.path(), encode(&form)),
-                    None => format!("{}?{}", uri.path(), encode(&form)),
-                };
-                let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-                    return Err(ClientError::Token { host });
-                };
-                *request.uri_mut() = self.uri(scheme, authority, &query)?;
-            }
-        }
-        let realm_host = host_of(&uri);
-        let response = self.send(request).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
-                if credentials.is_some() =>
-            {
-                let what = self.repository.clone();
-                return Err(ClientError::Refused { host, what });
-            }
-            status => {
-                return Err(ClientError::Status {
-                    host: realm_host,
-                    status,
-                    what: "a token".to_owned(),
-                    said: String::new(),
-                });
-            }
-        }
-        let text = read(response, TOKEN_MAX, &realm_host, "a token").await?;
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let none = || ClientError::Token {
-            host: realm_host.clone(),
-        };
-        let answer: Answer = serde_json::from_slice(&text).map_err(|_| none())?;
-        answer
-            .token
-            .or(answer.access_token)
-            .filter(|token| !token.is_empty())
-            .ok_or_else(none)
     }
 }
 
@@ -502,26 +445,4 @@ fn secret(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// `application/x-www-form-urlencoded`; everything but letters, digits and `-._~` becomes `%XX`.
-fn encode(form: &[(&str, String)]) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let one = |text: &str| -> String {
-        text.bytes()
-            .map(|byte| match plain(byte) {
-                true => char::from(byte).to_string(),
-                false => format!("%{byte:02X}"),
-            })
-            .collect()
-    };
-    // The order is that of the keys, so that requests look alike.
-    let unique: HashMap<&str, &String> = form.iter().map(|(key, value)| (*key, value)).collect();
-    let mut pairs: Vec<_> = unique.into_iter().collect();
-    pairs.sort_unstable();
-    let pairs: Vec<_> = pairs
-        .into_iter()
-        .map(|(key, value)| format!("{key}={}", one(value)))
-        .collect();
-    pairs.join("&")
 }

@@ -60,6 +60,13 @@ pub enum CredentialsError {
     Helper { helper: String, said: String },
 }
 
+impl CredentialsError {
+    /// A helper failed, and the configuration is as it should be. Most images need no login at all.
+    pub(super) fn is_helpers(&self) -> bool {
+        matches!(self, Self::HelperMissing { .. } | Self::Helper { .. })
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct DockerConfig {
@@ -116,19 +123,20 @@ pub(super) fn find(path: Option<PathBuf>, registry: &str) -> Result<Option<Crede
         .find(|(key, _)| means(key, registry))
         .map(|(_, helper)| helper)
         .or(config.creds_store.as_ref().filter(|store| !store.is_empty()));
-    if let Some(helper) = helper
-        && let Some(found) = ask(helper, registry)?
-    {
-        return Ok(Some(found));
-    }
+    let nothing = match helper.map_or(Ok(None), |helper| ask(helper, registry)) {
+        Ok(Some(found)) => return Ok(Some(found)),
+        Err(error) if !error.is_helpers() => return Err(error),
+        // The file may have a login all the same.
+        none => none,
+    };
     let Some((key, auth)) = config.auths.iter().find(|(key, _)| means(key, registry)) else {
-        return Ok(None);
+        return nothing;
     };
     if let Some(token) = auth.identitytoken.as_ref().filter(|token| !token.is_empty()) {
         return Ok(Some(Credentials::RefreshToken(token.clone())));
     }
     let Some(encoded) = auth.auth.as_ref().filter(|auth| !auth.is_empty()) else {
-        return Ok(None);
+        return nothing;
     };
     let decoded = data_encoding::BASE64
         .decode(encoded.trim().as_bytes())
@@ -183,15 +191,25 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, CredentialsE
         .map_err(missing)?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        let said = said.trim();
         // This sentence is part of the protocol.
-        return match said.contains("credentials not found") {
-            true => Ok(None),
-            false => Err(CredentialsError::Helper {
-                helper: helper.to_owned(),
-                said: said.chars().take(300).collect(),
-            }),
+        if said.contains("credentials not found") {
+            return Ok(None);
+        }
+        // Where it is said is not.
+        let lines = [said, String::from_utf8_lossy(&output.stderr)].join("\n");
+        let lines: Vec<_> = lines
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        let said = match lines.is_empty() {
+            true => output.status.to_string(),
+            false => lines.join("; ").chars().take(300).collect(),
         };
+        return Err(CredentialsError::Helper {
+            helper: helper.to_owned(),
+            said,
+        });
     }
     // What it said stays out of the message: it may be half a secret.
     let answer: HelperAnswer = serde_json::from_str(&said).map_err(|_| CredentialsError::Helper {

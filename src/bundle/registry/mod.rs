@@ -56,12 +56,10 @@ pub enum PullError {
         is: u64,
         size: u64,
     },
-    #[error("{digest} is announced with {size} bytes, more than the {limit} allowed; --max-size raises that")]
-    TooLarge {
-        digest: Sha256Digest,
-        size: u64,
-        limit: u64,
-    },
+    #[error(
+        "its layers are announced with {size} bytes together, more than the {limit} allowed; --max-size raises that"
+    )]
+    TooLarge { size: u64, limit: u64 },
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error("the cache {}", path.display())]
@@ -90,6 +88,14 @@ pub enum Progress {
     Done,
 }
 
+/// What came of a pull.
+#[derive(Debug)]
+pub struct Pulled {
+    pub image: Image,
+    /// Why a login that there may be was not shown to the registry, which asked for one and then did without.
+    pub lost_login: Option<CredentialsError>,
+}
+
 /// Fetches an image into the cache, ready to be unpacked.
 pub async fn pull(
     reference: &Reference,
@@ -98,7 +104,7 @@ pub async fn pull(
     cache: PathBuf,
     limits: Limits,
     mut progress: impl FnMut(Progress),
-) -> Result<Image, PullError> {
+) -> Result<Pulled, PullError> {
     tokio::select! {
         // The download goes first, so that an interruption never eats a finished one.
         biased;
@@ -123,7 +129,7 @@ async fn fetch(
     cache: PathBuf,
     limits: Limits,
     progress: &mut impl FnMut(Progress),
-) -> Result<Image, PullError> {
+) -> Result<Pulled, PullError> {
     let cache = match Cache::new(cache.clone()) {
         Ok(cache) => cache,
         Err(source) => return Err(PullError::Cache { path: cache, source }),
@@ -131,16 +137,10 @@ async fn fetch(
     let mut client = client::Client::new(reference, plain)?;
     let (manifest, digest) = manifest(&mut client, reference, platform).await?;
     // Before anything large is fetched.
-    let mut total: u64 = 0;
-    for layer in &manifest.layers {
-        total = total.saturating_add(layer.size);
-        if total > limits.bytes {
-            return Err(PullError::TooLarge {
-                digest: layer.digest,
-                size: layer.size,
-                limit: limits.bytes,
-            });
-        }
+    let sizes = manifest.layers.iter().map(|layer| layer.size);
+    let (size, limit) = (sizes.fold(0, u64::saturating_add), limits.bytes);
+    if size > limit {
+        return Err(PullError::TooLarge { size, limit });
     }
     for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
         blob(&mut client, &cache, descriptor, progress).await?;
@@ -151,7 +151,10 @@ async fn fetch(
         Wanted::Digest(_) => reference.to_string(),
     };
     let blobs = Blobs::Directory(cache.directory().to_owned());
-    Ok(Image::from_manifest(blobs, manifest, platform, source)?)
+    Ok(Pulled {
+        image: Image::from_manifest(blobs, manifest, platform, source)?,
+        lost_login: client.lost_login(),
+    })
 }
 
 /// Waits a little longer each time. `false`: it was the last try.

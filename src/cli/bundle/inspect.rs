@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::bundle::{ANNOTATIONS, Bundle, open};
+use crate::bundle::{ANNOTATIONS, Bundle, User, open};
 
 use super::super::show::{self, Output};
 
@@ -40,19 +40,13 @@ pub(super) struct Facts {
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
     pub(super) cwd: String,
-    pub(super) user: Identity,
+    pub(super) user: User,
     pub(super) labels: BTreeMap<String, String>,
     /// Bytes.
     pub(super) size: Option<u64>,
     pub(super) entries: Option<u64>,
     pub(super) architecture: Option<String>,
     pub(super) source: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Identity {
-    uid: u32,
-    gid: u32,
 }
 
 impl Facts {
@@ -69,10 +63,7 @@ impl Facts {
             args: bundle.args.clone(),
             env: bundle.env.clone(),
             cwd: bundle.cwd.display().to_string(),
-            user: Identity {
-                uid: bundle.uid,
-                gid: bundle.gid,
-            },
+            user: bundle.user,
             labels: labels
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),

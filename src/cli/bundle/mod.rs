@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::bundle::recipe::RecipeError;
 use crate::bundle::{Config, Existing, Limits, Staging, escape};
+use crate::config;
 use crate::sys::interrupt;
 
 use super::show::{self, Output};
@@ -82,6 +84,10 @@ impl Bundle {
 
 /// Messages quote images and registries, which must not drive the terminal that shows them.
 fn harmless(error: anyhow::Error) -> anyhow::Error {
+    // The mistakes of a recipe have lines of their own, and escape what they quote.
+    if let Some(RecipeError::Invalid(_)) = error.downcast_ref() {
+        return error;
+    }
     let text = format!("{error:#}");
     match text.contains(char::is_control) {
         true => anyhow::anyhow!(escape(OsStr::new(&text))),
@@ -144,36 +150,40 @@ impl Target {
     }
 }
 
-/// A number of bytes with an optional unit, powers of 1024.
 fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KIB" => 10,
-        "M" | "MIB" => 20,
-        "G" | "GIB" => 30,
-        "T" | "TIB" => 40,
-        _ => return Err("write a number of bytes, or one with K, M, G or T".to_owned()),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "write a number of bytes, or one with K, M, G or T".to_owned())?;
-    number
-        .checked_mul(1 << shift)
+    let bytes = config::size(text).and_then(|bytes| u64::try_from(bytes).ok());
+    bytes
         .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "that is not between 1 byte and 16 EiB".to_owned())
+        .ok_or_else(|| "write a number of bytes above 0, or one with K, M or G".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::recipe;
 
     #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [("1", 1), ("2k", 2048), ("3MiB", 3 << 20), ("16G", 16 << 30)] {
+    fn mistakes_of_a_recipe_keep_their_lines_and_strangers_get_none() {
+        let dir = tempfile::Builder::new().prefix("a\x1b[31m").tempdir().unwrap();
+        std::fs::write(
+            dir.path().join(recipe::FILE),
+            "programs: [sh]\nx\\e: 1\n\"y\\e\": 2\n",
+        )
+        .unwrap();
+        let told = harmless(recipe::read(dir.path()).unwrap_err().into()).to_string();
+        assert!(told.lines().count() > 3, "{told}");
+        assert!(!told.contains(|c: char| c.is_control() && c != '\n'), "{told:?}");
+
+        let told = harmless(anyhow::anyhow!("a registry\nsays \x1b[31m")).to_string();
+        assert_eq!(told, "a registry\\x0asays \\x1b[31m");
+    }
+
+    #[test]
+    fn sizes_are_written_as_in_herd_yaml() {
+        for (text, bytes) in [("1", 1), ("2K", 2048), ("3MiB", 3 << 20), ("16G", 16 << 30)] {
             assert_eq!(size(text), Ok(bytes));
         }
-        for wrong in ["", "G", "-1", "1x", "0", "99999999T", "1.5G"] {
+        for wrong in ["", "G", "-1", "1x", "0", "2k", "1B", "99999999999G", "1.5G"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,12 +1,14 @@
 //! `herd bundle pull`.
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::bundle::escape;
 use crate::bundle::image::Platform;
-use crate::bundle::registry::{Cache, Plain, Progress, Reference, pull};
+use crate::bundle::registry::{Cache, CredentialsError, Plain, Progress, Pulled, Reference, pull};
 
 use super::Target;
 use super::import::layers;
@@ -58,15 +60,28 @@ impl Pull {
         let bar = bytes();
         let limits = staging.root().limits();
         let shown = |progress| show(&bar, progress);
-        let image = runtime.block_on(pull(&self.reference, &platform, plain, cache, limits, shown));
+        let pulled = runtime.block_on(pull(&self.reference, &platform, plain, cache, limits, shown));
         bar.finish_and_clear();
-        let image = image.with_context(cannot)?;
+        let Pulled { image, lost_login } = pulled.with_context(cannot)?;
         let bar = layers(image.layers());
         let unpacked = image.unpack(staging.root(), |index| bar.set_position(index as u64));
         bar.finish_and_clear();
         let (config, notes) = unpacked.with_context(cannot)?;
-        self.target.finish(staging, &config, &notes.lines())
+        let notes: Vec<_> = lost_login
+            .map(without_login)
+            .into_iter()
+            .chain(notes.lines())
+            .collect();
+        self.target.finish(staging, &config, &notes)
     }
+}
+
+/// What it quotes of a helper must not drive the terminal.
+fn without_login(why: CredentialsError) -> String {
+    escape(OsStr::new(&format!(
+        "pulled without a login: {:#}",
+        anyhow::Error::from(why)
+    )))
 }
 
 /// Shown on a terminal only.

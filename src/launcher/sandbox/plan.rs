@@ -280,7 +280,7 @@ fn plan(
                 },
                 env,
                 cwd,
-                Some(bundle.uid).filter(|uid| (1..=65_533).contains(uid)),
+                Some(bundle.user.uid).filter(|uid| (1..=65_533).contains(uid)),
             )
         }
     };

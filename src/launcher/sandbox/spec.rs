@@ -14,31 +14,7 @@ use oci_spec::runtime::{
 
 use super::files;
 use super::identity::Identity;
-
-/// As Docker hides them, and what tells of the machine's load and power (security reviews of container runtimes
-/// since 2020).
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/kmsg",
-    "/proc/kallsyms",
-];
-
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+use crate::bundle::{MASKED, READ_ONLY};
 
 /// The user and the PID namespace exist already ([`super::launch`]); libcontainer is told that there are some.
 pub(super) fn spec(identity: &Identity, hostname: &str) -> Result<Spec, OciSpecError> {

@@ -38,6 +38,47 @@ pub(super) struct Place {
     pub(super) path: String,
 }
 
+/// Which hierarchies are mounted (cgroups(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// None that could limit anything.
+    Nothing,
+    /// Version 1 only.
+    V1,
+    /// Controllers in version 1, and an empty hierarchy of version 2 beside them.
+    Hybrid,
+    V2,
+}
+
+/// The control groups of a host, as far as both files tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    pub mounted: Mounted,
+    /// This process's own group of version 2, where it can be seen.
+    pub unified: Option<PathBuf>,
+}
+
+impl Layout {
+    /// From `/proc/self/cgroup` and `/proc/self/mountinfo`.
+    pub fn parse(cgroup: &str, mountinfo: &str) -> Self {
+        let places = Places::parse(cgroup, mountinfo);
+        let unified = places.mounts.iter().any(|mount| mount.version == Version::V2);
+        let controllers = places.mounts.iter().any(|mount| {
+            let has = |controller: Controller| mount.options.iter().any(|o| o == controller.name());
+            mount.version == Version::V1 && Controller::ALL.into_iter().any(has)
+        });
+        Self {
+            mounted: match (unified, controllers) {
+                (false, false) => Mounted::Nothing,
+                (false, true) => Mounted::V1,
+                (true, true) => Mounted::Hybrid,
+                (true, false) => Mounted::V2,
+            },
+            unified: places.unified().and_then(Result::ok).map(|place| place.own),
+        }
+    }
+}
+
 /// What both files say.
 #[derive(Debug)]
 pub(super) struct Places<'a> {

@@ -55,8 +55,11 @@ pub struct Offer {
     pub base: PathBuf,
 }
 
-/// For `herd doctor`: what could be limited if herd were started as this process was. Changes nothing.
-pub fn survey(host: Host) -> Vec<(Controller, Result<Offer, Unavailable>)> {
+/// For each controller, in their order, where it can be used, or why not.
+pub type Survey = Vec<(Controller, Result<Offer, Unavailable>)>;
+
+/// What could be limited if herd were started as this process was. Changes nothing.
+pub fn survey(host: Host) -> Survey {
     let (plans, missing) = make(Controller::ALL.into_iter().collect(), host);
     let found = plans.iter().flat_map(|plan| {
         let offer = Offer {

@@ -131,7 +131,7 @@ impl Reason {
             }
             Self::NotOurs { errno: Errno::EROFS, .. } => {
                 "start the container with writable control groups (docker run --privileged, or \
-                 --security-opt writable-cgroups=true)"
+                 --security-opt writable-cgroups=true; podman run --security-opt unmask=/sys/fs/cgroup)"
                     .to_owned()
             }
             Self::NotPassedDown { .. }

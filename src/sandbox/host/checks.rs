@@ -1,9 +1,8 @@
 //! From what is written and what was tried to answers.
 
-use crate::sandbox::cgroup::Controller;
+use crate::sandbox::cgroup::{Controller, Mounted, Offer, Unavailable};
 use crate::sys::kernel;
 
-use super::cgroups::{Limits, Version};
 use super::facts::Facts;
 use super::remedy::{self, Cause};
 use super::{Attempts, Check, Outcome};
@@ -84,7 +83,13 @@ pub(super) fn all(facts: &Facts, attempts: &Attempts) -> Vec<Check> {
         idmapped_mounts(facts, attempts),
         cgroup_version(facts),
     ]);
-    checks.extend(Controller::ALL.map(|controller| limits(facts, controller)));
+    checks.extend(
+        facts
+            .cgroups
+            .limits
+            .iter()
+            .map(|(controller, offer)| limits(*controller, offer)),
+    );
     checks.push(cgroup_kill(facts));
     checks
 }
@@ -296,14 +301,14 @@ fn idmapped_mounts(facts: &Facts, attempts: &Attempts) -> Check {
 }
 
 fn cgroup_version(facts: &Facts) -> Check {
-    let (ok, detail) = match facts.cgroups.version {
-        Version::None => (false, "none are mounted"),
-        Version::V1 => (true, "version 1"),
-        Version::Hybrid => (
+    let (ok, detail) = match facts.cgroups.mounted {
+        Mounted::Nothing => (false, "none are mounted"),
+        Mounted::V1 => (true, "version 1"),
+        Mounted::Hybrid => (
             true,
             "hybrid: controllers in version 1, beside an empty version 2",
         ),
-        Version::V2 => (true, "version 2"),
+        Mounted::V2 => (true, "version 2"),
     };
     Check {
         name: "cgroups",
@@ -318,24 +323,21 @@ fn cgroup_version(facts: &Facts) -> Check {
     }
 }
 
-fn limits(facts: &Facts, controller: Controller) -> Check {
+fn limits(controller: Controller, offer: &Result<Offer, Unavailable>) -> Check {
     let (name, key) = match controller {
         Controller::Memory => ("cgroup-memory", "memory"),
         Controller::Cpu => ("cgroup-cpu", "cpus"),
         Controller::Pids => ("cgroup-pids", "pids"),
     };
-    let (ok, detail) = match facts.cgroups.limits(controller) {
-        Limits::Possible { directory } => (true, format!("{directory} is ours to divide")),
-        Limits::Absent => (false, "the kernel does not offer this controller".to_owned()),
-        Limits::NotHandedDown { directory } => (false, format!("not handed down to {directory}")),
-        Limits::NotOurs { directory } => (false, format!("{directory} belongs to somebody else")),
-        Limits::ReadOnly { directory } => (false, format!("{directory} is mounted read-only")),
-    };
+    let ok = offer.is_ok();
     Check {
         name,
         ok,
         required: OPTIONAL,
-        detail,
+        detail: match offer {
+            Ok(offer) => format!("{} is ours to divide", offer.base.display()),
+            Err(why) => why.reason.to_string(),
+        },
         means: match (ok, controller) {
             (true, _) => format!("`{key}:` is enforced"),
             (false, Controller::Pids) => {
@@ -343,13 +345,13 @@ fn limits(facts: &Facts, controller: Controller) -> Check {
             }
             (false, _) => format!("`{key}:` stops the start, unless `require: best-effort`"),
         },
-        fix: remedy::limits(facts, controller),
+        fix: offer.as_ref().err().map(|why| why.fix.clone()),
     }
 }
 
 /// Linux 5.14.
 fn cgroup_kill(facts: &Facts) -> Check {
-    let mounted = matches!(facts.cgroups.version, Version::V2 | Version::Hybrid);
+    let mounted = matches!(facts.cgroups.mounted, Mounted::V2 | Mounted::Hybrid);
     let ok = facts.cgroups.kill || (mounted && kernel::version(&facts.release) >= (5, 14));
     Check {
         name: "cgroup-kill",

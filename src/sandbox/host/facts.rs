@@ -1,10 +1,10 @@
 //! What the files of a host say about it. Nothing is tried here.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::cgroups::Cgroups;
+use crate::sandbox::cgroup::{self, Survey};
 
 /// What is written about a host.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +35,6 @@ pub struct Facts {
     pub filtered: bool,
     /// This is inside a container.
     pub container: bool,
-    /// systemd is the service manager.
-    pub systemd: bool,
     pub distribution: Distribution,
     pub cgroups: Cgroups,
 }
@@ -59,12 +57,13 @@ impl Facts {
             Path::new("/"),
             nix::unistd::geteuid().as_raw(),
             crate::sys::kernel::release(),
+            cgroup::survey(cgroup::Host::current()),
         )
     }
 
     /// What the files below `root` say to `uid`. What cannot be read counts as absent.
-    pub fn read(root: &Path, uid: u32, release: String) -> Self {
-        let view = View { root, uid };
+    pub fn read(root: &Path, uid: u32, release: String, limits: Survey) -> Self {
+        let view = View { root };
         let number = |path: &str| view.text(path).and_then(|text| text.trim().parse::<u64>().ok());
         let switch = |path: &str| number(path).map(|number| number != 0);
         let user = user(&view.text("etc/passwd").unwrap_or_default(), uid);
@@ -90,9 +89,8 @@ impl Facts {
                 .find_map(|line| line.strip_prefix("Seccomp:"))
                 .is_some_and(|mode| mode.trim() != "0"),
             container: view.exists(".dockerenv") || view.exists("run/.containerenv"),
-            systemd: view.exists("run/systemd/system"),
             distribution: distribution(&view.text("etc/os-release").unwrap_or_default()),
-            cgroups: Cgroups::read(&view),
+            cgroups: Cgroups::read(&view, limits),
             user,
         }
     }
@@ -102,11 +100,10 @@ impl Facts {
     }
 }
 
-/// The files below a root, as a user may use them.
+/// The files below a root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     root: &'a Path,
-    uid: u32,
 }
 
 impl View<'_> {
@@ -121,13 +118,6 @@ impl View<'_> {
 
     pub(super) fn exists(&self, path: &str) -> bool {
         self.path(path).exists()
-    }
-
-    /// By owner and mode, which is what cgroupfs goes by. Whether it is mounted read-only is another question.
-    pub(super) fn writable(&self, path: &str) -> bool {
-        fs::metadata(self.path(path)).is_ok_and(|of| {
-            self.uid == 0 || (of.uid() == self.uid && of.mode() & 0o200 != 0) || of.mode() & 0o002 != 0
-        })
     }
 
     fn program(&self, name: &str) -> bool {

@@ -17,7 +17,7 @@ mod remedy;
 
 use serde::Serialize;
 
-pub use cgroups::{Cgroups, Limits, Version};
+pub use cgroups::Cgroups;
 pub use facts::{Distribution, Facts};
 pub use probe::{Outcome, Probe, Runner};
 pub use remedy::Cause;
@@ -35,7 +35,7 @@ pub struct Check {
     pub detail: String,
     /// What that means for herd.yaml.
     pub means: String,
-    /// The command that gives it; `None` where it is given, or no command can.
+    /// What gives it, a command where there is one; `None` where it is given, or nothing can.
     pub fix: Option<String>,
 }
 

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use super::cgroups::{Limits, Version};
 use super::facts::{Distribution, Facts};
-use crate::sandbox::cgroup::Controller;
 
 /// The setting that most probably forbids something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,38 +161,4 @@ pub(super) fn subordinate_ids(facts: &Facts) -> Option<String> {
         commands.push(&ranges);
     }
     (!commands.is_empty()).then(|| commands.join(" && "))
-}
-
-/// The command that makes limits by `controller` possible.
-pub(super) fn limits(facts: &Facts, controller: Controller) -> Option<String> {
-    let name = controller.name();
-    let here = facts.cgroups.limits(controller);
-    let drop_in = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io \
-                   memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl \
-                   daemon-reload   # then log in again";
-    match here {
-        Limits::Possible { .. } => None,
-        Limits::Absent if facts.cgroups.version == Version::None => {
-            Some("sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup".to_owned())
-        }
-        Limits::Absent => Some(format!("grep {name} /proc/cgroups   # 0 in the last column: boot with cgroup_enable={name}")),
-        Limits::ReadOnly { .. } => Some(
-            "docker run --cgroupns=private --security-opt writable-cgroups=true …   # Docker 28; podman: --security-opt unmask=/sys/fs/cgroup".to_owned(),
-        ),
-        Limits::NotHandedDown { .. } if facts.systemd => Some(drop_in.to_owned()),
-        Limits::NotHandedDown { directory } => {
-            let above = directory.rsplit_once('/').map_or("", |(above, _)| above);
-            Some(format!("echo +{name} | sudo tee {above}/cgroup.subtree_control"))
-        }
-        Limits::NotOurs { .. } if facts.systemd && facts.cgroups.version == Version::V2 => {
-            Some("systemd-run --user --scope -p Delegate=yes herd start".to_owned())
-        }
-        Limits::NotOurs { directory } => {
-            let user = &facts.user;
-            Some(format!(
-                "sudo mkdir -p {directory}/herd && sudo chown -R {user} {directory}/herd && echo $$ | sudo tee \
-                 {directory}/herd/cgroup.procs   # in the shell that starts herd"
-            ))
-        }
-    }
 }

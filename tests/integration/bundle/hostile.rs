@@ -335,7 +335,7 @@ fn bombs_end_at_a_limit() {
     ]);
     let room = Room::new();
     image.write(&room.path("image"));
-    let said = room.run(&["import", "image", "--output", "out", "--max-size", "5k"]);
+    let said = room.run(&["import", "image", "--output", "out", "--max-size", "5K"]);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("more than 5120 bytes"), "{}", said.stderr);
     room.nothing_left();

@@ -132,15 +132,17 @@ fn a_manifest_with_another_digest_is_refused() {
 
 #[test]
 fn layers_too_large_together_are_refused_before_one_is_fetched() {
-    let mut layer = descriptor(b"layer");
-    layer["size"] = json!(20_u64 << 30);
-    let manifest = json!({ "config": descriptor(b"config"), "layers": [layer] }).to_string();
+    let mut large = descriptor(b"large");
+    large["size"] = json!(16_u64 << 30);
+    let layers = [large, descriptor(b"small")];
+    let manifest = json!({ "config": descriptor(b"config"), "layers": layers }).to_string();
     let registry = FakeRegistry::new(move |_| Answer::ok(manifest.clone()));
     let room = Room::new();
     let said = pull(&room, &registry.reference());
     assert!(
-        said.stderr
-            .contains("is announced with 21474836480 bytes, more than the 17179869184 allowed"),
+        said.stderr.contains(
+            "its layers are announced with 17179869189 bytes together, more than the 17179869184 allowed"
+        ),
         "{said:?}"
     );
     assert_eq!(registry.count("/blobs/"), 0);
@@ -268,7 +270,7 @@ fn redirects_end() {
     );
 }
 
-/// A registry that wants a token, and the realm that gives it.
+/// A registry that wants a token, for more than is asked of it, and the realm that gives it.
 fn with_realm(realm: impl Fn(&FakeRegistry) -> String) -> (FakeRegistry, FakeRegistry) {
     let tokens = FakeRegistry::new(|_| Answer::ok(r#"{"token": "t0k3n"}"#));
     let realm = realm(&tokens);
@@ -277,7 +279,7 @@ fn with_realm(realm: impl Fn(&FakeRegistry) -> String) -> (FakeRegistry, FakeReg
         _ => Answer::status(
             401,
             &[format!(
-                "www-authenticate: Bearer realm=\"{realm}\",service=\"s\",scope=\"repository:x:pull\""
+                "www-authenticate: Bearer realm=\"{realm}\",service=\"s\",scope=\"repository:a:push,pull repository:x:pull\""
             )],
         ),
     });
@@ -376,11 +378,57 @@ fn helpers_are_asked_as_docker_asks_them() {
         fs::read_to_string(room.path("asked")).unwrap().trim(),
         registry.address.to_string()
     );
+    // Gone, and the registry shows nothing to nobody: both are told.
     let said = room.run(&["pull", &registry.reference(), "--output", "other"]);
     assert!(
-        said.stderr
-            .contains("cannot run docker-credential-test, which Docker's configuration names"),
+        said.stderr.contains("does not show it without a login")
+            && said
+                .stderr
+                .contains("cannot run docker-credential-test, which Docker's configuration names"),
         "{said:?}"
+    );
+}
+
+#[test]
+fn a_helper_that_fails_does_not_stop_what_everybody_may_pull() {
+    let (registry, tokens) = with_realm(|tokens| format!("http://{}/token", tokens.address));
+    let room = Room::new();
+    fs::create_dir(room.path("bin")).unwrap();
+    let helper = room.path("bin/docker-credential-locked");
+    fs::write(&helper, "#!/bin/sh\necho the keychain is locked >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", room.path("bin").display());
+    for (helper, told) in [
+        ("absent", "cannot run docker-credential-absent"),
+        (
+            "locked",
+            "docker-credential-locked failed: the keychain is locked",
+        ),
+    ] {
+        log_in(&room, &json!({ "credsStore": helper }));
+        let said = super::said(
+            room.herd(&["pull", &registry.reference(), "--output", helper])
+                .env("PATH", &path),
+        );
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let note = format!("note: pulled without a login: {told}");
+        assert!(said.stderr.contains(&note), "{said:?}");
+    }
+    assert!(
+        tokens
+            .requests()
+            .iter()
+            .all(|asked| asked.authorization.is_none())
+    );
+    // What is in the file is a login, too.
+    let mut config = login(&registry);
+    config["credsStore"] = json!("absent");
+    log_in(&room, &config);
+    let said = room.run(&["pull", &registry.reference(), "--output", "file"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    assert_eq!(
+        tokens.requests().last().unwrap().authorization.as_deref(),
+        Some("Basic bWU6c2VjcmV0")
     );
 }
 

@@ -24,6 +24,10 @@ pub enum PackageError {
         hint: &'static str,
     },
     #[error(
+        "{name} is one package more than the {most} that are downloaded for a bundle; install some of those that it needs"
+    )]
+    TooMany { name: String, most: usize },
+    #[error(
         "this machine has no Debian package database (/var/lib/dpkg/status: {0}); use programs and files"
     )]
     NoDatabase(std::io::Error),

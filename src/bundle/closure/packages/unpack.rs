@@ -49,9 +49,12 @@ impl Unpacked {
                 if database.find(&name).is_some() {
                     continue;
                 }
+                if self.count >= MOST {
+                    return Err(PackageError::TooMany { name, most: MOST });
+                }
                 progress(&name);
                 self.one(&name, machine, database)?;
-                if database.find(&name).is_none() || self.count > MOST {
+                if database.find(&name).is_none() {
                     return Err(PackageError::NotInstalled {
                         name,
                         needed_by,
@@ -156,4 +159,27 @@ fn run(name: &'static str, command: &mut Command) -> Result<String, PackageError
         command: format!("{name} {}", arguments.join(" ")),
         output: said.trim().replace('\n', "; "),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_packages_are_told_as_that() {
+        let mut unpacked = Unpacked {
+            directory: "/nowhere".into(),
+            count: MOST,
+        };
+        let mut machine = Machine::at(Path::new("/nowhere"));
+        let error = unpacked
+            .fetch("one-more", &mut machine, &mut Database::default(), &|name| {
+                panic!("{name} is fetched")
+            })
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "one-more is one package more than the 500 that are downloaded for a bundle; install some of those that it needs"
+        );
+    }
 }
