@@ -73,7 +73,7 @@ impl Asked {
             origin::check(allowed, headers, uri, carrier)?;
         }
         let upload = Rc::clone(&story.upload);
-        let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
+        let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload), Rc::clone(&config)));
         Ok(Self {
             request,
             config,
