@@ -57,6 +57,11 @@ impl Origin {
         })
     }
 
+    /// Whether the page came over TLS.
+    pub fn is_secure(&self) -> bool {
+        default_port(&self.scheme) == Port::Number(443)
+    }
+
     /// Whether the page comes from the host and port that the request asks for.
     pub fn is_of(&self, asked: &str) -> bool {
         host_and_port(asked).is_some_and(|(host, port)| {

@@ -261,6 +261,23 @@ pub(crate) fn forwarded(
     }
 }
 
+/// How the client came, be it to the proxy before herd: only a trusted one is believed, about the first of its clients.
+pub(crate) fn client_scheme(headers: &HeaderMap, sender: &Sender) -> Scheme {
+    let told = match sender.trust {
+        Trust::TrustedProxy => headers.get(&X_FORWARDED_PROTO),
+        Trust::Untrusted => None,
+    };
+    let Some(told) = told else {
+        return sender.scheme;
+    };
+    let first = told.as_bytes().split(|byte| *byte == b',').next();
+    let first = first.unwrap_or_default().trim_ascii();
+    match first.eq_ignore_ascii_case(b"https") || first.eq_ignore_ascii_case(b"wss") {
+        true => Scheme::Https,
+        false => Scheme::Http,
+    }
+}
+
 /// The protocol of a genuine upgrade: `Connection` names `upgrade`, and `Upgrade` is given once.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut protocols = headers.get_all(UPGRADE).iter();
@@ -425,6 +442,32 @@ mod tests {
         let sender = Sender::new([127, 0, 0, 1].into(), Scheme::Https, Trust::Untrusted);
         forwarded(&mut headers, Present::default(), &sender, None);
         assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_how_its_client_came() {
+        use Scheme::{Http, Https};
+        for (sent, came, trust, is) in [
+            (None, Http, Trust::TrustedProxy, Http),
+            (None, Https, Trust::TrustedProxy, Https),
+            (Some("https"), Http, Trust::TrustedProxy, Https),
+            (Some("HTTPS, http"), Http, Trust::TrustedProxy, Https),
+            (Some("wss"), Http, Trust::TrustedProxy, Https),
+            (Some("http"), Https, Trust::TrustedProxy, Http),
+            (Some("https"), Http, Trust::Untrusted, Http),
+            (Some("http"), Https, Trust::Untrusted, Https),
+        ] {
+            let headers: HeaderMap = sent
+                .map(|sent| (X_FORWARDED_PROTO.clone(), HeaderValue::from_static(sent)))
+                .into_iter()
+                .collect();
+            let sender = Sender::new([127, 0, 0, 1].into(), came, trust);
+            assert_eq!(
+                client_scheme(&headers, &sender),
+                is,
+                "{sent:?} {came:?} {trust:?}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 
-use super::Story;
+use super::{Client, Story};
 use crate::access::Access;
 use crate::config::Config;
 use crate::core::Refusal;
@@ -36,6 +36,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn read(
         thread: &Thread,
+        client: &Client,
         (config, access): (Rc<Config>, Option<Rc<Access>>),
         request: Request<Incoming>,
         story: &mut Story,
@@ -70,7 +71,7 @@ impl Asked {
         if !matches!(mode, Mode::Plain) {
             let carrier = Carrier::of(&config.session, headers, entry.as_deref());
             let allowed = config.network.websocket_origins.as_deref();
-            origin::check(allowed, headers, uri, carrier)?;
+            origin::check(allowed, headers, uri, carrier, &client.sender)?;
         }
         let upload = Rc::clone(&story.upload);
         let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload), Rc::clone(&config)));
