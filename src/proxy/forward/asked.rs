@@ -172,6 +172,13 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
         (None, Some(authority)) => authority.as_str().as_bytes(),
         (None, None) => b"",
     };
+    // The gate has seen to it that HTTP/1.1 names one; HTTP/1.0 need not.
+    if named.is_empty() && request.version() == Version::HTTP_2 {
+        return Err(Problem::new(
+            Code::BadRequest,
+            "send :authority or Host, with the name that herd is reached by",
+        ));
+    }
     if !named.iter().all(|byte| may_name_host(*byte)) {
         return Err(Problem::new(
             Code::BadRequest,
