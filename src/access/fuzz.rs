@@ -40,6 +40,8 @@ pub fn token(input: &[u8]) {
     let token = SIGNER.sign(&claims);
     let expected = match claims.expires {
         0 => Err(Rejection::Expired),
+        // A day, and a minute for clocks.
+        86_460_001.. => Err(Rejection::TooLong),
         _ => Ok(claims),
     };
     assert_eq!(SIGNER.verify(&token, 8080, 0), expected);

@@ -10,6 +10,7 @@
 //! so there is no second way to write the same claims. There is one algorithm, and no field to choose another.
 
 use std::fmt;
+use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,6 +26,10 @@ pub(crate) const PREFIX: &str = "herd1.";
 pub(crate) const SHORTEST: usize = 32;
 /// Longer texts are none: a session's name, a kind's and two numbers.
 const LONGEST: usize = 600;
+/// A token cannot be taken back, so it is not to be good for ever, whoever signs it.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far ahead the clock of whoever signs may be.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub enum Rejection {
     /// Not signed by any of the secrets, or no token at all.
     Forged,
     Expired,
+    /// Good for longer than any may be.
+    TooLong,
     /// For the data plane of another port.
     OtherPort,
     /// Its principal is not in herd.yaml.
@@ -110,6 +117,9 @@ impl Signer {
         let claims = self.signed(text).ok_or(Rejection::Forged)?;
         if claims.expires <= now {
             return Err(Rejection::Expired);
+        }
+        if u128::from(claims.expires - now) > (LONGEST_LIFE + CLOCKS_DIFFER).as_millis() {
+            return Err(Rejection::TooLong);
         }
         if claims.port != port {
             return Err(Rejection::OtherPort);
@@ -233,6 +243,19 @@ mod tests {
         assert!(signer.verify(&token, 8080, NOW).is_ok());
         assert_eq!(signer.verify(&token, 8080, NOW + 1), Err(Rejection::Expired));
         assert_eq!(signer.verify(&token, 8081, NOW), Err(Rejection::OtherPort));
+    }
+
+    #[test]
+    fn a_token_that_is_good_for_more_than_a_day_is_none_yet() {
+        let day_and_minute = 24 * 60 * 60 * 1000 + 60_000;
+        let judged = |expires| {
+            let claims = Claims { expires, ..claims() };
+            signer(1).verify(&signer(1).sign(&claims), 8080, NOW).map(|_| ())
+        };
+        assert_eq!(judged(NOW + day_and_minute), Ok(()));
+        for expires in [NOW + day_and_minute + 1, u64::MAX] {
+            assert_eq!(judged(expires), Err(Rejection::TooLong));
+        }
     }
 
     #[test]

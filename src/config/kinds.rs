@@ -254,9 +254,31 @@ impl Judge<'_> {
                     format!("names no program; write {EXAMPLE}"),
                 );
             }
-            Some(_) => {}
+            Some(_) => self.options(name, &cmd),
         }
         Some(cmd)
+    }
+
+    /// An id may begin with a dash, as options do: an argument that begins with one would be an option of its client's choice.
+    fn options(&mut self, name: &str, cmd: &[Template]) {
+        for (at, argument) in cmd.iter().enumerate() {
+            let ended = at > 1 && cmd[at - 1].text() == Some("--");
+            if !argument.begins_with_id() || ended {
+                continue;
+            }
+            let message = match at {
+                0 => {
+                    "begins with {{.SessionID}}, so that a client would choose the program; write the program's name"
+                }
+                _ => {
+                    "begins with {{.SessionID}}, which may begin with - and be an option of its client's choice; write e.g. \
+                     --session={{.SessionID}}, or -- as the argument before, if that ends the program's options"
+                }
+            };
+            let mut path = steps(&["workers", name, "cmd"]);
+            path.push(Step::Index(at));
+            self.at_step(&path, message);
+        }
     }
 
     /// How the worker is reached, from what its templates name.

@@ -57,6 +57,32 @@ impl Origin {
         })
     }
 
+    /// Lower case; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self.port {
+            Port::Number(port) => Some(port),
+            Port::Unwritten => None,
+        }
+    }
+
+    /// Whether it is one of a page that came over HTTP.
+    pub fn is_http(&self) -> bool {
+        matches!(&*self.scheme, "http" | "https")
+    }
+
+    pub fn has_usual_port(&self) -> bool {
+        self.port == default_port(&self.scheme)
+    }
+
+    /// Whether the page came over TLS.
+    pub fn is_secure(&self) -> bool {
+        default_port(&self.scheme) == Port::Number(443)
+    }
+
     /// Whether the page comes from the host and port that the request asks for.
     pub fn is_of(&self, asked: &str) -> bool {
         host_and_port(asked).is_some_and(|(host, port)| {
@@ -132,7 +158,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host)?;
         match self.port {
-            Port::Number(port) if default_port(&self.scheme) != self.port => write!(f, ":{port}"),
+            Port::Number(port) if !self.has_usual_port() => write!(f, ":{port}"),
             _ => Ok(()),
         }
     }

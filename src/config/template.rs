@@ -107,6 +107,11 @@ impl Template {
         }
     }
 
+    /// Whether it is to begin with what a client has chosen.
+    pub fn begins_with_id(&self) -> bool {
+        matches!(self.0.first(), Some(Segment::Variable(Variable::SessionId)))
+    }
+
     pub fn names(&self, variable: Variable) -> bool {
         self.0.contains(&Segment::Variable(variable))
     }

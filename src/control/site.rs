@@ -10,6 +10,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Request, StatusCode};
 
 use super::answer::Problem;
+use crate::config::Origin;
 
 /// How a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,17 @@ impl Names {
                 ),
             ));
         }
-        let Some(origin) = request.headers().get(ORIGIN) else {
+        let mut origins = request.headers().get_all(ORIGIN).iter();
+        let Some(origin) = origins.next() else {
             return Ok(());
         };
-        // "null", and what is not an origin, belong to nobody.
-        let page = origin
-            .to_str()
-            .ok()
-            .and_then(|origin| origin.split_once("://"))
-            .and_then(|(_, authority)| authority.parse::<Authority>().ok());
+        // "null", and what is not one origin, belong to nobody.
+        let one = origins.next().is_none();
+        let page = one
+            .then(|| origin.to_str().ok().and_then(Origin::parse))
+            .flatten();
         match page {
-            Some(page) if page == host || self.has(page.host()) => Ok(()),
+            Some(page) if page.is_http() && (page.is_of(host.as_str()) || self.has_page(&page, &host)) => Ok(()),
             _ => Err(refused(
                 "origin_refused",
                 "the page that asks is not herd's; if herd is behind a proxy under another name, add that to \
@@ -63,6 +64,11 @@ impl Names {
     fn is_ours(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         bare.parse::<std::net::IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") || self.has(host)
+    }
+
+    /// Whether it is of one of the other names, at the port by which herd was found or at the one that nobody writes.
+    fn has_page(&self, page: &Origin, host: &Authority) -> bool {
+        self.has(page.host()) && (page.has_usual_port() || page.port() == host.port_u16())
     }
 
     fn has(&self, host: &str) -> bool {
@@ -155,7 +161,12 @@ mod tests {
     #[test]
     fn only_herds_own_page_may_ask() {
         for way in [Way::Socket, Way::Port] {
-            for origin in ["http://localhost:9190", "https://herd.example.com"] {
+            for origin in [
+                "http://localhost:9190",
+                "https://herd.example.com",
+                "http://herd.example.com",
+                "https://herd.example.com:9190",
+            ] {
                 let headers = [("host", "localhost:9190"), ("origin", origin)];
                 assert_eq!(asked(way, &headers), Ok(()), "{origin}");
             }
@@ -166,6 +177,13 @@ mod tests {
                 "http://evil.example",
                 "http://herd.example.com.evil.example",
                 "localhost:9190",
+                "https://herd.example.com:8443",
+                "http://herd.example.com:443",
+                "ftp://localhost:9190",
+                "chrome-extension://herd.example.com",
+                "http://me@localhost:9190",
+                "https://me@herd.example.com",
+                "http://localhost:9190/",
             ] {
                 let headers = [("host", "localhost:9190"), ("origin", origin)];
                 assert_eq!(
@@ -174,6 +192,12 @@ mod tests {
                     "{origin:?}"
                 );
             }
+            let two = [
+                ("host", "localhost:9190"),
+                ("origin", "http://localhost:9190"),
+                ("origin", "http://evil.example"),
+            ];
+            assert_eq!(asked(way, &two), Err("origin_refused".to_owned()));
         }
     }
 }

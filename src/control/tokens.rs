@@ -10,14 +10,13 @@ use super::creating;
 use super::router::{Asked, Router};
 use super::time::rfc3339;
 use super::views::{NewToken, Token};
+use crate::access::token::LONGEST_LIFE;
 use crate::access::{Access, InForce, Principal};
 use crate::core::SessionId;
 use crate::driver::Deed;
 
 const TTL: Duration = Duration::from_secs(600);
 const SHORTEST: Duration = Duration::from_secs(1);
-/// A token cannot be taken back, so it is not to be good for ever.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Router {
     pub(super) async fn token(&self, asked: &Asked<'_>, new: NewToken) -> Result<Answer, Problem> {
@@ -32,7 +31,7 @@ impl Router {
         };
         let owner = owner(Some(&access), &session)?;
         let ttl = new.ttl_ms.map_or(TTL, Duration::from_millis);
-        if !(SHORTEST..=LONGEST).contains(&ttl) {
+        if !(SHORTEST..=LONGEST_LIFE).contains(&ttl) {
             return Err(Problem::bad_request(
                 "ttl_ms is out of range: 1000 (a second) to 86400000 (a day)",
             ));

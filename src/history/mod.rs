@@ -25,6 +25,11 @@ pub enum HistoryError {
     InUse(PathBuf),
     #[error("{} belongs to uid {owner}, not to this user; give another directory with history.dir", .path.display())]
     NotOurs { path: PathBuf, owner: u32 },
+    #[error(
+        "{path} has mode {mode:04o}, so that others can write to it; run `chmod go-w {path}` or give another directory \
+         with history.dir", path = .path.display()
+    )]
+    OpenToOthers { path: PathBuf, mode: u32 },
     #[error("cannot {what} {}: {source}", .path.display())]
     Io {
         what: &'static str,
@@ -71,7 +76,7 @@ impl History {
             .map_err(failed("make the directory", dir))?;
         ours(dir)?;
         let path = dir.join(LOCK);
-        let lock = private().open(&path).map_err(failed("open", &path))?;
+        let lock = open(&path, &mut for_adding()).map_err(failed("open", &path))?;
         let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, nix::Error::EWOULDBLOCK)) => return Err(HistoryError::InUse(dir.to_owned())),
@@ -94,7 +99,7 @@ impl History {
         let mut lines = Vec::new();
         for name in [OLDER, CURRENT] {
             let mut text = Vec::new();
-            match File::open(self.dir.join(name)) {
+            match open(&self.dir.join(name), OpenOptions::new().read(true)) {
                 Ok(mut file) => {
                     let len = file.metadata()?.len();
                     if len > READ {
@@ -159,12 +164,18 @@ impl History {
     }
 }
 
-/// Whoever owns the directory decides what is read from it.
+/// Whoever owns the directory or can write to it decides what is read from it.
 fn ours(dir: &Path) -> Result<(), HistoryError> {
-    let owner = fs::metadata(dir).map_err(failed("look at", dir))?.uid();
+    let meta = fs::metadata(dir).map_err(failed("look at", dir))?;
+    let owner = meta.uid();
     if owner != nix::unistd::geteuid().as_raw() {
         let path = dir.to_owned();
         return Err(HistoryError::NotOurs { path, owner });
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let path = dir.to_owned();
+        return Err(HistoryError::OpenToOthers { path, mode });
     }
     Ok(())
 }
@@ -174,20 +185,27 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HistoryE
     move |source| HistoryError::Io { what, path, source }
 }
 
-/// Readable by nobody else, and no link to somewhere else.
-fn private() -> OpenOptions {
+/// Readable by nobody else.
+fn for_adding() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW);
+    options.read(true).append(true).create(true).mode(0o600);
     options
 }
 
+/// A file in the directory itself: no link to somewhere else, and nothing that keeps waiting whoever opens or reads it.
+fn open(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
+    let file = how.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
+    }
+}
+
 fn append_to(path: &Path) -> io::Result<(File, u64, End)> {
-    let mut file = private().open(path)?;
+    let mut file = open(path, &mut for_adding())?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     let len = file.metadata()?.len();
     let mut last = [b'\n'];
@@ -284,5 +302,44 @@ mod tests {
         let told = History::open(dir.path(), 1 << 20).unwrap_err().to_string();
         assert!(told.starts_with("cannot open "), "{told}");
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |mode| fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+        for mode in [0o770, 0o702, 0o1777] {
+            with(mode);
+            for outcome in [
+                History::look(dir.path()),
+                History::open(dir.path(), 1 << 20).map(drop),
+            ] {
+                assert_eq!(
+                    outcome.unwrap_err().to_string(),
+                    format!(
+                        "{path} has mode {mode:04o}, so that others can write to it; run `chmod go-w {path}` or give \
+                         another directory with history.dir",
+                        path = dir.path().display()
+                    )
+                );
+            }
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+        with(0o755);
+        History::open(dir.path(), 1 << 20).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_keeps_nobody_waiting() {
+        for name in [OLDER, CURRENT, LOCK] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let told = match History::open(dir.path(), 1 << 20) {
+                Ok(history) => history.read().unwrap_err().to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert!(told.ends_with("it is not a regular file"), "{name}: {told}");
+        }
     }
 }

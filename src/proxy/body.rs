@@ -21,6 +21,7 @@ use super::gate::Line;
 use super::http1::{Broken, Http1};
 use super::record::Record;
 use super::upstream::Bound;
+use crate::config::Config;
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
 
@@ -137,6 +138,8 @@ pub(crate) struct ClientBody {
     /// Of the whole body: what it is framed by.
     hint: SizeHint,
     upload: Option<Rc<Upload>>,
+    /// Whose it is to say which trailers may pass; without a body there is none.
+    config: Option<Rc<Config>>,
     /// Until then it is not read, unless the worker asks for it before.
     expects: Option<Pin<Box<Sleep>>>,
 }
@@ -148,16 +151,18 @@ impl ClientBody {
             early: Early::default(),
             hint: SizeHint::with_exact(0),
             upload: None,
+            config: None,
             expects: None,
         }
     }
 
-    pub(crate) fn new(inner: Incoming, upload: Rc<Upload>) -> Self {
+    pub(crate) fn new(inner: Incoming, upload: Rc<Upload>, config: Rc<Config>) -> Self {
         Self {
             early: Early::default(),
             hint: inner.size_hint(),
             inner: Some(inner),
             upload: Some(upload),
+            config: Some(config),
             expects: None,
         }
     }
@@ -197,6 +202,15 @@ impl ClientBody {
     pub(crate) fn permit(&mut self) {
         self.expects = None;
     }
+
+    /// As it may go on.
+    fn passed(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let session = self
+            .config
+            .as_ref()
+            .map_or(&[][..], |config| &config.session.headers);
+        without_forbidden_trailers(frame, session)
+    }
 }
 
 impl HttpBody for ClientBody {
@@ -213,7 +227,7 @@ impl HttpBody for ClientBody {
             self.expects = None;
         }
         if let Some(frame) = self.early.frames.pop_front() {
-            return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
+            return Poll::Ready(Some(Ok(self.passed(frame))));
         }
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
@@ -229,7 +243,7 @@ impl HttpBody for ClientBody {
                 if let Some(upload) = &self.upload {
                     upload.came(&frame);
                 }
-                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+                Poll::Ready(Some(Ok(self.passed(frame))))
             }
             None => Poll::Ready(None),
         }
@@ -343,6 +357,8 @@ pub(crate) struct WorkerBody {
     /// `None` once nothing more of it is wanted.
     inner: Option<Answer>,
     bound: Rc<Bound>,
+    /// Whose it is to say which trailers may pass.
+    config: Rc<Config>,
     /// Why it ends here, when what came before has been sent on.
     cut: Option<Cut>,
     /// Resolves when the session ends, for workers that outlive it.
@@ -361,7 +377,13 @@ impl fmt::Debug for WorkerBody {
 }
 
 impl WorkerBody {
-    pub(crate) fn new(inner: Answer, bound: Rc<Bound>, hold: Hold, served: Served) -> Self {
+    pub(crate) fn new(
+        inner: Answer,
+        bound: Rc<Bound>,
+        config: Rc<Config>,
+        hold: Hold,
+        served: Served,
+    ) -> Self {
         let ended: Option<Ending> = (bound.session.kind.reuse == crate::config::Reuse::AfterSession
             && !inner.is_end_stream())
         .then(|| {
@@ -371,6 +393,7 @@ impl WorkerBody {
         let mut body = Self {
             inner: Some(inner),
             bound,
+            config,
             cut: None,
             ended,
             news: None,
@@ -424,7 +447,8 @@ impl HttpBody for WorkerBody {
             match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     self.complete_if_over();
-                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
+                    let session = &self.config.session.headers;
+                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame, session))));
                 }
                 Some(Err(cut)) => {
                     self.inner = None;

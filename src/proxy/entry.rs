@@ -269,6 +269,10 @@ fn bad_token(rejection: Rejection) -> Problem {
     let (code, detail) = match rejection {
         Rejection::Expired => (Code::TokenExpired, "ask for a new one"),
         Rejection::Forged => (Code::TokenInvalid, "this herd has not signed it"),
+        Rejection::TooLong => (
+            Code::TokenInvalid,
+            "it is good for longer than a day; sign one that expires sooner",
+        ),
         Rejection::OtherPort => (Code::TokenInvalid, "it is for another data port"),
         Rejection::Revoked => (Code::TokenInvalid, "its principal is not known any more"),
     };

@@ -1,15 +1,17 @@
 //! Which header fields pass between client and worker, and which herd sets itself.
+//!
+//! Servers that make variables of names (CGI, RFC 3875 section 4.1.18; WSGI) take `X_Forwarded_For` for `X-Forwarded-For`, and so
+//! do the judgements here, of all names that herd gives a meaning of its own.
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    SET_COOKIE, TE, UPGRADE,
+    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::body::Frame;
 
-const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -83,9 +85,9 @@ impl Present {
                 "host" => present.host = true,
                 "upgrade" => present.upgrade = true,
                 other => {
-                    if let Some(rest) = other.strip_prefix("x-") {
-                        present.own |= rest.starts_with("herd-");
-                        present.forwarded |= rest.starts_with("forwarded-") || rest == "real-ip";
+                    if let Some(rest) = after_x(other) {
+                        present.own |= tells_herd(rest);
+                        present.forwarded |= tells_the_way(rest);
                     }
                 }
             }
@@ -95,13 +97,38 @@ impl Present {
 }
 
 fn is_own(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-herd-")
+    after_x(name.as_str()).is_some_and(tells_herd)
 }
 
 /// Told of the way that a request came; only a trusted proxy is believed.
 fn is_forwarded(name: &HeaderName) -> bool {
-    let x = name.as_str().strip_prefix("x-");
-    *name == FORWARDED || x.is_some_and(|rest| rest.starts_with("forwarded-") || rest == "real-ip")
+    *name == FORWARDED || after_x(name.as_str()).is_some_and(tells_the_way)
+}
+
+fn after_x(name: &str) -> Option<&[u8]> {
+    match name.as_bytes() {
+        [b'x', b'-' | b'_', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+fn tells_herd(rest: &[u8]) -> bool {
+    begins_alike(rest, b"herd-")
+}
+
+fn tells_the_way(rest: &[u8]) -> bool {
+    begins_alike(rest, b"forwarded-") || alike(rest, b"real-ip")
+}
+
+/// Whether the two are one variable's name.
+pub(crate) fn alike(one: &[u8], other: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    one.len() == other.len() && one.iter().map(plain).eq(other.iter().map(plain))
+}
+
+fn begins_alike(name: &[u8], beginning: &[u8]) -> bool {
+    name.get(..beginning.len())
+        .is_some_and(|begins| alike(begins, beginning))
 }
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
@@ -144,28 +171,31 @@ fn concerns_one_connection(name: &HeaderName) -> bool {
 }
 
 /// Without trailers that are for a head only (RFC 9110 section 6.5.1), be it because some recipients merge the two:
-/// framing, routing, who asks, and everything that passes in no head either.
+/// framing, routing, who asks, and everything that passes in no head either. `session` are the headers that name a session.
 #[inline]
-pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>, session: &[HeaderName]) -> Frame<Bytes> {
     match frame.is_trailers() {
-        true => trailers_without_forbidden(frame),
+        true => trailers_without_forbidden(frame, session),
         false => frame,
     }
 }
 
 #[cold]
-fn trailers_without_forbidden(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+fn trailers_without_forbidden(mut frame: Frame<Bytes>, session: &[HeaderName]) -> Frame<Bytes> {
+    const OF_A_HEAD: [HeaderName; 6] = [
+        AUTHORIZATION,
+        CONTENT_LENGTH,
+        COOKIE,
+        HOST,
+        SET_COOKIE,
+        TRANSFER_ENCODING,
+    ];
     let forbidden = |name: &HeaderName| {
-        [
-            AUTHORIZATION,
-            CONTENT_LENGTH,
-            COOKIE,
-            HOST,
-            SET_COOKIE,
-            X_SESSION_ID,
-        ]
-        .contains(name)
+        let text = name.as_str().as_bytes();
+        let mut of_a_head = OF_A_HEAD.iter().chain(session);
+        of_a_head.any(|own| alike(own.as_str().as_bytes(), text))
             || concerns_one_connection(name)
+            || begins_alike(text, b"proxy-")
             || is_own(name)
             || is_forwarded(name)
     };
@@ -191,10 +221,12 @@ pub(crate) fn forwarded(
         trust,
     } = sender;
     let trusted = *trust == Trust::TrustedProxy;
-    if !trusted && present.forwarded {
+    if present.forwarded {
+        // A trusted proxy spells them right; the others it has let pass.
+        let believed = |name: &HeaderName| trusted && !name.as_str().contains('_');
         let named: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| is_forwarded(name))
+            .filter(|name| is_forwarded(name) && !believed(name))
             .cloned()
             .collect();
         for name in named {
@@ -226,6 +258,23 @@ pub(crate) fn forwarded(
             Some(host) => headers.insert(&X_FORWARDED_HOST, host.clone()),
             None => headers.remove(&X_FORWARDED_HOST),
         };
+    }
+}
+
+/// How the client came, be it to the proxy before herd: only a trusted one is believed, about the first of its clients.
+pub(crate) fn client_scheme(headers: &HeaderMap, sender: &Sender) -> Scheme {
+    let told = match sender.trust {
+        Trust::TrustedProxy => headers.get(&X_FORWARDED_PROTO),
+        Trust::Untrusted => None,
+    };
+    let Some(told) = told else {
+        return sender.scheme;
+    };
+    let first = told.as_bytes().split(|byte| *byte == b',').next();
+    let first = first.unwrap_or_default().trim_ascii();
+    match first.eq_ignore_ascii_case(b"https") || first.eq_ignore_ascii_case(b"wss") {
+        true => Scheme::Https,
+        false => Scheme::Http,
     }
 }
 
@@ -283,10 +332,14 @@ mod tests {
             ("upgrade", "websocket"),
             ("x-herd-worker", "browser"),
             ("x-herd-anything", "1"),
+            ("x_herd_key", "1"),
+            ("x-herd_key", "1"),
             ("accept", "*/*"),
+            ("x_herds", "1"),
         ]);
         strip(&mut headers);
-        assert_eq!(headers, map(&[("te", "trailers"), ("accept", "*/*")]));
+        let left = [("te", "trailers"), ("accept", "*/*"), ("x_herds", "1")];
+        assert_eq!(headers, map(&left));
     }
 
     #[test]
@@ -330,6 +383,32 @@ mod tests {
     }
 
     #[test]
+    fn who_spells_a_forwarding_header_with_underscores_is_not_believed_either() {
+        let alike = [
+            "x_forwarded_for",
+            "x-forwarded_proto",
+            "x_forwarded-host",
+            "x_forwarded_user",
+            "x_real_ip",
+            "x-real_ip",
+        ];
+        for trust in [Trust::Untrusted, Trust::TrustedProxy] {
+            for name in alike {
+                let mut headers = map(&[(name, "1.1.1.1"), ("x_forward", "kept")]);
+                let present = Present::among(&headers);
+                let sender = Sender::new([127, 0, 0, 1].into(), Scheme::Http, trust);
+                forwarded(&mut headers, present, &sender, None);
+                let left = [
+                    ("x_forward", "kept"),
+                    ("x-forwarded-for", "127.0.0.1"),
+                    ("x-forwarded-proto", "http"),
+                ];
+                assert_eq!(headers, map(&left), "{name} {trust:?}");
+            }
+        }
+    }
+
+    #[test]
     fn trailers_do_not_bring_what_belongs_into_a_head() {
         let trailers = Frame::trailers(map(&[
             ("grpc-status", "0"),
@@ -340,10 +419,20 @@ mod tests {
             ("content-length", "7"),
             ("proxy-anything", "1"),
             ("set-cookie", "a=b"),
+            ("transfer-encoding", "chunked"),
+            ("mcp-session-id", "other"),
+            ("x_session_id", "other"),
+            ("x_herd_key", "x"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("content_length", "7"),
+            ("proxy_anything", "1"),
         ]));
-        let left = without_forbidden_trailers(trailers).into_trailers().unwrap();
+        let session = ["x-session-id", "mcp-session-id"].map(HeaderName::from_static);
+        let left = without_forbidden_trailers(trailers, &session)
+            .into_trailers()
+            .unwrap();
         assert_eq!(left, map(&[("grpc-status", "0")]));
-        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")));
+        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")), &session);
         assert_eq!(data.into_data().unwrap(), "x");
     }
 
@@ -353,6 +442,32 @@ mod tests {
         let sender = Sender::new([127, 0, 0, 1].into(), Scheme::Https, Trust::Untrusted);
         forwarded(&mut headers, Present::default(), &sender, None);
         assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_how_its_client_came() {
+        use Scheme::{Http, Https};
+        for (sent, came, trust, is) in [
+            (None, Http, Trust::TrustedProxy, Http),
+            (None, Https, Trust::TrustedProxy, Https),
+            (Some("https"), Http, Trust::TrustedProxy, Https),
+            (Some("HTTPS, http"), Http, Trust::TrustedProxy, Https),
+            (Some("wss"), Http, Trust::TrustedProxy, Https),
+            (Some("http"), Https, Trust::TrustedProxy, Http),
+            (Some("https"), Http, Trust::Untrusted, Http),
+            (Some("http"), Https, Trust::Untrusted, Https),
+        ] {
+            let headers: HeaderMap = sent
+                .map(|sent| (X_FORWARDED_PROTO.clone(), HeaderValue::from_static(sent)))
+                .into_iter()
+                .collect();
+            let sender = Sender::new([127, 0, 0, 1].into(), came, trust);
+            assert_eq!(
+                client_scheme(&headers, &sender),
+                is,
+                "{sent:?} {came:?} {trust:?}"
+            );
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) fn serve(
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let begun = match Asked::read(&thread, (config, access), request, &mut story) {
+    let begun = match Asked::read(&thread, &client, (config, access), request, &mut story) {
         Ok(asked) => begin(&thread, &client, asked, &story.session, served),
         Err(problem) => Begun::Refused(Failure { problem, served }),
     };

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::code::{Code, Problem};
-use super::fields::Present;
+use super::fields::{self, Present};
 use crate::config::{Config, Session as Sources};
 use crate::core::{KindId, SessionId};
 use crate::driver::{KindChoice, Remains, Wait};
@@ -104,11 +104,8 @@ pub(crate) fn parameters<'r>(uri: &'r Uri, wanted: &str) -> impl Iterator<Item =
 fn looks_alike(sources: &Sources, name: &str) -> bool {
     name.contains('_')
         && sources.headers.iter().any(|own| {
-            let own = own.as_str().as_bytes();
-            let plain = |b: &u8| if *b == b'_' { b'-' } else { *b };
-            own != name.as_bytes()
-                && own.len() == name.len()
-                && own.iter().map(plain).eq(name.as_bytes().iter().map(plain))
+            let own = own.as_str();
+            own != name && fields::alike(own.as_bytes(), name.as_bytes())
         })
 }
 

@@ -6,14 +6,15 @@
 //! | lists | if listed | if listed |
 //! | not set | yes | only where a header names the session or carries the credential: no page can send one |
 //!
-//! Without `Origin` it is no browser's, and nothing is asked.
+//! Without `Origin` it is no browser's, and nothing is asked. Where clients come over TLS, a page that came without is another's:
+//! whoever is between could have written it. The other way round nothing is asked, since TLS may end before herd unsaid.
 
 use http::header::ORIGIN;
 use http::{HeaderMap, Uri};
 
 use super::code::{Code, Problem};
 use super::entry::Carrier;
-use super::fields;
+use super::fields::{self, Scheme, Sender};
 use crate::config::{Origin, OriginPattern};
 
 /// What carried session or credential: a page's request has to be told from a program's.
@@ -22,6 +23,7 @@ pub(crate) fn check(
     headers: &HeaderMap,
     uri: &Uri,
     carrier: Carrier,
+    sender: &Sender,
 ) -> Result<(), Problem> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(sent) = origins.next() else {
@@ -38,7 +40,11 @@ pub(crate) fn check(
             None => one && *pattern == OriginPattern::Any,
         }),
         None => {
-            let same = origin.is_some_and(|origin| host.is_some_and(|host| origin.is_of(host)));
+            let scheme = fields::client_scheme(headers, sender);
+            let same = origin.is_some_and(|origin| {
+                let came_as_well = scheme == Scheme::Http || origin.is_secure();
+                came_as_well && host.is_some_and(|host| origin.is_of(host))
+            });
             same || carrier == Carrier::Header
         }
     };
@@ -60,13 +66,41 @@ mod tests {
     use http::header::HOST;
 
     use super::*;
+    use crate::proxy::fields::Trust;
 
     fn asked(origins: &[&'static str], allowed: Option<&[OriginPattern]>, carrier: Carrier) -> bool {
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("herd.example.com:8080"))]);
         for origin in origins {
             headers.append(ORIGIN, HeaderValue::from_static(origin));
         }
-        check(allowed, &headers, &Uri::from_static("/"), carrier).is_ok()
+        let sender = Sender::new([127, 0, 0, 1].into(), Scheme::Http, Trust::Untrusted);
+        check(allowed, &headers, &Uri::from_static("/"), carrier, &sender).is_ok()
+    }
+
+    #[test]
+    fn where_clients_come_over_tls_a_page_that_came_without_is_foreign() {
+        let opens = |host: &'static str, origin: &'static str, scheme| {
+            let headers = HeaderMap::from_iter([
+                (HOST, HeaderValue::from_static(host)),
+                (ORIGIN, HeaderValue::from_static(origin)),
+            ]);
+            let sender = Sender::new([127, 0, 0, 1].into(), scheme, Trust::Untrusted);
+            check(None, &headers, &Uri::from_static("/"), Carrier::Page, &sender).is_ok()
+        };
+        for (host, page, plain) in [
+            ("a", "https://a", "http://a"),
+            ("a:443", "https://a", "http://a:443"),
+            ("a:8443", "https://a:8443", "http://a:8443"),
+        ] {
+            assert!(opens(host, page, Scheme::Https), "{page}");
+            assert!(!opens(host, plain, Scheme::Https), "{plain}");
+            assert!(
+                opens(host, page, Scheme::Http),
+                "TLS may have ended before: {page}"
+            );
+            assert!(opens(host, plain, Scheme::Http), "{plain}");
+        }
+        assert!(!opens("a:80", "http://a", Scheme::Https));
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub(crate) fn ask(head: &mut http::request::Parts) -> String {
     key
 }
 
-pub(crate) fn accepted(headers: &HeaderMap, key: &str) -> bool {
+pub(crate) fn accepted(headers: &HeaderMap, key: &[u8]) -> bool {
     headers
         .get(SEC_WEBSOCKET_ACCEPT)
-        .is_some_and(|v| v.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes())
+        .is_some_and(|v| v.as_bytes() == derive_accept_key(key).as_bytes())
 }

@@ -24,6 +24,11 @@ pub enum StateDirError {
     InUse { path: PathBuf },
     #[error("the state directory {} belongs to uid {owner}, not to this user; give another with --state-dir", path.display())]
     NotOurs { path: PathBuf, owner: u32 },
+    #[error(
+        "the state directory {path} has mode {mode:04o}, so that others can write to it; run `chmod go-w {path}` or give \
+         another with --state-dir", path = path.display()
+    )]
+    OpenToOthers { path: PathBuf, mode: u32 },
     #[error("the state directory {} is not a directory", path.display())]
     NotADirectory { path: PathBuf },
     #[error("the state directory {} is not UTF-8, and commands could not name it", path.display())]
@@ -109,10 +114,14 @@ fn ours(path: &Path) -> Result<PathBuf, StateDirError> {
     if !meta.is_dir() {
         return Err(StateDirError::NotADirectory { path });
     }
-    // Whoever owns it can replace what is in it: a worker's socket, for one.
+    // Whoever owns it or can write to it can replace what is in it: a worker's socket, for one.
     let owner = meta.uid();
     if owner != nix::unistd::geteuid().as_raw() {
         return Err(StateDirError::NotOurs { path, owner });
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(StateDirError::OpenToOthers { path, mode });
     }
     Ok(path)
 }
@@ -139,6 +148,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -161,6 +172,7 @@ mod tests {
         let precious = tempfile::tempdir().unwrap();
         fs::write(precious.path().join("keep"), "x").unwrap();
         let state = dir.path().join("state");
+        private_dirs().create(&state).unwrap();
         fs::create_dir_all(state.join("w7/sub")).unwrap();
         fs::create_dir(state.join("work")).unwrap();
         std::os::unix::fs::symlink(precious.path(), state.join("w7/link")).unwrap();
@@ -178,5 +190,30 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = StateDir::open(file.path()).unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn one_that_others_can_write_to_is_refused_before_anything_is_done_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(dir.path()).unwrap();
+        let with = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for mode in [0o770, 0o702, 0o1777] {
+            with(mode);
+            for outcome in [StateDir::look(&path), StateDir::open(&path).map(drop)] {
+                assert_eq!(
+                    outcome.unwrap_err().to_string(),
+                    format!(
+                        "the state directory {path} has mode {mode:04o}, so that others can write to it; run \
+                         `chmod go-w {path}` or give another with --state-dir",
+                        path = path.display()
+                    )
+                );
+            }
+            assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        }
+        // What systemd makes for StateDirectory=.
+        with(0o755);
+        StateDir::look(&path).unwrap();
+        StateDir::open(&path).unwrap();
     }
 }

@@ -164,7 +164,7 @@ fn yaml_itself_is_checked_with_its_place() {
 
 #[test]
 fn a_worker_for_one_known_session_cannot_be_warm_or_reused() {
-    let text = "workers:\n  a:\n    cmd: [x, \"{{.SessionID}}\"]\n    min: 1\n    reuse: true\n";
+    let text = "workers:\n  a:\n    cmd: [x, \"--id={{.SessionID}}\"]\n    min: 1\n    reuse: true\n";
     assert_eq!(
         bad(text),
         [

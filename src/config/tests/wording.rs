@@ -570,8 +570,39 @@ fn what_is_wrong_with_keys_and_tokens_is_told() {
 }
 
 #[test]
+fn an_id_is_no_option_of_the_programs() {
+    let file = |cmd: &str| format!("workers: {{a: {{cmd: [{cmd}]}}}}\n");
+    let option = "begins with {{.SessionID}}, which may begin with - and be an option of its client's choice; write e.g. \
+                  --session={{.SessionID}}, or -- as the argument before, if that ends the program's options";
+    assert_eq!(
+        bad(&file(
+            "x, \"{{.SessionID}}\", y, \"{{ .SessionID }}.log\", --, z, \"{{.SessionID}}\""
+        )),
+        [
+            format!("1:24: workers.a.cmd[1]: {option}"),
+            format!("1:45: workers.a.cmd[3]: {option}"),
+            format!("1:76: workers.a.cmd[6]: {option}"),
+        ]
+    );
+    let program =
+        "begins with {{.SessionID}}, so that a client would choose the program; write the program's name";
+    assert_eq!(
+        bad(&file("\"{{.SessionID}}\"")),
+        [format!("1:21: workers.a.cmd[0]: {program}")]
+    );
+    for harmless in [
+        "x, \"--session={{.SessionID}}\"",
+        "x, --, \"{{.SessionID}}\"",
+        "x, \"{{.Dir}}/{{.SessionID}}\"",
+    ] {
+        good(&file(harmless));
+    }
+    good("workers: {a: {cmd: [x], env: {ID: \"{{.SessionID}}\"}}}\n");
+}
+
+#[test]
 fn what_a_worker_is_told_has_to_tell_principals_apart() {
-    let file = |cmd: &str, keys: &str| format!("workers: {{a: {{cmd: [x, \"{cmd}\"]}}}}\n{keys}");
+    let file = |cmd: &str, keys: &str| format!("workers: {{a: {{cmd: [x, --, \"{cmd}\"]}}}}\n{keys}");
     let two = "auth: {keys: {a: {env: A}, b: {env: B}}}";
     let shared = "1:20: workers.a.cmd: {{.SessionID}} is named here without {{.Principal}} and a separator: sessions of two \
                   keys may have the same id, and would share what it names; write e.g. \

@@ -6,7 +6,7 @@ use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 
-use super::Story;
+use super::{Client, Story};
 use crate::access::Access;
 use crate::config::Config;
 use crate::core::Refusal;
@@ -36,6 +36,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn read(
         thread: &Thread,
+        client: &Client,
         (config, access): (Rc<Config>, Option<Rc<Access>>),
         request: Request<Incoming>,
         story: &mut Story,
@@ -70,10 +71,10 @@ impl Asked {
         if !matches!(mode, Mode::Plain) {
             let carrier = Carrier::of(&config.session, headers, entry.as_deref());
             let allowed = config.network.websocket_origins.as_deref();
-            origin::check(allowed, headers, uri, carrier)?;
+            origin::check(allowed, headers, uri, carrier, &client.sender)?;
         }
         let upload = Rc::clone(&story.upload);
-        let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload)));
+        let request = request.map(|body| ClientBody::new(body, Rc::clone(&upload), Rc::clone(&config)));
         Ok(Self {
             request,
             config,
@@ -171,6 +172,13 @@ fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
         (None, Some(authority)) => authority.as_str().as_bytes(),
         (None, None) => b"",
     };
+    // The gate has seen to it that HTTP/1.1 names one; HTTP/1.0 need not.
+    if named.is_empty() && request.version() == Version::HTTP_2 {
+        return Err(Problem::new(
+            Code::BadRequest,
+            "send :authority or Host, with the name that herd is reached by",
+        ));
+    }
     if !named.iter().all(|byte| may_name_host(*byte)) {
         return Err(Problem::new(
             Code::BadRequest,

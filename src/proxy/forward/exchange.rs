@@ -205,13 +205,14 @@ impl Exchange {
         fields::strip(&mut parts.headers);
         self.label.put(&self.config, bound, &mut parts.headers);
         parts.version = Version::HTTP_11;
+        let config = Rc::clone(&self.config);
         let answer = match self.debugger_rewrite(bound, &parts, &coming, is_head) {
             Some(own) => {
-                let body = WorkerBody::new(coming, Rc::clone(bound), hold, Served::default());
+                let body = WorkerBody::new(coming, Rc::clone(bound), config, hold, Served::default());
                 Err(Box::pin(self.rewrite(parts, body, served, own)))
             }
             None => {
-                let body = WorkerBody::new(coming, Rc::clone(bound), hold, served);
+                let body = WorkerBody::new(coming, Rc::clone(bound), config, hold, served);
                 Ok(Response::from_parts(parts, Body::Worker(body)))
             }
         };

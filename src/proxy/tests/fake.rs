@@ -203,7 +203,7 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 out.write_all(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")?;
             }
             "/trailers" => out.write_all(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Herd-Error\r\n\r\n\
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Herd-Error, X-Session-ID\r\n\r\n\
                   2\r\nhi\r\n0\r\nX-Sum: 7\r\nX-Herd-Error: faked\r\nX-Session-ID: faked\r\n\r\n",
             )?,
             "/crash" => {
@@ -278,6 +278,11 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                     }
                     out.write_all(&buffer[..n])?;
                 }
+            }
+            "/switch" => {
+                // To what the request says, and with nothing else.
+                let fields = field(&head, "x-answer").unwrap_or_default().replace('|', "\r\n");
+                write!(out, "HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\nthrough")?;
             }
             _ => out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?,
         }

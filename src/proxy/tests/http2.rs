@@ -48,6 +48,24 @@ fn request(
 }
 
 #[test]
+fn a_request_that_names_no_host_is_refused_as_over_http_1() {
+    let herd = Herd::start("", "");
+    with_client(&herd, async |mut sender| {
+        let mut nameless = request(Method::GET, "/head");
+        *nameless.uri_mut() = http::Uri::from_static("/head");
+        let answer = sender.send_request(nameless).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(answer.headers()["x-herd-error"], "bad_request");
+        let mut by_host = request(Method::GET, "/head");
+        *by_host.uri_mut() = http::Uri::from_static("/head");
+        by_host.headers_mut().insert("host", "h".parse().unwrap());
+        let answer = sender.send_request(by_host).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    });
+    assert_eq!(herd.starts(), 1, "a worker was started for nobody");
+}
+
+#[test]
 fn requests_are_served() {
     let herd = Herd::start("", "");
     with_client(&herd, async |mut sender| {

@@ -388,6 +388,66 @@ fn a_refused_upgrade_is_an_ordinary_answer() {
     assert_eq!((answer.status(), answer.code()), (404, ""));
 }
 
+/// Whatever the configuration has named it, and whichever way it is spelled.
+#[test]
+fn a_trailer_names_no_session() {
+    let herd = Herd::start_with("", "", "session: {header: X-Run, aliases: [Mcp-Session-Id]}");
+    let mut client = herd.connect();
+    client.send(
+        "POST /count HTTP/1.1\r\nHost: h\r\nX-Run: s\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: X-Sum, X-Run, X_Run, Mcp-Session-Id, X_Forwarded_For\r\n\r\n0\r\nX-Sum: 7\r\n\
+         X-Run: other\r\nX_Run: other\r\nMcp-Session-Id: other\r\nX_Forwarded_For: 1.1.1.1\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!(answer.text().trim_end(), "0 x-sum: 7");
+    client.send("GET /trailers HTTP/1.1\r\nHost: h\r\nX-Run: s\r\nTE: trailers\r\n\r\n");
+    // Named otherwise, it is one of the worker's.
+    assert!(client.answer().trailers.contains("x-session-id"));
+}
+
+#[test]
+fn only_a_101_for_what_was_asked_opens_a_tunnel() {
+    let herd = herd();
+    let ws = WS.replace("Upgrade: websocket", "Upgrade: h3, WebSocket");
+    let no_key = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let raw = "Connection: Upgrade\r\nUpgrade: raw\r\n";
+    let right = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let wrong = "Sec-WebSocket-Accept: AAAALMBiTxaQ9kYGzzhZRbK+xOo=";
+    for (asked, answered, opens) in [
+        (WS, format!("Upgrade: websocket|{right}"), true),
+        (WS, format!("Upgrade: WebSocket|{right}"), true),
+        (&*ws, format!("Upgrade: websocket|{right}"), true),
+        (raw, "Upgrade: RAW".to_owned(), true),
+        (no_key, "Upgrade: websocket".to_owned(), true),
+        (WS, format!("Upgrade: websocket|{wrong}"), false),
+        (WS, "Upgrade: websocket".to_owned(), false),
+        (WS, right.to_owned(), false),
+        (WS, format!("Upgrade: raw|{right}"), false),
+        (WS, format!("Upgrade: websocket, raw|{right}"), false),
+        (
+            WS,
+            format!("Upgrade: websocket|Upgrade: websocket|{right}"),
+            false,
+        ),
+        (raw, format!("Upgrade: websocket|{right}"), false),
+        (raw, "Upgrade: ".to_owned(), false),
+        (&*raw.replace("raw", "raw,"), "Upgrade: ".to_owned(), false),
+    ] {
+        let mut client = herd.connect();
+        client.send(&format!(
+            "GET /switch HTTP/1.1\r\nHost: h\r\nX-Session-ID: s\r\nX-Answer: Connection: upgrade|{answered}\r\n{asked}\r\n"
+        ));
+        let head = client.head();
+        if opens {
+            assert!(head.starts_with("HTTP/1.1 101"), "{asked} {answered}: {head}");
+            assert_eq!(client.read(7), b"through");
+        } else {
+            let code = fake::field(&head, "x-herd-error");
+            assert_eq!(code, Some("worker_answer_invalid"), "{asked} {answered}: {head}");
+        }
+    }
+}
+
 /// Nothing had upgraded yet, so no stream ever closed; the worker would stay until the ttl.
 #[test]
 fn a_client_that_dies_during_its_handshake_takes_its_session_along() {

@@ -1,11 +1,11 @@
 //! Requests that become tunnels: an upgrade over HTTP/1.1, a WebSocket over HTTP/2 (RFC 8441). The tunnel
-//! begins only after the worker's 101; any other answer is passed on as it is, unless it meant something else to the
-//! client: to `CONNECT` every 2xx says that there is a tunnel.
+//! begins only after a 101 of the worker's that is for what was asked; any other answer is passed on as it is, unless it meant
+//! something else to the client: to `CONNECT` every 2xx says that there is a tunnel.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -32,14 +32,10 @@ impl Exchange {
     ) -> Result<Response<Body>, Failure> {
         let (parts, _) = request.into_parts();
         let mut head = self.head(parts, &claim.bound);
-        let talk = if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
-            Talk::WebSocket
-        } else {
-            Talk::Other
-        };
+        let key = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, protocol);
+        head.headers.insert(UPGRADE, protocol.clone());
         let Switched {
             mut response,
             worker,
@@ -49,17 +45,31 @@ impl Exchange {
             Asked::Switched(switched) => switched,
             Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
         };
+        let Some(switched) = switched_to(response.headers(), &protocol) else {
+            let problem = Problem::new(
+                Code::BadWorkerAnswer,
+                "the worker's 101 is not for the protocol that was asked for",
+            );
+            return Err(Failure { problem, served });
+        };
+        let talk = match switched.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            true => Talk::WebSocket,
+            false => Talk::Other,
+        };
+        // Who sends no key asks for no proof.
+        let proven = |key: HeaderValue| websocket_over_h2::accepted(response.headers(), key.as_bytes());
+        if talk == Talk::WebSocket && !key.is_none_or(proven) {
+            let problem = wrong_accept();
+            return Err(Failure { problem, served });
+        }
         let hold = match stream_hold(&claim).await {
             Ok(hold) => hold,
             Err(problem) => return Err(Failure { problem, served }),
         };
-        let switched = response.headers().get(UPGRADE).cloned();
         let headers = response.headers_mut();
         fields::strip(headers);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(switched) = switched {
-            headers.insert(UPGRADE, switched);
-        }
+        headers.insert(UPGRADE, switched);
         self.label.put(&self.config, &claim.bound, headers);
         let record = served.never();
         if let Some(record) = &record {
@@ -105,11 +115,8 @@ impl Exchange {
             }
             Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
         };
-        if !websocket_over_h2::accepted(response.headers(), &key) {
-            let problem = Problem::new(
-                Code::BadWorkerAnswer,
-                "the worker's Sec-WebSocket-Accept is wrong",
-            );
+        if !websocket_over_h2::accepted(response.headers(), key.as_bytes()) {
+            let problem = wrong_accept();
             return Err(Failure { problem, served });
         }
         let hold = match stream_hold(&claim).await {
@@ -211,6 +218,22 @@ struct Switched {
     worker: oneshot::Receiver<(WorkerIo, Bytes)>,
     claim: Claim,
     served: Served,
+}
+
+/// What the worker has switched to: one of the protocols that were asked for (RFC 9110 section 7.8).
+fn switched_to(answered: &HeaderMap, asked: &HeaderValue) -> Option<HeaderValue> {
+    let mut switched = answered.get_all(UPGRADE).iter();
+    match (switched.next(), switched.next()) {
+        (Some(one), None) if !one.is_empty() && fields::names(asked, one.as_bytes()) => Some(one.clone()),
+        _ => None,
+    }
+}
+
+fn wrong_accept() -> Problem {
+    Problem::new(
+        Code::BadWorkerAnswer,
+        "the worker's Sec-WebSocket-Accept is wrong",
+    )
 }
 
 /// Taken while the request still holds the session, so that nothing ends between.
