@@ -226,10 +226,8 @@ impl Keys {
         minted: SessionId,
     ) -> Result<Used, Problem> {
         let old = |(at, _): &(Instant, String)| now.saturating_duration_since(*at) > KEY_LIFE;
-        while self.order.front().is_some_and(old) || self.order.len() >= MOST_KEYS {
-            if let Some((_, key)) = self.order.pop_front() {
-                self.known.remove(&key);
-            }
+        while self.order.front().is_some_and(old) {
+            self.forget_oldest();
         }
         if let Some(used) = self.known.get_mut(key) {
             if used.new != *new || used.id.principal() != minted.principal() {
@@ -244,6 +242,10 @@ impl Keys {
             }
             return Ok(used.clone());
         }
+        // Only a new key takes a place: a repeated one must not have another forgotten.
+        while self.order.len() >= MOST_KEYS {
+            self.forget_oldest();
+        }
         let used = Used {
             id: minted,
             new: new.clone(),
@@ -253,6 +255,12 @@ impl Keys {
         self.known.insert(key.to_owned(), used.clone());
         self.order.push_back((now, key.to_owned()));
         Ok(used)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.known.remove(&key);
+        }
     }
 
     /// A key that was dropped meanwhile, for its age or for room, may be another's by now.
@@ -370,6 +378,21 @@ mod tests {
         keys.let_go("k", &id(1));
         let again = keys.used("k", &new, now, id(4)).unwrap();
         assert_eq!((again.id, again.created), (id(1), true));
+    }
+
+    #[test]
+    fn a_repeated_key_has_no_other_forgotten_though_all_places_are_taken() {
+        let mut keys = Keys::default();
+        let (new, now) = (NewSession::default(), Instant::now());
+        for number in 0..MOST_KEYS {
+            keys.used(&number.to_string(), &new, now, id(number)).unwrap();
+        }
+        for repeated in [1, 0] {
+            let used = keys
+                .used(&repeated.to_string(), &new, now, id(MOST_KEYS))
+                .unwrap();
+            assert_eq!(used.id, id(repeated));
+        }
     }
 
     #[test]
