@@ -123,7 +123,7 @@ impl AsyncWrite for WorkerIo {
     }
 }
 
-/// Runs hyper's HTTP/2 tasks on the thread's own `LocalSet`, which owns them.
+/// Runs hyper's HTTP/2 tasks on the thread's own runtime, which ends them with itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalTasks;
 
