@@ -16,7 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::fields::without_forbidden_trailers;
+use super::fields::{Toward, without_forbidden_trailers};
 use super::gate::Line;
 use super::http1::{Broken, Http1};
 use super::record::Record;
@@ -197,7 +197,7 @@ impl HttpBody for ClientBody {
             self.expects = None;
         }
         if let Some(frame) = self.early.pop_front() {
-            return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
+            return Poll::Ready(Some(Ok(without_forbidden_trailers(frame, Toward::Worker))));
         }
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
@@ -213,7 +213,7 @@ impl HttpBody for ClientBody {
                 if let Some(upload) = &self.upload {
                     upload.came(&frame);
                 }
-                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+                Poll::Ready(Some(Ok(without_forbidden_trailers(frame, Toward::Worker))))
             }
             None => Poll::Ready(None),
         }
@@ -408,7 +408,7 @@ impl HttpBody for WorkerBody {
             match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     self.complete_if_over();
-                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame))));
+                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame, Toward::Client))));
                 }
                 Some(Err(cut)) => {
                     self.inner = None;

@@ -60,7 +60,7 @@ codes! {
     SessionLost, "session_lost", 410, "The session's worker crashed and its state is lost";
     WorkerStartFailed, "worker_start_failed", 502, "The worker could not be started";
     WorkerCrashed, "worker_crashed", 502, "The worker ended before it answered";
-    WorkerConnectionLost, "worker_connection_lost", 502, "The worker closed the connection before it answered";
+    WorkerConnectionLost, "worker_connection_lost", 502, "The worker closed the connection before its answer was whole";
     BadWorkerAnswer, "worker_answer_invalid", 502, "The worker's answer is not valid";
     SessionEnded, "session_ended", 503, "The session ended while the request was under way";
     AtCapacity, "at_capacity", 503, "No worker slot is free";

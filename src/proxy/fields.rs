@@ -21,6 +21,13 @@ pub(crate) enum Trust {
     TrustedProxy,
 }
 
+/// Whom fields go on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toward {
+    Worker,
+    Client,
+}
+
 /// What the client's connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
@@ -105,7 +112,7 @@ fn is_forwarded(name: &HeaderName) -> bool {
 }
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
-pub(crate) fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap, toward: Toward) {
     // One pass over the few fields there are is cheaper than a look-up of each that may not pass.
     let mut named: Vec<HeaderName> = Vec::new();
     let mut trailers = false;
@@ -124,7 +131,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         if *name == TE {
             trailers |= names(value, b"trailers");
         }
-        if concerns_one_connection(name) || is_own(name) {
+        if concerns_one_connection(name, toward) || is_own(name) {
             named.push(name.clone());
         }
     }
@@ -136,25 +143,32 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn concerns_one_connection(name: &HeaderName) -> bool {
+fn concerns_one_connection(name: &HeaderName, toward: Toward) -> bool {
     match name.as_str() {
         "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" => true,
-        other => other.starts_with("proxy-"),
+        other => other.strip_prefix("proxy-").is_some_and(|rest| match toward {
+            Toward::Worker => true,
+            // Others go to the client: `Proxy-Status` (RFC 9209) tells it of every proxy on the way.
+            Toward::Client => matches!(
+                rest,
+                "authenticate" | "authentication-info" | "authorization" | "connection"
+            ),
+        }),
     }
 }
 
 /// Without trailers that are for a head only (RFC 9110 section 6.5.1), be it because some recipients merge the two:
 /// framing, routing, who asks, and everything that passes in no head either.
 #[inline]
-pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>, toward: Toward) -> Frame<Bytes> {
     match frame.is_trailers() {
-        true => trailers_without_forbidden(frame),
+        true => trailers_without_forbidden(frame, toward),
         false => frame,
     }
 }
 
 #[cold]
-fn trailers_without_forbidden(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+fn trailers_without_forbidden(mut frame: Frame<Bytes>, toward: Toward) -> Frame<Bytes> {
     let forbidden = |name: &HeaderName| {
         [
             AUTHORIZATION,
@@ -165,7 +179,7 @@ fn trailers_without_forbidden(mut frame: Frame<Bytes>) -> Frame<Bytes> {
             X_SESSION_ID,
         ]
         .contains(name)
-            || concerns_one_connection(name)
+            || concerns_one_connection(name, toward)
             || is_own(name)
             || is_forwarded(name)
     };
@@ -285,8 +299,25 @@ mod tests {
             ("x-herd-anything", "1"),
             ("accept", "*/*"),
         ]);
-        strip(&mut headers);
+        strip(&mut headers, Toward::Worker);
         assert_eq!(headers, map(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn an_answer_keeps_what_the_proxies_behind_herd_tell_its_client() {
+        let mut headers = map(&[
+            ("proxy-status", "inner; error=http_response_incomplete"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authentication-info", "x"),
+            ("proxy-authorization", "secret"),
+            ("proxy-connection", "keep-alive"),
+        ]);
+        let trailers = Frame::trailers(headers.clone());
+        strip(&mut headers, Toward::Client);
+        let left = map(&[("proxy-status", "inner; error=http_response_incomplete")]);
+        assert_eq!(headers, left);
+        let trailers = without_forbidden_trailers(trailers, Toward::Client);
+        assert_eq!(trailers.into_trailers().unwrap(), left);
     }
 
     #[test]
@@ -341,9 +372,11 @@ mod tests {
             ("proxy-anything", "1"),
             ("set-cookie", "a=b"),
         ]));
-        let left = without_forbidden_trailers(trailers).into_trailers().unwrap();
+        let left = without_forbidden_trailers(trailers, Toward::Worker)
+            .into_trailers()
+            .unwrap();
         assert_eq!(left, map(&[("grpc-status", "0")]));
-        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")));
+        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")), Toward::Worker);
         assert_eq!(data.into_data().unwrap(), "x");
     }
 

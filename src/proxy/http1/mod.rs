@@ -18,7 +18,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -121,10 +121,7 @@ impl Http1 {
         if framing != Framing::Nothing || !rest.is_empty() {
             self.outgoing = Some(Box::new(Outgoing::new(rest, body, framing, &parts.headers)));
         }
-        let wanted = match parts.method {
-            Method::HEAD => Wanted::Head,
-            _ => Wanted::Whole,
-        };
+        let wanted = Wanted::by(&parts.method);
         // Its room is used again, for the answer.
         let mut headers = parts.headers;
         headers.clear();

@@ -216,6 +216,12 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 let _ = reader.read(&mut word);
                 return Ok(());
             }
+            "/json-cut" => {
+                out.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\"",
+                )?;
+                return Ok(());
+            }
             "/crash-at-close" => {
                 out.write_all(b"HTTP/1.1 200 OK\r\n\r\npart")?;
                 stage.end(worker, Exit::Signal(11));
