@@ -14,7 +14,7 @@ use super::views::{NewSession, Waiting};
 use crate::access::Principal;
 use crate::core::{HolderKind, KindId, Origin, SessionId};
 use crate::driver::{
-    Attach, Attached, Handle, JournalEvent, KindChoice, NotAttached, PoolView, Remains, Wait,
+    Attached, Handle, JournalEvent, KindChoice, NotAttached, PoolView, Remains, Request, Wait,
 };
 
 /// Creations that go on after their answer.
@@ -72,14 +72,14 @@ impl Creating {
         owner: Option<&Principal>,
     ) -> Result<Attached, Problem> {
         let pools = driver.pools().await?.kinds;
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind: kind(worker, &pools, owner)?,
             holder: HolderKind::Hold,
             wait: Wait::Queue,
             remains: Remains::Respect,
         };
-        let attached = driver.attach(attach).await;
+        let attached = driver.attach(request).await;
         attached.map_err(|refused| problem(refused, id, &pools))
     }
 
@@ -93,7 +93,7 @@ impl Creating {
         patience: Patience,
     ) -> Result<Outcome, Problem> {
         let pools = driver.pools().await?.kinds;
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind: kind(new.worker.as_deref(), &pools, owner)?,
             holder: HolderKind::Request,
@@ -104,12 +104,12 @@ impl Creating {
             remains: Remains::Respect,
         };
         let Patience::For(limit) = patience else {
-            let attached = driver.attach(attach).await;
+            let attached = driver.attach(request).await;
             return attached
                 .map(|attached| Outcome::There(attached.origin))
                 .map_err(|refused| problem(refused, id, &pools));
         };
-        let mut result = self.in_background(driver.clone(), attach, pools)?;
+        let mut result = self.in_background(driver.clone(), request, pools)?;
         match tokio::time::timeout(limit, &mut result).await {
             Ok(Ok(result)) => result.map(Outcome::There),
             // Nobody is there to tell it: herd ends.
@@ -156,7 +156,7 @@ impl Creating {
     fn in_background(
         &self,
         driver: Handle,
-        attach: Attach,
+        request: Request,
         pools: Vec<PoolView>,
     ) -> Result<oneshot::Receiver<Result<Origin, Problem>>, Problem> {
         let (tell, told) = oneshot::channel();
@@ -169,8 +169,8 @@ impl Creating {
             ));
         }
         on_the_way.spawn(async move {
-            let id = attach.id.clone();
-            let result = driver.attach(attach).await;
+            let id = request.id.clone();
+            let result = driver.attach(request).await;
             let result = result
                 .map(|attached| attached.origin)
                 .map_err(|refused| problem(refused, &id, &pools));
@@ -330,7 +330,7 @@ fn problem(refused: NotAttached, id: &SessionId, pools: &[PoolView]) -> Problem 
             .find(|pool| pool.id == kind)
             .map_or_else(|| kind.to_string(), |pool| pool.kind.clone())
     };
-    Problem::refused(refused.refusal, id.as_str(), name)
+    Problem::refused(refused.refusal, id, name)
 }
 
 #[cfg(test)]

@@ -87,12 +87,20 @@ impl SessionId {
 
     /// What the client chose.
     pub fn id(&self) -> &str {
-        self.0.split_once('/').map_or(&*self.0, |(_, id)| id)
+        Self::parts(&self.0).1
     }
 
     /// Whose it is; `None` without `auth`.
     pub fn principal(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(principal, _)| principal)
+        Self::parts(&self.0).0
+    }
+
+    /// Principal and id of a name that is known to be one.
+    pub fn parts(name: &str) -> (Option<&str>, &str) {
+        match name.split_once('/') {
+            Some((principal, id)) => (Some(principal), id),
+            None => (None, name),
+        }
     }
 }
 

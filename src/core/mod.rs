@@ -58,5 +58,5 @@ pub use machine::{
     StopOutcome, Wait, Waited,
 };
 pub use rate::{Bucket, Rate};
-pub use refusal::{Lack, Quota, Refusal, Unqueued};
+pub use refusal::{Lack, Quota, Refusal, Unqueued, whole_seconds};
 pub use rules::{Allowance, Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

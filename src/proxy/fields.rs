@@ -9,8 +9,8 @@ use http::header::{
 };
 use hyper::body::Frame;
 
-const X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -170,15 +170,8 @@ pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>, toward: Toward) ->
 #[cold]
 fn trailers_without_forbidden(mut frame: Frame<Bytes>, toward: Toward) -> Frame<Bytes> {
     let forbidden = |name: &HeaderName| {
-        [
-            AUTHORIZATION,
-            CONTENT_LENGTH,
-            COOKIE,
-            HOST,
-            SET_COOKIE,
-            X_SESSION_ID,
-        ]
-        .contains(name)
+        [AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE].contains(name)
+            || *name == X_SESSION_ID
             || concerns_one_connection(name, toward)
             || is_own(name)
             || is_forwarded(name)

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::access::{Access, InForce, Secrets};
 use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
-use crate::driver::{Cause, Crew, Driver, Next, Shutdown};
+use crate::driver::{Among, Cause, Crew, Driver, Next, Shutdown};
 use crate::proxy::{Identity, Proxy, Server, Tls};
 use crate::worker::{Death, Endpoint, Event, Logs, Make};
 
@@ -437,7 +437,7 @@ impl Herd {
     pub(super) fn until(&self, what: &str, wanted: impl Fn(&[crate::driver::SessionView]) -> bool) {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
-            let views = Self::block_on(self.handle.list(true)).unwrap();
+            let views = Self::block_on(self.handle.list(Among::All)).unwrap();
             if wanted(&views) {
                 return;
             }
