@@ -20,7 +20,7 @@ use super::fields::{Toward, without_forbidden_trailers};
 use super::gate::Line;
 use super::http1::{Broken, Http1};
 use super::record::Record;
-use super::upstream::Bound;
+use super::upstream::{Bound, CUT_NEWS};
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
 
@@ -29,8 +29,6 @@ use crate::driver::{Hold, Session};
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a request's body that are read while it waits for its worker.
 const READ_AHEAD: usize = 64 * 1024;
-/// How long the end of an answer may wait for the news that its session's end has cut it.
-const NEWS: Duration = Duration::from_millis(100);
 
 /// Why a body was cut short.
 #[derive(Debug)]
@@ -319,7 +317,7 @@ type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
 /// How the session has ended, if that is known soon.
 fn news_of(session: &Arc<Session>) -> Ending {
     let session = Arc::clone(session);
-    Box::pin(async move { session.wait_end_for(NEWS).await })
+    Box::pin(async move { session.wait_end_for(CUT_NEWS).await })
 }
 
 /// An answer on its way to the client.
