@@ -18,7 +18,7 @@ use herd::config::{Admission, Config, Kind, MemoryAdmission};
 use herd::core::{Exit, HolderKind, KindId, Lack, Memory, Refusal, Reuse, SessionId, SessionRef, WorkerId};
 use herd::core::{StartFailure, StartFailureKind};
 use herd::driver::{
-    Attach, Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, NotAttached, Remains, Session,
+    Attached, Cause, Crew, Driver, Handle, Hold, KindChoice, Next, NotAttached, Remains, Request, Session,
     Shutdown, Wait,
 };
 use herd::worker::{Death, Endpoint, Event, KillSwitch, Logs, Make, Plan, Plans};
@@ -366,7 +366,7 @@ impl World {
     fn ask(&mut self) {
         let id = SessionId::parse(format!("s{}", self.random.below(7)).as_bytes()).unwrap();
         let kind = KindId(self.random.below(3) as usize);
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind: *self
                 .random
@@ -375,9 +375,9 @@ impl World {
             wait: *self.random.one_of(&[Wait::Queue, Wait::Queue, Wait::Refuse]),
             remains: *self.random.one_of(&[Remains::Respect, Remains::Discard]),
         };
-        self.say(|| format!("asks: {attach:?}"));
-        let (handle, holder) = (self.handle.clone(), attach.holder);
-        let asking = tokio::task::spawn_local(async move { Ok((holder, handle.attach(attach).await?)) });
+        self.say(|| format!("asks: {request:?}"));
+        let (handle, holder) = (self.handle.clone(), request.holder);
+        let asking = tokio::task::spawn_local(async move { Ok((holder, handle.attach(request).await?)) });
         self.asking.push((id, asking));
     }
 

@@ -32,7 +32,7 @@ pub fn token(input: &[u8]) {
         session,
         worker: lines
             .next()
-            .filter(|kind| crate::core::is_principal(kind))
+            .filter(|kind| crate::core::is_name(kind))
             .map(str::to_owned),
         expires: number(lines.next()).unwrap_or(1),
         port: 8080,

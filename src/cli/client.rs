@@ -326,7 +326,7 @@ pub(super) fn session_id(text: &str) -> Result<SessionId, String> {
 
 /// For clap: the name of a principal.
 pub(super) fn principal(text: &str) -> Result<String, String> {
-    match crate::core::is_principal(text) {
+    match crate::core::is_name(text) {
         true => Ok(text.to_owned()),
         false => Err("a principal is a name under `auth.keys:` in herd.yaml".to_owned()),
     }

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::client::{Client, Control};
 use super::show::{self, Output};
@@ -40,6 +40,8 @@ const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whoever has not shown the token by then has to connect anew: strangers do not keep a place for longer.
 const STRANGE: Duration = Duration::from_secs(30);
+/// Between two attempts to accept when the process or the system is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// As large as herd takes one, bytes.
 const BODY: usize = 64 << 10;
 
@@ -105,8 +107,16 @@ impl Dashboard {
                     _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
                     Some(_) = connections.join_next() => {}
                     accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                        let (stream, _) = accepted.context("cannot accept a connection")?;
-                        connections.spawn(serve(stream, Arc::clone(&door)));
+                        match accepted {
+                            Ok((stream, _)) => {
+                                connections.spawn(serve(stream, Arc::clone(&door)));
+                            }
+                            // A browser that left at once, or no descriptor is free just now: others come later.
+                            Err(error) => {
+                                eprintln!("herd: cannot accept a connection: {error}");
+                                sleep(ACCEPT_PAUSE).await;
+                            }
+                        }
                     }
                 }
             }

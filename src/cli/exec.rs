@@ -38,7 +38,7 @@ Examples:
   herd exec -i user-42 -- tar -xf - < files.tar
   herd exec -e DEBUG=1 -w /tmp user-42 -- sh -c 'env; pwd'
 
-Exit status: the command's; 128 and the signal's number if one killed it; 126
+Exit codes: the command's; 128 and the signal's number if one killed it; 126
 or 127 if it cannot be run or found; 1 if herd cannot run it or the session
 ended first, 2 for wrong usage.")]
 pub struct Exec {

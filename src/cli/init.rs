@@ -17,7 +17,7 @@ Examples:
   herd init                        writes ./herd.yaml
   herd init --config app/herd.yaml
 
-Exit status: 0 if the file was written, 1 if it exists or cannot be written, 2
+Exit codes: 0 if the file was written, 1 if it exists or cannot be written, 2
 for wrong usage.")]
 pub struct Init {
     /// The file to write

@@ -162,8 +162,7 @@ impl After {
             .map(ToString::to_string)
             .unwrap_or_default();
         for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
-            let exit = ["Exit codes: ", "Exit status: "];
-            if let Some(codes) = exit.iter().find_map(|word| paragraph.strip_prefix(word)) {
+            if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
                 after.exit = Some(codes.to_owned());
             } else if paragraph.lines().any(|line| line.starts_with("  ")) {
                 // The section's own heading says as much.

@@ -30,7 +30,7 @@ SIGTERM and SIGHUP are passed on to the command. SIGINT and SIGQUIT are not:
 Ctrl-C at a terminal reaches the command itself, which decides what comes of
 it. To end a `herd run` from elsewhere, send SIGTERM.
 
-Exit status: the command's; 128 and the signal's number if one killed it; 1 if
+Exit codes: the command's; 128 and the signal's number if one killed it; 1 if
 herd has no session for it, 2 for wrong usage, 126 or 127 if the command
 cannot be run or found.")]
 pub struct Run {

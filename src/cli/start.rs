@@ -60,7 +60,7 @@ Example:
   herd start --config herd.yaml
   curl -H 'X-Session-ID: user-42' http://127.0.0.1:8080/
 
-Exit status: 0 after a clean end, 1 if herd could not start or go on, 2 for
+Exit codes: 0 after a clean end, 1 if herd could not start or go on, 2 for
 wrong usage.")]
 pub struct Start {
     #[command(flatten)]

@@ -13,7 +13,7 @@ use super::text::{CookieName, Digest, FromText, InOrder, QueryName, from_text, i
 use super::units::Count;
 use super::validate::Judge;
 use super::yaml::Step;
-use crate::core::{Allowance, KindId, is_principal};
+use crate::core::{Allowance, KindId, is_name};
 
 /// Most per time that a rate may allow, and most at once.
 const MOST: usize = 1_000_000;
@@ -149,7 +149,7 @@ impl Judge<'_> {
         let mut digests = HashSet::new();
         for (name, key) in keys {
             let path = ["auth", "keys", &name];
-            if !is_principal(&name) {
+            if !is_name(&name) {
                 self.at_key(
                     &path,
                     "is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",

@@ -12,7 +12,7 @@ use super::units::{Count, TimeOrNever};
 use super::validate::{Judge, named_in, steps};
 use super::yaml::Step;
 use super::{model, raw};
-use crate::core::KindId;
+use crate::core::{KindId, is_name};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ impl Judge<'_> {
     }
 
     fn kind(&mut self, name: String, own: raw::Kind, defaults: &raw::Kind) -> Option<Kind> {
-        if !is_kind_name(&name) {
+        if !is_name(&name) {
             self.at_key(
                 &["workers", &name],
                 "is not a name for workers; write at most 63 of a-z 0-9 _ -, a letter or digit first, e.g. browser",
@@ -380,13 +380,6 @@ impl Judge<'_> {
             }
         }
     }
-}
-
-fn is_kind_name(name: &str) -> bool {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    name.len() <= 63
-        && name.bytes().next().is_some_and(word)
-        && name.bytes().all(|b| word(b) || matches!(b, b'_' | b'-'))
 }
 
 /// A kind's own settings win; `env` and `queue` are merged key by key.

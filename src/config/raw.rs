@@ -13,6 +13,7 @@ use super::text::{
     PathPrefix, QueryName, SocketPath, TemplateText,
 };
 use super::units::{Count, PositiveTime, Size, Time, TimeOrNever};
+use crate::core::NAME_PATTERN;
 
 /// The configuration of herd: which workers it starts and how sessions live and die.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -327,7 +328,7 @@ fn keys_schema(generator: &mut SchemaGenerator) -> Schema {
 pub(super) fn named_keys(key: Schema) -> Schema {
     schemars::json_schema!({
         "type": "object",
-        "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" },
+        "propertyNames": { "pattern": NAME_PATTERN },
         "additionalProperties": key,
     })
 }
@@ -338,7 +339,7 @@ fn workers_schema(generator: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
         "type": "object",
         "minProperties": 1,
-        "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" },
+        "propertyNames": { "pattern": NAME_PATTERN },
         "additionalProperties": kind,
     })
 }

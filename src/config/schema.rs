@@ -69,6 +69,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::core::{NAME_PATTERN, is_name};
 
     fn docs(name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
@@ -122,6 +123,57 @@ mod tests {
         {
             let named = format!("{prefix}.<name>");
             keys_of(root, &schema["additionalProperties"], &named, keys);
+        }
+    }
+
+    #[test]
+    fn herd_and_its_schema_agree_on_names() {
+        fn patterns<'s>(schema: &'s Value, found: &mut Vec<&'s str>) {
+            found.extend(schema["propertyNames"]["pattern"].as_str());
+            match schema {
+                Value::Object(object) => object.values().for_each(|inner| patterns(inner, found)),
+                Value::Array(items) => items.iter().for_each(|inner| patterns(inner, found)),
+                _ => {}
+            }
+        }
+        let schema: Value = serde_json::from_str(&schema()).expect("the schema is JSON");
+        let mut found = Vec::new();
+        patterns(&schema, &mut found);
+        found.retain(|pattern| *pattern == NAME_PATTERN);
+        assert_eq!(found.len(), 3, "workers, auth.keys, control.keys");
+
+        // The pattern's own edges: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+        let longest = "a".repeat(63);
+        let too_long = "a".repeat(64);
+        for (name, fits) in [
+            ("a", true),
+            ("0_-", true),
+            (&*longest, true),
+            (&*too_long, false),
+            ("", false),
+            ("_x", false),
+            ("-x", false),
+            ("A", false),
+            ("a.b", false),
+            ("\u{e4}", false),
+        ] {
+            assert_eq!(is_name(name), fits, "{name}");
+            let workers = |name: &str| format!("workers: {{\"{name}\": {{cmd: [a, \"{{{{.Port}}}}\"]}}}}\n");
+            let key = |of: &str| {
+                let digest = "0".repeat(64);
+                format!(
+                    "{of}keys: {{\"{name}\": {{sha256: \"{digest}\"}}}}}}\n{}",
+                    workers("w")
+                )
+            };
+            for text in [
+                workers(name),
+                key("auth: {"),
+                key("control: {tcp: \"127.0.0.1:9190\", "),
+            ] {
+                let judged = crate::config::parse(&text, "herd.yaml");
+                assert_eq!(judged.is_ok(), fits, "{text}\n{judged:?}");
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::template::{Template, Variable};
 use super::text::{Address, InOrder, is_env_name};
 use super::yaml::{Node, Step};
 use super::{model, raw};
-use crate::core::KindId;
+use crate::core::{KindId, is_name};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -190,10 +190,11 @@ impl Judge<'_> {
         let mut known = Vec::new();
         for (name, key) in keys.map_or_else(Vec::new, |keys| keys.0) {
             let path = ["control", "keys", &name];
-            let plain =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-            if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
-                self.at_key(&path, "is not a name; write 1 to 63 of a-z 0-9 _ -");
+            if !is_name(&name) {
+                self.at_key(
+                    &path,
+                    "is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
+                );
             }
             let first = OtherKey {
                 sha256: key.sha256,

@@ -15,7 +15,7 @@ use hyper::body::Frame;
 use serde::Serialize;
 
 use crate::config;
-use crate::core::{Refusal, SessionId, StartFailureKind};
+use crate::core::{Refusal, SessionId, StartFailureKind, whole_seconds};
 use crate::driver::{DriverGone, NotReloaded, PoolView, Standing};
 use crate::worker::escape;
 
@@ -196,79 +196,40 @@ impl Problem {
     /// Why the driver gave no session; `kind_name` names a kind by its number.
     pub(super) fn refused(
         refusal: Refusal,
-        id: &str,
+        id: &SessionId,
         kind_name: impl Fn(crate::core::KindId) -> String,
     ) -> Self {
-        let code = refusal.code();
-        let unavailable = |detail: String, after: Duration| {
-            let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-            // Whole seconds (RFC 9110, 10.2.3), and never 0: that would ask for a busy loop.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            problem.extra = Some(Extra::RetryAfter(seconds.max(1)));
-            problem
-        };
-        let second = Duration::from_secs(1);
-        match refusal {
-            Refusal::UnknownWorker => Self::new(
-                StatusCode::NOT_FOUND,
-                code,
-                "this kind of worker was removed from herd.yaml",
-            ),
+        let (code, text) = (refusal.code(), refusal.to_string());
+        let (status, detail) = match &refusal {
+            Refusal::UnknownWorker => (StatusCode::NOT_FOUND, text),
             Refusal::WorkerMismatch { bound_to } => {
-                let kind = kind_name(bound_to);
+                let kind = kind_name(*bound_to);
                 let detail = format!("session {id} is bound to a worker of kind {kind}");
-                Self::new(StatusCode::CONFLICT, code, detail)
+                (StatusCode::CONFLICT, detail)
             }
-            Refusal::AtCapacity {
-                retry_after,
-                lack,
-                unqueued,
-            } => unavailable(format!("{lack}, and {unqueued}"), retry_after),
-            Refusal::QueueTimeout { waited, lack } => {
-                let waited = waited.as_secs_f64();
-                unavailable(
-                    format!("no worker could be had within {waited:.1} s: {lack}"),
-                    second,
-                )
-            }
-            Refusal::QuotaExceeded { quota, retry_after } => {
-                let mut problem = unavailable(format!("the principal of {id} {quota}"), retry_after);
-                problem.status = StatusCode::TOO_MANY_REQUESTS;
-                problem
-            }
-            Refusal::Draining => unavailable(DriverGone.to_string(), second),
-            Refusal::WorkerBackoff { retry_after, last } => unavailable(
-                format!(
-                    "recent starts of this kind failed, and herd waits before the next; the last: {last}"
-                ),
-                retry_after,
-            ),
-            Refusal::SessionStopped => {
-                unavailable(format!("session {id} was stopped while it waited"), second)
-            }
+            Refusal::QuotaExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, text),
+            Refusal::AtCapacity { .. }
+            | Refusal::QueueTimeout { .. }
+            | Refusal::Draining
+            | Refusal::WorkerBackoff { .. }
+            | Refusal::SessionStopped => (StatusCode::SERVICE_UNAVAILABLE, text),
             // Whoever may use the control API has asked for somebody who is gone.
-            Refusal::Revoked => Self::unknown_principal(
-                SessionId::parse(id.as_bytes())
-                    .ok()
-                    .as_ref()
-                    .and_then(SessionId::principal)
-                    .unwrap_or_default(),
-            ),
-            Refusal::SessionLost { reason } => Self::new(
-                StatusCode::GONE,
-                code,
-                format!("session {id} is lost ({reason}); `herd stop {id}` forgets it, then the id is new"),
-            ),
-            Refusal::StartFailed(failure) => {
-                let status = match failure.kind {
-                    StartFailureKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-                    _ => StatusCode::BAD_GATEWAY,
-                };
-                let mut problem = Self::new(status, code, failure.to_string());
-                problem.log = failure.log_tail;
-                problem
+            Refusal::Revoked => return Self::unknown_principal(id.principal().unwrap_or_default()),
+            Refusal::SessionLost { .. } => {
+                let detail = format!("{text}; `herd stop {id}` forgets it, then the id is new");
+                (StatusCode::GONE, detail)
             }
+            Refusal::StartFailed(failure) => match failure.kind {
+                StartFailureKind::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, text),
+                _ => (StatusCode::BAD_GATEWAY, text),
+            },
+        };
+        let mut problem = Self::new(status, code, detail);
+        problem.extra = refusal.retry_after().map(whole_seconds).map(Extra::RetryAfter);
+        if let Refusal::StartFailed(failure) = refusal {
+            problem.log = failure.log_tail;
         }
+        problem
     }
 }
 
@@ -419,7 +380,9 @@ mod tests {
 
     #[test]
     fn a_herd_that_drains_says_when_to_come_again_whatever_is_asked() {
-        let refused = Problem::refused(Refusal::Draining, "a", |kind| kind.to_string());
+        let refused = Problem::refused(Refusal::Draining, &SessionId::parse(b"a").unwrap(), |kind| {
+            kind.to_string()
+        });
         for problem in [NotReloaded::Draining.into(), DriverGone.into(), refused] {
             let answer = Answer::from(problem);
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -7,13 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Problem;
 
-type Future = Pin<Box<dyn std::future::Future<Output = ()> + Send>>;
+type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Default)]
 pub(super) struct Connection {
     /// Since it has carried a stream, until it closes.
     occupies: OnceLock<OwnedSemaphorePermit>,
-    rest: Mutex<Option<Future>>,
+    rest: Mutex<Option<Rest>>,
 }
 
 impl Connection {
@@ -33,11 +33,11 @@ impl Connection {
     }
 
     /// What happens on it after its last answer, in the same task.
-    pub(super) fn go_on(&self, rest: impl std::future::Future<Output = ()> + Send + 'static) {
+    pub(super) fn go_on(&self, rest: impl Future<Output = ()> + Send + 'static) {
         *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(rest));
     }
 
-    pub(super) fn rest(&self) -> Option<Future> {
+    pub(super) fn rest(&self) -> Option<Rest> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

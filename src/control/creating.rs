@@ -14,7 +14,7 @@ use super::views::{NewSession, Waiting};
 use crate::access::Principal;
 use crate::core::{HolderKind, KindId, Origin, SessionId};
 use crate::driver::{
-    Attach, Attached, Handle, JournalEvent, KindChoice, NotAttached, PoolView, Remains, Wait,
+    Attached, Handle, JournalEvent, KindChoice, NotAttached, PoolView, Remains, Request, Wait,
 };
 
 /// Creations that go on after their answer.
@@ -72,14 +72,14 @@ impl Creating {
         owner: Option<&Principal>,
     ) -> Result<Attached, Problem> {
         let pools = driver.pools().await?.kinds;
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind: kind(worker, &pools, owner)?,
             holder: HolderKind::Hold,
             wait: Wait::Queue,
             remains: Remains::Respect,
         };
-        let attached = driver.attach(attach).await;
+        let attached = driver.attach(request).await;
         attached.map_err(|refused| problem(refused, id, &pools))
     }
 
@@ -93,7 +93,7 @@ impl Creating {
         patience: Patience,
     ) -> Result<Outcome, Problem> {
         let pools = driver.pools().await?.kinds;
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind: kind(new.worker.as_deref(), &pools, owner)?,
             holder: HolderKind::Request,
@@ -104,12 +104,12 @@ impl Creating {
             remains: Remains::Respect,
         };
         let Patience::For(limit) = patience else {
-            let attached = driver.attach(attach).await;
+            let attached = driver.attach(request).await;
             return attached
                 .map(|attached| Outcome::There(attached.origin))
                 .map_err(|refused| problem(refused, id, &pools));
         };
-        let mut result = self.in_background(driver.clone(), attach, pools)?;
+        let mut result = self.in_background(driver.clone(), request, pools)?;
         match tokio::time::timeout(limit, &mut result).await {
             Ok(Ok(result)) => result.map(Outcome::There),
             // Nobody is there to tell it: herd ends.
@@ -156,7 +156,7 @@ impl Creating {
     fn in_background(
         &self,
         driver: Handle,
-        attach: Attach,
+        request: Request,
         pools: Vec<PoolView>,
     ) -> Result<oneshot::Receiver<Result<Origin, Problem>>, Problem> {
         let (tell, told) = oneshot::channel();
@@ -169,8 +169,8 @@ impl Creating {
             ));
         }
         on_the_way.spawn(async move {
-            let id = attach.id.clone();
-            let result = driver.attach(attach).await;
+            let id = request.id.clone();
+            let result = driver.attach(request).await;
             let result = result
                 .map(|attached| attached.origin)
                 .map_err(|refused| problem(refused, &id, &pools));
@@ -226,10 +226,8 @@ impl Keys {
         minted: SessionId,
     ) -> Result<Used, Problem> {
         let old = |(at, _): &(Instant, String)| now.saturating_duration_since(*at) > KEY_LIFE;
-        while self.order.front().is_some_and(old) || self.order.len() >= MOST_KEYS {
-            if let Some((_, key)) = self.order.pop_front() {
-                self.known.remove(&key);
-            }
+        while self.order.front().is_some_and(old) {
+            self.forget_oldest();
         }
         if let Some(used) = self.known.get_mut(key) {
             if used.new != *new || used.id.principal() != minted.principal() {
@@ -244,6 +242,10 @@ impl Keys {
             }
             return Ok(used.clone());
         }
+        // Only a new key takes a place: a repeated one must not have another forgotten.
+        while self.order.len() >= MOST_KEYS {
+            self.forget_oldest();
+        }
         let used = Used {
             id: minted,
             new: new.clone(),
@@ -253,6 +255,12 @@ impl Keys {
         self.known.insert(key.to_owned(), used.clone());
         self.order.push_back((now, key.to_owned()));
         Ok(used)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.known.remove(&key);
+        }
     }
 
     /// A key that was dropped meanwhile, for its age or for room, may be another's by now.
@@ -322,7 +330,7 @@ fn problem(refused: NotAttached, id: &SessionId, pools: &[PoolView]) -> Problem 
             .find(|pool| pool.id == kind)
             .map_or_else(|| kind.to_string(), |pool| pool.kind.clone())
     };
-    Problem::refused(refused.refusal, id.as_str(), name)
+    Problem::refused(refused.refusal, id, name)
 }
 
 #[cfg(test)]
@@ -370,6 +378,21 @@ mod tests {
         keys.let_go("k", &id(1));
         let again = keys.used("k", &new, now, id(4)).unwrap();
         assert_eq!((again.id, again.created), (id(1), true));
+    }
+
+    #[test]
+    fn a_repeated_key_has_no_other_forgotten_though_all_places_are_taken() {
+        let mut keys = Keys::default();
+        let (new, now) = (NewSession::default(), Instant::now());
+        for number in 0..MOST_KEYS {
+            keys.used(&number.to_string(), &new, now, id(number)).unwrap();
+        }
+        for repeated in [1, 0] {
+            let used = keys
+                .used(&repeated.to_string(), &new, now, id(MOST_KEYS))
+                .unwrap();
+            assert_eq!(used.id, id(repeated));
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn expose(
     let mut herd = of_herd(pools, sessions, forest, access);
     herd.register(
         "history_dropped",
-        "Ended sessions that are not in the history on disk because it was too slow",
+        "Ended sessions that are not in the history on disk because it was too slow or could not be written",
         ConstCounter::new(not_kept),
     );
     let _ = encode_registry(&mut text, &herd);
@@ -161,7 +161,7 @@ fn of_herd(
     );
     registry.register(
         "queue_depth",
-        "Sessions that wait for a slot or a start",
+        "Sessions that wait until a worker may start for them",
         per_kind(|pool| number(pool.queued)),
     );
     registry.register_with_unit(

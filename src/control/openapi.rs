@@ -12,6 +12,7 @@ use super::operations::{self, Answered, Content, Operation, Problems};
 use super::query::{Parameter, Takes};
 use super::views;
 use crate::config::May;
+use crate::core::NAME_PATTERN;
 
 /// Which every operation may answer with.
 const ALWAYS: &[Problems] = &[
@@ -192,7 +193,7 @@ fn query(parameter: &Parameter) -> Value {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "pattern": "^[^,]+$" } })
         }
         Takes::SessionId => session(),
-        Takes::Principal => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$" }),
+        Takes::Principal => json!({ "type": "string", "pattern": NAME_PATTERN }),
         Takes::SessionIds => {
             json!({ "type": "array", "minItems": 1, "maxItems": 256, "items": session() })
         }

@@ -140,7 +140,7 @@ impl Takes {
                         .all(|id| crate::core::SessionId::parse(id.as_bytes()).is_ok())
             }
             Self::SessionId => crate::core::SessionId::parse(value.as_bytes()).is_ok(),
-            Self::Principal => crate::core::is_principal(value),
+            Self::Principal => crate::core::is_name(value),
             Self::EventId => super::events::Position::parse(value).is_some(),
             Self::Text | Self::Texts => true,
         };

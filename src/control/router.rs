@@ -24,7 +24,7 @@ use super::{DataPort, Stopping};
 use super::{dashboard, events, hold, openapi, pressure, sessions};
 use crate::access::InForce;
 use crate::core::{Generation, SessionId};
-use crate::driver::{By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
+use crate::driver::{Among, By, Cause, Deed, Handle, JournalEvent, NoOutput, SessionOutput};
 
 /// Answers requests by asking the driver. Nothing here but a hold and a creation ever needs a worker slot.
 #[derive(Debug, Clone)]
@@ -209,7 +209,7 @@ impl Router {
 
     async fn metrics(&self) -> Result<Answer, Problem> {
         let pools = self.driver.pools().await?;
-        let sessions = self.driver.list(false).await?;
+        let sessions = self.driver.list(Among::Live).await?;
         let forest = self.looking.forest().await;
         let (_, InForce { access, .. }) = self.driver.config().get();
         let text = super::metrics::expose(

@@ -17,7 +17,7 @@ use super::views::{
     Accepted, NewSession, Session, SessionHistory, SessionList, State, StopOutcome, StopReport,
 };
 use crate::core::{Generation, Origin, SessionId};
-use crate::driver::{Deed, SessionView, Stopped};
+use crate::driver::{Among, Deed, SessionView, Stopped};
 
 /// Largest body of a request, bytes.
 const BODY: usize = 64 << 10;
@@ -120,7 +120,11 @@ impl Router {
         let ids = query.list("id").map(HashSet::<&str>::from_iter);
         let principal = query.value("principal");
         let after = query.number("after");
-        let mut views = self.driver.list(query.flag("all")).await?;
+        let among = match query.flag("all") {
+            true => Among::All,
+            false => Among::Live,
+        };
+        let mut views = self.driver.list(among).await?;
         views.sort_by_key(|view| view.session.generation);
         let now = SystemTime::now();
         let former = self.former.sessions().filter(|_| query.flag("all")).cloned();

@@ -27,8 +27,11 @@ pub enum InvalidSessionId {
     BadPrincipal,
 }
 
-/// A principal's name is 1–63 bytes of `[a-z0-9_-]`, a letter or digit first.
-pub fn is_principal(name: &str) -> bool {
+/// [`is_name`] as a regular expression, for the schemas.
+pub const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,62}$";
+
+/// Whether principals, keys and kinds of workers may be called so: 1–63 bytes of `[a-z0-9_-]`, a letter or digit first.
+pub fn is_name(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     name.len() <= 63
         && name.bytes().next().is_some_and(word)
@@ -64,7 +67,7 @@ impl SessionId {
             return Self::check(text).map(|id| Self(Arc::from(id)));
         };
         let principal = std::str::from_utf8(&text[..slash]).unwrap_or_default();
-        if !is_principal(principal) {
+        if !is_name(principal) {
             return Err(InvalidSessionId::BadPrincipal);
         }
         let id = Self::check(&text[slash + 1..])?;
@@ -84,12 +87,20 @@ impl SessionId {
 
     /// What the client chose.
     pub fn id(&self) -> &str {
-        self.0.split_once('/').map_or(&*self.0, |(_, id)| id)
+        Self::parts(&self.0).1
     }
 
     /// Whose it is; `None` without `auth`.
     pub fn principal(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(principal, _)| principal)
+        Self::parts(&self.0).0
+    }
+
+    /// Principal and id of a name that is known to be one.
+    pub fn parts(name: &str) -> (Option<&str>, &str) {
+        match name.split_once('/') {
+            Some((principal, id)) => (Some(principal), id),
+            None => (None, name),
+        }
     }
 }
 

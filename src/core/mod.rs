@@ -50,13 +50,13 @@ mod timers;
 pub use ending::{EndReason, Exit, Limit, StartFailure, StartFailureKind, Status, Unwell};
 pub use holders::{HolderKind, Holders, Idle, NoGuest, Release, Snapshot, Unheld};
 pub use ids::{
-    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, SessionId, SessionRef, TicketId,
-    WorkerId, is_principal,
+    ConfigGeneration, Generation, InvalidSessionId, KindId, Moment, NAME_PATTERN, SessionId, SessionRef,
+    TicketId, WorkerId, is_name,
 };
 pub use machine::{
     Afterwards, Core, Counts, Fate, KindChoice, Origin, Output, Overview, Remains, Request, Stage,
     StopOutcome, Wait, Waited,
 };
 pub use rate::{Bucket, Rate};
-pub use refusal::{Lack, Quota, Refusal, Unqueued};
+pub use refusal::{Lack, Quota, Refusal, Unqueued, whole_seconds};
 pub use rules::{Allowance, Change, Memory, OnCrash, OnDisconnect, Reuse, Rules, StartedFor};

@@ -120,6 +120,21 @@ impl Refusal {
         "unauthorized",
     ];
 
+    /// When to ask again, where it may go better then.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::AtCapacity { retry_after, .. }
+            | Self::QuotaExceeded { retry_after, .. }
+            | Self::WorkerBackoff { retry_after, .. } => Some(*retry_after),
+            Self::QueueTimeout { .. } | Self::Draining | Self::SessionStopped => Some(Duration::from_secs(1)),
+            Self::UnknownWorker
+            | Self::WorkerMismatch { .. }
+            | Self::StartFailed(_)
+            | Self::SessionLost { .. }
+            | Self::Revoked => None,
+        }
+    }
+
     /// The stable word for answers, logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -141,12 +156,65 @@ impl Refusal {
     }
 }
 
+/// As far as the refusal itself tells it; how a kind is called, and what to do, whoever answers adds.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownWorker => f.write_str("this kind of worker was removed from herd.yaml"),
+            Self::WorkerMismatch { .. } => f.write_str("the session is bound to a worker of another kind"),
+            Self::AtCapacity { lack, unqueued, .. } => write!(f, "{lack}, and {unqueued}"),
+            Self::QueueTimeout { waited, lack } => {
+                let waited = waited.as_secs_f64();
+                write!(f, "no worker could be had within {waited:.1} s: {lack}")
+            }
+            Self::QuotaExceeded { quota, .. } => write!(f, "the session's principal {quota}"),
+            Self::Draining => f.write_str("herd is shutting down and starts no new session"),
+            Self::WorkerBackoff { last, .. } => write!(
+                f,
+                "recent starts of this kind failed, and herd waits before the next; the last: {last}"
+            ),
+            Self::StartFailed(failure) => failure.fmt(f),
+            Self::SessionLost { reason } => write!(f, "the session is lost: {reason}"),
+            Self::SessionStopped => {
+                f.write_str("the session was stopped while this request waited for its worker")
+            }
+            Self::Revoked => f.write_str("the session's principal is in herd.yaml no more"),
+        }
+    }
+}
+
+/// A wait as `Retry-After` tells it: whole seconds (RFC 9110, 10.2.3), and never 0, which would ask for a busy loop.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::{Exit, Memory, StartFailureKind, Unwell};
     use super::*;
+
+    #[test]
+    fn a_refusal_says_why_and_when_to_ask_again() {
+        let waited = Duration::from_micros(1_049_999);
+        let refusal = Refusal::QueueTimeout {
+            waited,
+            lack: Lack::Memory,
+        };
+        assert_eq!(
+            refusal.to_string(),
+            "no worker could be had within 1.0 s: this host has less memory left than a worker may use"
+        );
+        assert_eq!(refusal.retry_after(), Some(Duration::from_secs(1)));
+        let lost = Refusal::SessionLost {
+            reason: EndReason::Crashed(Exit::Signal(11)),
+        };
+        assert_eq!(lost.retry_after(), None);
+        for (wait, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(wait)), seconds, "{wait} ms");
+        }
+    }
 
     #[test]
     fn every_code_is_listed_once() {

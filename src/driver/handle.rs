@@ -11,22 +11,11 @@ use super::reload::{Cause, Next, NotReloaded, Reloaded, Reloads};
 use super::session::{Hold, Session};
 use crate::access::Current;
 use crate::core::{
-    ConfigGeneration, EndReason, Generation, HolderKind, KindId, Lack, Memory, Refusal, SessionId,
-    SessionRef, WorkerId,
+    ConfigGeneration, EndReason, Generation, KindId, Lack, Memory, Refusal, SessionId, SessionRef, WorkerId,
 };
-pub use crate::core::{Fate, KindChoice, Origin, Remains, Wait, Waited};
+pub use crate::core::{Fate, KindChoice, Origin, Remains, Request, Wait, Waited};
 use crate::metrics::Metrics;
 use crate::worker::{Death, Logs, Sandboxing};
-
-/// A request for a session.
-#[derive(Debug, Clone)]
-pub struct Attach {
-    pub id: SessionId,
-    pub kind: KindChoice,
-    pub holder: HolderKind,
-    pub wait: Wait,
-    pub remains: Remains,
-}
 
 /// A granted request. Dropping `hold` releases it.
 #[derive(Debug)]
@@ -75,6 +64,15 @@ impl Granted {
         attached.hold.answered();
         attached
     }
+}
+
+/// Which sessions are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Among {
+    /// Those that have not ended.
+    Live,
+    /// Also those that have, as far as they are remembered.
+    All,
 }
 
 /// The state of a session, as listed.
@@ -220,7 +218,7 @@ pub struct DriverGone;
 #[derive(Debug)]
 pub(super) enum Command {
     Attach {
-        attach: Attach,
+        request: Request,
         reply: oneshot::Sender<Result<Granted, NotAttached>>,
     },
     Abandon,
@@ -230,7 +228,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Stopped>,
     },
     List {
-        ended: bool,
+        among: Among,
         reply: oneshot::Sender<Vec<SessionView>>,
     },
     Show {
@@ -273,7 +271,7 @@ pub struct Handle {
 impl Handle {
     /// Binds the id to a worker, starting one or waiting for a slot as needed. Dropping the future
     /// leaves the queue.
-    pub async fn attach(&self, attach: Attach) -> Result<Attached, NotAttached> {
+    pub async fn attach(&self, request: Request) -> Result<Attached, NotAttached> {
         // Declared first, so dropped last: the driver must find the receiver closed when it is woken.
         let leave = Leave {
             handle: self,
@@ -282,7 +280,7 @@ impl Handle {
         let (reply, mut answer) = oneshot::channel();
         if self
             .commands
-            .send(Command::Attach { attach, reply })
+            .send(Command::Attach { request, reply })
             .await
             .is_err()
         {
@@ -301,9 +299,9 @@ impl Handle {
         self.ask(|reply| Command::Stop { id, only, reply }).await
     }
 
-    /// Live sessions, oldest first; with `ended`, also the remembered ended ones.
-    pub async fn list(&self, ended: bool) -> Result<Vec<SessionView>, DriverGone> {
-        self.ask(|reply| Command::List { ended, reply }).await
+    /// Sessions, oldest first.
+    pub async fn list(&self, among: Among) -> Result<Vec<SessionView>, DriverGone> {
+        self.ask(|reply| Command::List { among, reply }).await
     }
 
     /// Every remembered incarnation of one id, newest first.

@@ -262,7 +262,12 @@ impl Journal {
             event,
         });
         drop(ring);
-        self.next.send_replace(number + 1);
+        self.tell(number);
+    }
+
+    /// Event `number` exists. Two threads may come here in another order than to the ring; the later event stays told.
+    fn tell(&self, number: u64) {
+        self.next.send_modify(|next| *next = (*next).max(number + 1));
     }
 
     /// The number of the event that comes next.
@@ -314,6 +319,15 @@ mod tests {
         let (entries, lost) = journal.since(KEPT as u64 + 2, 10);
         assert_eq!((entries.len(), lost), (1, 0));
         assert_eq!(journal.next(), KEPT as u64 + 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_is_told_late_hides_none_that_came_after_it() {
+        let journal = Journal::new(SystemTime::now());
+        journal.tell(1);
+        journal.tell(0);
+        let seen = tokio::time::timeout(Duration::from_secs(1), journal.wait_for(1));
+        seen.await.expect("event 1 exists");
     }
 
     #[tokio::test]

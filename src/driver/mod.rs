@@ -31,8 +31,8 @@ pub use burial::{Burial, Burials, Lost, Milestone};
 pub use clock::Clock;
 pub use crew::Crew;
 pub use handle::{
-    Attach, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, NotAttached, Origin, PoolView,
-    PoolsView, Remains, SessionOutput, SessionState, SessionView, Standing, Stopped, Wait, Waited,
+    Among, Attached, DriverGone, Fate, Handle, KindChoice, NoOutput, NotAttached, Origin, PoolView,
+    PoolsView, Remains, Request, SessionOutput, SessionState, SessionView, Standing, Stopped, Wait, Waited,
 };
 pub use journal::{By, CommandEnd, Deed, Entry, Event as JournalEvent, Journal};
 pub use reload::{Cause, Next, NotReloaded, Reloaded, Reloads, Wish};
@@ -46,8 +46,7 @@ use crate::access::{Access, Current, InForce};
 use crate::config::{Config, Kind};
 use crate::core::{
     Afterwards, Allowance, ConfigGeneration, Core, EndReason, Generation, HolderKind, KindId, Moment,
-    Refusal, Request, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId,
-    WorkerId,
+    Refusal, Rules, SessionId, SessionRef, StartFailureKind, StartedFor, StopOutcome, TicketId, WorkerId,
 };
 use crate::metrics::{Metrics, Reasons};
 use crate::worker::{Endpoint, Event, Make, Pulse, Sandboxing};
@@ -291,44 +290,27 @@ impl<C: Crew> Driver<C> {
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
-            Command::Attach { mut attach, reply } => {
+            Command::Attach { mut request, reply } => {
                 self.weigh();
-                attach.kind = self.meant(attach.kind, &attach.id);
+                request.kind = self.meant(request.kind, &request.id);
                 self.last_ticket += 1;
                 let ticket = TicketId(self.last_ticket);
-                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = attach.kind;
+                let (KindChoice::Named(kind) | KindChoice::Fallback(kind)) = request.kind;
                 self.waiters.insert(
                     ticket,
                     Waiter {
                         kind,
-                        holder: attach.holder,
+                        holder: request.holder,
                         reply,
                     },
                 );
-                let Attach {
-                    id,
-                    kind,
-                    holder,
-                    wait,
-                    remains,
-                } = attach;
-                self.core.attach(
-                    ticket,
-                    Request {
-                        id,
-                        kind,
-                        holder,
-                        wait,
-                        remains,
-                    },
-                    now,
-                );
+                self.core.attach(ticket, request, now);
             }
             // The flag that came with it says what to do.
             Command::Abandon => {}
             Command::Stop { id, only, reply } => self.stop(&id, only, reply),
-            Command::List { ended, reply } => {
-                let _ = reply.send(self.list(ended));
+            Command::List { among, reply } => {
+                let _ = reply.send(self.list(among));
             }
             Command::Show { id, reply } => {
                 let _ = reply.send(self.show(&id));

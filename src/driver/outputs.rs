@@ -162,7 +162,7 @@ impl<C: Crew> Driver<C> {
         if recycled && let Some(staff) = worker.and_then(|worker| self.staff.get_mut(&worker)) {
             staff.session = None;
         }
-        self.records.ended_now(name, reason.clone(), recycled);
+        self.records.ended_now(name, reason.clone(), afterwards);
         if let Some(session) = self.live.remove(name) {
             let now = self.clock.now();
             let kind = &session.kind;

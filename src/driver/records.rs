@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::burial::{Burial, Burials};
 use super::handle::{SessionOutput, SessionState, SessionView};
 use crate::core::{
-    ConfigGeneration, EndReason, Generation, Moment, Overview, SessionId, SessionRef, Stage, WorkerId,
+    Afterwards, ConfigGeneration, EndReason, Generation, Moment, Overview, SessionId, SessionRef, Stage,
+    WorkerId,
 };
 use crate::worker::{self, Death, Logs, Sandboxing};
 
@@ -106,19 +107,18 @@ impl Records {
         self.live.insert(session.clone(), Record { view, output });
     }
 
-    /// The session was decided to end. With `recycled` its worker lives on, so nothing more will come.
-    pub(super) fn ended_now(&mut self, session: &SessionRef, reason: EndReason, recycled: bool) {
+    /// The session was decided to end. If its worker lives on, nothing more will come.
+    pub(super) fn ended_now(&mut self, session: &SessionRef, reason: EndReason, afterwards: Afterwards) {
         let Some(record) = self.live.get_mut(session) else {
             return;
         };
         record.view.ended = Some(SystemTime::now());
-        record.view.state = if recycled {
-            SessionState::Ended(reason)
-        } else {
-            SessionState::Ending(reason)
-        };
-        if recycled {
-            self.bury(session);
+        match afterwards {
+            Afterwards::Ends => record.view.state = SessionState::Ending(reason),
+            Afterwards::Recycled => {
+                record.view.state = SessionState::Ended(reason);
+                self.bury(session);
+            }
         }
     }
 

@@ -176,8 +176,8 @@ impl<C: Crew> Driver<C> {
             }
         }
         let numbers: Vec<KindId> = config.kinds.iter().map(|kind| kind.id).collect();
-        for workers in config.auth.iter_mut().flat_map(|auth| &mut auth.keys) {
-            for kind in workers.workers.iter_mut().flatten() {
+        for key in config.auth.iter_mut().flat_map(|auth| &mut auth.keys) {
+            for kind in key.workers.iter_mut().flatten() {
                 *kind = numbers.get(kind.0).copied().unwrap_or(*kind);
             }
         }

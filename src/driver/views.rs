@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::handle::{PoolView, PoolsView, SessionView, Standing};
+use super::handle::{Among, PoolView, PoolsView, SessionView, Standing};
 use super::{Crew, Driver, NoOutput, SessionOutput};
 use crate::config::Kind;
 use crate::core::{Generation, KindId, Overview, SessionId, Stage};
 use crate::worker::Make;
 
 impl<C: Crew> Driver<C> {
-    /// Live sessions, oldest first; with `ended`, the remembered ended ones before them.
-    pub(super) fn list(&self, ended: bool) -> Vec<SessionView> {
+    /// Live sessions, oldest first; before them the remembered ended ones, if they are asked for.
+    pub(super) fn list(&self, among: Among) -> Vec<SessionView> {
         // The remains of a crash are listed among the ended.
         let lives = |overview: &Overview| !matches!(overview.stage, Stage::Lost { .. });
         let mut views: Vec<SessionView> = self
@@ -21,7 +21,7 @@ impl<C: Crew> Driver<C> {
             .collect();
         views.extend(self.records.ending());
         views.sort_by_key(|view| (view.created, view.session.generation));
-        if ended {
+        if among == Among::All {
             views.splice(0..0, self.records.ended());
         }
         self.tell_config(&mut views);

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,7 +15,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use super::opening::{Opened, Speaks, Unopened, late, open};
 use super::places::{Place, Places};
 use super::record;
 use super::thread::Thread;
-use super::transport::Transport;
+use super::transport::{Transport, close_after};
 use super::tunnel;
 use super::upstream::LocalTasks;
 use crate::config::Network;
@@ -210,15 +210,8 @@ async fn refuse(mut stream: Transport, problem: Problem) {
         "request refused"
     );
     let answer = problem.into_http1();
-    let said = async {
-        stream.write_all(&answer).await?;
-        stream.shutdown().await?;
-        let mut sink = [0; 4096];
-        while stream.read(&mut sink).await? > 0 {}
-        io::Result::Ok(())
-    };
     // Whether the client read it is its own matter.
-    let _ = timeout(LINGER, said).await;
+    let _ = timeout(LINGER, close_after(&mut stream, &answer)).await;
 }
 
 /// A connection's requests. Between them, what it takes to serve one is given back.
@@ -311,15 +304,7 @@ async fn serve(
     drop(first);
     let watch = gate.watch();
     let service = service_fn(|request| forward::serve(Rc::clone(thread), Rc::clone(client), request));
-    let mut builder = http1::Builder::new();
-    // The gate has judged size and number already; hyper's own limits must not be tighter.
-    builder.header_read_timeout(None);
-    if network.max_headers > HYPER_FIELDS {
-        builder.max_headers(network.max_headers);
-    }
-    // hyper is not to read while it serves, only to notice that the client leaves: the watch does.
-    builder.half_close(true);
-    let mut connection = builder.serve_connection(gate, service);
+    let mut connection = hyper_settings(network).serve_connection(gate, service);
     // Herd ends, and so shall the connection, once a request that has begun is answered.
     let mut ending = thread.is_draining();
     // hyper was told to close.
@@ -327,39 +312,39 @@ async fn serve(
     let mut alarm = pin!(sleep_until(Instant::now() + PARK_AFTER));
     let mut over = None;
     loop {
-        let served = tokio::select! {
+        let turn = tokio::select! {
             biased;
-            served = std::future::poll_fn(|cx| {
+            turn = std::future::poll_fn(|cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
+                if let Poll::Ready(served) = polled {
+                    return Poll::Ready(Turn::Served(served.map_err(io::Error::other)));
+                }
                 // hyper has not seen a head that is incomplete, and would close without an answer.
                 let may_close = line.is_refused() || (ending && line.phase().0 != Phase::Head);
-                if polled.is_pending() && may_close && !closing {
-                    return std::task::Poll::Ready(None);
+                if may_close && !closing {
+                    return Poll::Ready(Turn::Close);
                 }
-                if polled.is_pending() && watch.poll_gone(cx).is_ready() {
-                    let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return std::task::Poll::Ready(Some(Err(gone)));
-                }
-                polled.map_err(io::Error::other).map(Some)
-            }) => served,
+                let gone = || Turn::Served(Err(io::ErrorKind::UnexpectedEof.into()));
+                watch.poll_gone(cx).map(|_| gone())
+            }) => turn,
             _ = stage.wait_for(|s| *s != Stage::Serving), if !ending => {
                 ending = true;
                 continue;
             }
-            () = alarm.as_mut() => match Look::at(line, network) {
+            () = alarm.as_mut(), if !closing => match Look::at(line, network) {
                 Look::Again(at) => {
                     alarm.as_mut().reset(at);
                     continue;
                 }
-                Look::Close => None,
+                Look::Close => Turn::Close,
                 done => {
                     over = Some(done);
                     break;
                 }
             },
         };
-        match served {
-            Some(Err(e)) => {
+        match turn {
+            Turn::Served(Err(e)) => {
                 tracing::trace!(peer = %client.peer, error = %e, "connection broke");
                 if client.old.get()
                     && let Ok((stream, _)) = connection.into_parts().io.into_parts()
@@ -368,14 +353,11 @@ async fn serve(
                 }
                 return None;
             }
-            Some(Ok(())) => break,
-            None => {
+            Turn::Served(Ok(())) => break,
+            Turn::Close => {
                 // Lets an answer that is under way be finished, and no request follow.
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                alarm
-                    .as_mut()
-                    .reset(Instant::now() + Duration::from_secs(86400 * 365));
             }
         }
     }
@@ -392,15 +374,29 @@ async fn serve(
     })
 }
 
+/// What is to happen to a connection that hyper serves.
+enum Turn {
+    /// hyper has come to its end.
+    Served(io::Result<()>),
+    /// hyper is to end it.
+    Close,
+}
+
+fn hyper_settings(network: &Network) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The gate has judged size and number already; hyper's own limits must not be tighter.
+    builder.header_read_timeout(None);
+    if network.max_headers > HYPER_FIELDS {
+        builder.max_headers(network.max_headers);
+    }
+    // hyper is not to read while it serves, only to notice that the client leaves: the watch does.
+    builder.half_close(true);
+    builder
+}
+
 /// Closes so that the last answer is read even if input is left unread.
 async fn linger(mut stream: Transport) {
-    let gone = async {
-        stream.shutdown().await?;
-        let mut sink = [0; 4096];
-        while stream.read(&mut sink).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _ = timeout(LINGER, gone).await;
+    let _ = timeout(LINGER, close_after(&mut stream, b"")).await;
 }
 
 /// What to do with a connection that has been left alone for a moment.

@@ -16,11 +16,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::fields::without_forbidden_trailers;
+use super::fields::{Toward, without_forbidden_trailers};
 use super::gate::Line;
 use super::http1::{Broken, Http1};
 use super::record::Record;
-use super::upstream::Bound;
+use super::upstream::{Bound, CUT_NEWS};
 use crate::config::Config;
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
@@ -30,8 +30,6 @@ use crate::driver::{Hold, Session};
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes that a request's body may take while it waits for its worker.
 const READ_AHEAD: usize = 64 * 1024;
-/// How long the end of an answer may wait for the news that its session's end has cut it.
-const NEWS: Duration = Duration::from_millis(100);
 
 /// Why a body was cut short.
 #[derive(Debug)]
@@ -209,7 +207,7 @@ impl ClientBody {
             .config
             .as_ref()
             .map_or(&[][..], |config| &config.session.headers);
-        without_forbidden_trailers(frame, session)
+        without_forbidden_trailers(frame, session, Toward::Worker)
     }
 }
 
@@ -349,7 +347,7 @@ type Ending = Pin<Box<dyn Future<Output = Option<EndReason>>>>;
 /// How the session has ended, if that is known soon.
 fn news_of(session: &Arc<Session>) -> Ending {
     let session = Arc::clone(session);
-    Box::pin(async move { session.wait_end_for(NEWS).await })
+    Box::pin(async move { session.wait_end_for(CUT_NEWS).await })
 }
 
 /// An answer on its way to the client.
@@ -448,7 +446,8 @@ impl HttpBody for WorkerBody {
                 Some(Ok(frame)) => {
                     self.complete_if_over();
                     let session = &self.config.session.headers;
-                    return Poll::Ready(Some(Ok(without_forbidden_trailers(frame, session))));
+                    let frame = without_forbidden_trailers(frame, session, Toward::Client);
+                    return Poll::Ready(Some(Ok(frame)));
                 }
                 Some(Err(cut)) => {
                     self.inner = None;

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::core::{Refusal, StartFailureKind, whole_seconds};
+
 pub(crate) static X_HERD_ERROR: HeaderName = HeaderName::from_static("x-herd-error");
 
 macro_rules! codes {
@@ -60,7 +62,7 @@ codes! {
     SessionLost, "session_lost", 410, "The session's worker crashed and its state is lost";
     WorkerStartFailed, "worker_start_failed", 502, "The worker could not be started";
     WorkerCrashed, "worker_crashed", 502, "The worker ended before it answered";
-    WorkerConnectionLost, "worker_connection_lost", 502, "The worker closed the connection before it answered";
+    WorkerConnectionLost, "worker_connection_lost", 502, "The worker closed the connection before its answer was whole";
     BadWorkerAnswer, "worker_answer_invalid", 502, "The worker's answer is not valid";
     SessionEnded, "session_ended", 503, "The session ended while the request was under way";
     AtCapacity, "at_capacity", 503, "No worker slot is free";
@@ -72,6 +74,25 @@ codes! {
 }
 
 impl Code {
+    pub(crate) fn of(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownWorker => Self::UnknownWorker,
+            Refusal::WorkerMismatch { .. } => Self::WorkerMismatch,
+            Refusal::AtCapacity { .. } => Self::AtCapacity,
+            Refusal::QueueTimeout { .. } => Self::QueueTimeout,
+            Refusal::QuotaExceeded { .. } => Self::QuotaExceeded,
+            Refusal::Draining => Self::Draining,
+            Refusal::WorkerBackoff { .. } => Self::WorkerBackoff,
+            Refusal::StartFailed(failure) => match failure.kind {
+                StartFailureKind::Timeout { .. } => Self::WorkerStartTimeout,
+                _ => Self::WorkerStartFailed,
+            },
+            Refusal::SessionLost { .. } => Self::SessionLost,
+            Refusal::SessionStopped => Self::SessionEnded,
+            Refusal::Revoked => Self::Unauthorized,
+        }
+    }
+
     /// How a client that is not known is asked who it is (RFC 6750, 3).
     fn challenge(self) -> Option<&'static str> {
         match self {
@@ -147,8 +168,7 @@ impl Problem {
             (given, _) => given,
         };
         if let Some(after) = retry_after {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         response
     }

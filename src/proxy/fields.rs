@@ -12,7 +12,8 @@ use http::header::{
 };
 use hyper::body::Frame;
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
+pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -21,6 +22,13 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 pub(crate) enum Trust {
     Untrusted,
     TrustedProxy,
+}
+
+/// Whom fields go on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toward {
+    Worker,
+    Client,
 }
 
 /// What the client's connection carries.
@@ -132,7 +140,7 @@ fn begins_alike(name: &[u8], beginning: &[u8]) -> bool {
 }
 
 /// Fields that concern only one connection (RFC 9110 section 7.6.1), and all of herd's own.
-pub(crate) fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap, toward: Toward) {
     // One pass over the few fields there are is cheaper than a look-up of each that may not pass.
     let mut named: Vec<HeaderName> = Vec::new();
     let mut trailers = false;
@@ -151,7 +159,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         if *name == TE {
             trailers |= names(value, b"trailers");
         }
-        if concerns_one_connection(name) || is_own(name) {
+        if concerns_one_connection(name, toward) || is_own(name) {
             named.push(name.clone());
         }
     }
@@ -163,25 +171,40 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn concerns_one_connection(name: &HeaderName) -> bool {
+fn concerns_one_connection(name: &HeaderName, toward: Toward) -> bool {
     match name.as_str() {
         "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" => true,
-        other => other.starts_with("proxy-"),
+        other => other.strip_prefix("proxy-").is_some_and(|rest| match toward {
+            Toward::Worker => true,
+            // Others go to the client: `Proxy-Status` (RFC 9209) tells it of every proxy on the way.
+            Toward::Client => matches!(
+                rest,
+                "authenticate" | "authentication-info" | "authorization" | "connection"
+            ),
+        }),
     }
 }
 
 /// Without trailers that are for a head only (RFC 9110 section 6.5.1), be it because some recipients merge the two:
 /// framing, routing, who asks, and everything that passes in no head either. `session` are the headers that name a session.
 #[inline]
-pub(crate) fn without_forbidden_trailers(frame: Frame<Bytes>, session: &[HeaderName]) -> Frame<Bytes> {
+pub(crate) fn without_forbidden_trailers(
+    frame: Frame<Bytes>,
+    session: &[HeaderName],
+    toward: Toward,
+) -> Frame<Bytes> {
     match frame.is_trailers() {
-        true => trailers_without_forbidden(frame, session),
+        true => trailers_without_forbidden(frame, session, toward),
         false => frame,
     }
 }
 
 #[cold]
-fn trailers_without_forbidden(mut frame: Frame<Bytes>, session: &[HeaderName]) -> Frame<Bytes> {
+fn trailers_without_forbidden(
+    mut frame: Frame<Bytes>,
+    session: &[HeaderName],
+    toward: Toward,
+) -> Frame<Bytes> {
     const OF_A_HEAD: [HeaderName; 6] = [
         AUTHORIZATION,
         CONTENT_LENGTH,
@@ -194,8 +217,8 @@ fn trailers_without_forbidden(mut frame: Frame<Bytes>, session: &[HeaderName]) -
         let text = name.as_str().as_bytes();
         let mut of_a_head = OF_A_HEAD.iter().chain(session);
         of_a_head.any(|own| alike(own.as_str().as_bytes(), text))
-            || concerns_one_connection(name)
-            || begins_alike(text, b"proxy-")
+            || concerns_one_connection(name, toward)
+            || toward == Toward::Worker && begins_alike(text, b"proxy-")
             || is_own(name)
             || is_forwarded(name)
     };
@@ -337,9 +360,26 @@ mod tests {
             ("accept", "*/*"),
             ("x_herds", "1"),
         ]);
-        strip(&mut headers);
+        strip(&mut headers, Toward::Worker);
         let left = [("te", "trailers"), ("accept", "*/*"), ("x_herds", "1")];
         assert_eq!(headers, map(&left));
+    }
+
+    #[test]
+    fn an_answer_keeps_what_the_proxies_behind_herd_tell_its_client() {
+        let mut headers = map(&[
+            ("proxy-status", "inner; error=http_response_incomplete"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authentication-info", "x"),
+            ("proxy-authorization", "secret"),
+            ("proxy-connection", "keep-alive"),
+        ]);
+        let trailers = Frame::trailers(headers.clone());
+        strip(&mut headers, Toward::Client);
+        let left = map(&[("proxy-status", "inner; error=http_response_incomplete")]);
+        assert_eq!(headers, left);
+        let trailers = without_forbidden_trailers(trailers, &[], Toward::Client);
+        assert_eq!(trailers.into_trailers().unwrap(), left);
     }
 
     #[test]
@@ -428,11 +468,12 @@ mod tests {
             ("proxy_anything", "1"),
         ]));
         let session = ["x-session-id", "mcp-session-id"].map(HeaderName::from_static);
-        let left = without_forbidden_trailers(trailers, &session)
+        let left = without_forbidden_trailers(trailers, &session, Toward::Worker)
             .into_trailers()
             .unwrap();
         assert_eq!(left, map(&[("grpc-status", "0")]));
-        let data = without_forbidden_trailers(Frame::data(Bytes::from_static(b"x")), &session);
+        let data = Frame::data(Bytes::from_static(b"x"));
+        let data = without_forbidden_trailers(data, &session, Toward::Worker);
         assert_eq!(data.into_data().unwrap(), "x");
     }
 

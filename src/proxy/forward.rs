@@ -25,6 +25,7 @@ use super::body::{Body, Fate, Served, Upload};
 use super::code::{Code, Problem};
 use super::record::Record;
 use super::thread::{Refused, Thread};
+use crate::core::SessionId;
 
 /// Answers one request. Every outcome is an answer; dropping the future is the client's leaving.
 ///
@@ -53,7 +54,13 @@ pub(crate) fn serve(
     let mut accepts = request.headers().get_all(ACCEPT).iter().cloned();
     let accept = accepts.next();
     let more: Vec<_> = accepts.collect();
-    let begun = match Asked::read(&thread, &client, (config, access), request, &mut story) {
+    let begun = match Asked::read(
+        &thread,
+        &client,
+        (Rc::clone(&config), access),
+        request,
+        &mut story,
+    ) {
         Ok(asked) => begin(&thread, &client, asked, &story.session, served),
         Err(problem) => Begun::Refused(Failure { problem, served }),
     };
@@ -81,7 +88,7 @@ pub(crate) fn serve(
         if story.code.is_some()
             && !story.session.is_empty()
             && let Ok(id) = HeaderValue::from_str(story.id())
-            && let Some(name) = thread.config().session.headers.first()
+            && let Some(name) = config.session.headers.first()
         {
             response.headers_mut().insert(name, id);
         }
@@ -105,7 +112,7 @@ struct Story {
 impl Story {
     /// As the client knows it.
     fn id(&self) -> &str {
-        self.session.split_once('/').map_or(&*self.session, |(_, id)| id)
+        SessionId::parts(&self.session).1
     }
 }
 
@@ -152,7 +159,7 @@ fn begin(
     match thread.claim_known(id, asked.kind) {
         Some(Ok(claim)) => exchange::go(asked, thread, client, claim, served),
         Some(Err(refused)) => {
-            let problem = thread.problem(refused, client.local(asked.fields));
+            let problem = refused.problem(&asked.config, client.local(asked.fields));
             Begun::Refused(Failure { problem, served })
         }
         None => {
@@ -169,7 +176,7 @@ fn begin(
                         if let (Some(record), Refused::NotAttached(refused)) = (served.record(), &refused) {
                             record.not_attached(refused);
                         }
-                        let problem = thread.problem(refused, local);
+                        let problem = refused.problem(&asked.config, local);
                         Err(Failure { problem, served })
                     }
                 }

@@ -22,15 +22,11 @@ use tokio::time::Instant;
 use super::code::Problem;
 use super::framing::{BodyFraming, Chunks, Head, Limits};
 use super::gather::{self, Gathered};
+use super::scratch;
 use super::transport::Transport;
 
-const SCRATCH: usize = 64 * 1024;
 /// Bytes of following requests that are read while one is being served.
 const READ_AHEAD: usize = 16 * 1024;
-
-thread_local! {
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +176,7 @@ impl Gate {
         most: usize,
         to: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<Filled>> {
-        READ.with_borrow_mut(|scratch| {
+        scratch::lent(|scratch| {
             let most = most.min(scratch.len());
             let n = ready!(self.poll_recv(cx, &mut scratch[..most]))?;
             let read = &scratch[..n];

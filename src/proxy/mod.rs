@@ -19,7 +19,7 @@
 //! | `forward`, `send` | one request, and its exchange with the worker |
 //! | `http1` | a connection to an HTTP/1 worker: requests written, answers read |
 //! | `thread`, `upstream` | the sessions a thread knows, and its connections to their workers |
-//! | `fields`, `body`, `gather`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
+//! | `fields`, `body`, `gather`, `scratch`, `tunnel`, `splice`, `websocket` | what passes between client and worker |
 //! | `record` | what becomes known of a request, for the access log and traces |
 //! | `code` | every error that herd makes |
 //!
@@ -45,6 +45,7 @@ mod peers;
 mod places;
 mod proxy_protocol;
 mod record;
+mod scratch;
 mod send;
 mod splice;
 mod thread;

@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,11 +13,9 @@ use super::body::{Answer, ClientBody, Fate, Upload};
 use super::code::{Code, Problem};
 use super::http1::{Broken, Exchange, Http1};
 use super::thread::ended;
-use super::upstream::{Bound, WorkerIo};
+use super::upstream::{Bound, CRASH_NEWS, WorkerIo};
 use crate::config::Protocol;
 
-/// How long a broken worker connection may wait for the news that the worker crashed.
-const NEWS: Duration = Duration::from_millis(250);
 pub(crate) const BROKEN_BODY: &str = "the request's body broke off or is malformed";
 
 /// Why there is no answer from the worker.
@@ -34,7 +31,7 @@ impl Lost {
         if upload.fate.get() != Fate::Sound {
             return Problem::new(Code::BadRequest, BROKEN_BODY);
         }
-        if let Some(reason) = bound.session.wait_end_for(NEWS).await {
+        if let Some(reason) = bound.session.wait_end_for(CRASH_NEWS).await {
             return ended(&reason);
         }
         match self {

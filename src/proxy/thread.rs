@@ -18,7 +18,7 @@ use super::upstream::Bound;
 use crate::access::{Access, Current, InForce};
 use crate::config::Config;
 use crate::core::{EndReason, HolderKind, Refusal, SessionId, StartFailureKind};
-use crate::driver::{Attach, Handle, Hold, KindChoice, NotAttached, Origin, Remains, Wait, Waited};
+use crate::driver::{Handle, Hold, KindChoice, NotAttached, Origin, Remains, Request, Wait, Waited};
 use crate::metrics::Traffic;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traces::Traces;
@@ -144,14 +144,14 @@ impl Thread {
     ) -> Result<Claim, Refused> {
         let id = SessionId::parse(id.as_bytes())
             .map_err(|e| Refused::Problem(Problem::new(Code::IdInvalid, e.to_string())))?;
-        let attach = Attach {
+        let request = Request {
             id: id.clone(),
             kind,
             holder: HolderKind::Request,
             wait,
             remains,
         };
-        let attached = self.driver.attach(attach).await.map_err(Refused::NotAttached)?;
+        let attached = self.driver.attach(request).await.map_err(Refused::NotAttached)?;
         let session = Arc::clone(attached.session());
         let mut sessions = self.sessions.borrow_mut();
         let bound = match sessions.get(&id) {
@@ -220,72 +220,6 @@ impl Thread {
             open
         });
     }
-
-    /// The answer to a request that got no session. `local` peers may see what a worker printed.
-    pub(crate) fn problem(&self, refused: Refused, local: Local) -> Problem {
-        match refused {
-            Refused::Problem(problem) => problem,
-            Refused::NotAttached(refused) => self.refusal(refused.refusal, local),
-        }
-    }
-
-    fn refusal(&self, refusal: Refusal, local: Local) -> Problem {
-        match refusal {
-            Refusal::UnknownWorker => identity::unknown_worker(&self.config(), "the kind was removed"),
-            Refusal::WorkerMismatch { bound_to } => Problem::new(
-                Code::WorkerMismatch,
-                format!(
-                    "the session is bound to a {:?} worker",
-                    self.config().kind_name(bound_to)
-                ),
-            ),
-            Refusal::AtCapacity {
-                retry_after,
-                lack,
-                unqueued,
-            } => Problem::new(Code::AtCapacity, format!("{lack}, and {unqueued}")).retry_after(retry_after),
-            Refusal::QueueTimeout { waited, lack } => Problem::new(
-                Code::QueueTimeout,
-                format!("no worker could be had within {waited:?}: {lack}"),
-            )
-            .retry_after(Duration::from_secs(1)),
-            Refusal::QuotaExceeded { quota, retry_after } => {
-                Problem::new(Code::QuotaExceeded, format!("the key {quota}")).retry_after(retry_after)
-            }
-            Refusal::Draining => Problem::new(Code::Draining, "no new session is started"),
-            Refusal::WorkerBackoff { retry_after, last } => {
-                let mut detail =
-                    "recent starts of this kind failed, and herd waits before the next".to_owned();
-                if local == Local::Loopback {
-                    detail.push_str("; the last: ");
-                    detail.push_str(&last);
-                }
-                Problem::new(Code::WorkerBackoff, detail).retry_after(retry_after)
-            }
-            Refusal::StartFailed(failure) => {
-                let code = match failure.kind {
-                    StartFailureKind::Timeout { .. } => Code::WorkerStartTimeout,
-                    _ => Code::WorkerStartFailed,
-                };
-                if local == Local::Remote {
-                    return Problem::new(code, outline(&failure.kind));
-                }
-                let mut problem = Problem::new(code, failure.to_string());
-                problem.log_tail = failure.log_tail;
-                problem
-            }
-            Refusal::SessionLost { reason } => {
-                let mut problem = Problem::new(
-                    Code::SessionLost,
-                    format!("{reason}; send \"X-Herd-Session: new\" to start anew"),
-                );
-                problem.status = Some(self.config().session.lost_status);
-                problem
-            }
-            Refusal::SessionStopped => ended(&EndReason::Stopped),
-            Refusal::Revoked => Problem::new(Code::Unauthorized, "this key is not known any more"),
-        }
-    }
 }
 
 /// A failed start for those who have no business with this host's programs and directories.
@@ -321,6 +255,42 @@ pub(crate) enum Refused {
     Problem(Problem),
     /// By the driver, or as it would.
     NotAttached(NotAttached),
+}
+
+impl Refused {
+    /// The answer to the request, which is served by `config`. Who is not `local` sees neither what a worker printed
+    /// nor what of this host its start failed for.
+    pub(crate) fn problem(self, config: &Config, local: Local) -> Problem {
+        let refusal = match self {
+            Self::Problem(problem) => return problem,
+            Self::NotAttached(refused) => refused.refusal,
+        };
+        let text = refusal.to_string();
+        let detail = match &refusal {
+            Refusal::UnknownWorker => return identity::unknown_worker(config, &text),
+            Refusal::WorkerMismatch { bound_to } => match config.kind_name(*bound_to) {
+                // It came with a later configuration than this request.
+                "" => text,
+                kind => format!("the session is bound to a worker of kind {kind}"),
+            },
+            Refusal::SessionLost { .. } => {
+                format!("{text}; send \"X-Herd-Session: new\" to start anew")
+            }
+            Refusal::WorkerBackoff { .. } if local == Local::Remote => {
+                "recent starts of this kind failed, and herd waits before the next".to_owned()
+            }
+            Refusal::StartFailed(failure) if local == Local::Remote => outline(&failure.kind),
+            _ => text,
+        };
+        let mut problem = Problem::new(Code::of(&refusal), detail);
+        problem.retry_after = refusal.retry_after();
+        match refusal {
+            Refusal::SessionLost { .. } => problem.status = Some(config.session.lost_status),
+            Refusal::StartFailed(failure) if local == Local::Loopback => problem.log_tail = failure.log_tail,
+            _ => {}
+        }
+        problem
+    }
 }
 
 impl From<Problem> for Refused {

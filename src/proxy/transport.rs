@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -177,6 +177,19 @@ impl Transport {
         // If this fails the peer sees a plain close; there is nothing better to do.
         let _ = socket2::SockRef::from(&self.wire().tcp).set_linger(Some(std::time::Duration::ZERO));
     }
+}
+
+/// Says the last and closes, and reads until the peer has closed, too: were there input unread, the kernel would reset the
+/// connection, and the reset could overtake what was said.
+pub(super) async fn close_after<S>(stream: &mut S, last: &[u8]) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(last).await?;
+    stream.shutdown().await?;
+    let mut sink = [0; 1024];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
 }
 
 impl AsRawFd for Transport {

@@ -8,36 +8,29 @@
 //! A worker that dies never looks like a clean end: a WebSocket gets a Close frame of herd's own where one
 //! may stand, everything else a reset.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::scratch;
 use super::splice::{self, Conduit, Socket};
-use super::transport::Transport;
-use super::upstream::WorkerIo;
+use super::transport::{Transport, close_after};
+use super::upstream::{CRASH_NEWS, WorkerIo};
 use super::websocket::{self, Frames};
 use crate::core::EndReason;
 use crate::driver::{Hold, Session};
 use crate::worker::Connection;
 
-const SCRATCH: usize = 64 * 1024;
 /// Reads in a row that fill the whole buffer before a direction is spliced.
 const BULK: u8 = 2;
 /// Spliced bytes at a time below which copying is cheaper: many small buffers soon fill a pipe's slots.
 const LITTLE: usize = 16 * 1024;
-/// How long the worker's end of stream may wait for the news that the session has ended.
-const NEWS: Duration = Duration::from_millis(250);
 /// How long a client may take to read herd's Close frame.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-thread_local! {
-    static COPY: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
 
 /// What the tunnel's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +207,7 @@ impl Flow {
         from: &mut R,
         to: &mut W,
     ) -> Poll<Result<Turn, Broken>> {
-        COPY.with_borrow_mut(|scratch| {
+        scratch::lent(|scratch| {
             let mut buf = ReadBuf::new(scratch);
             if ready!(Pin::new(from).poll_read(cx, &mut buf)).is_err() {
                 return Poll::Ready(Err(Broken::Reading));
@@ -228,7 +221,7 @@ impl Flow {
                 frames.advance(bytes);
             }
             if let Manner::Copying(full) = &mut self.manner {
-                *full = if bytes.len() == SCRATCH {
+                *full = if bytes.len() == scratch::SIZE {
                     BULK.min(*full + 1)
                 } else {
                     0
@@ -259,7 +252,7 @@ impl Flow {
             Some(frames) => usize::try_from(frames.payload_left()).unwrap_or(usize::MAX),
             None => usize::MAX,
         };
-        if matches!(self.manner, Manner::Copying(BULK)) && most >= SCRATCH {
+        if matches!(self.manner, Manner::Copying(BULK)) && most >= scratch::SIZE {
             // Without a descriptor to spare, copying goes on; it is tried again after the next full reads.
             self.manner = Conduit::open().map_or(Manner::Copying(0), Manner::Splicing);
         }
@@ -495,7 +488,7 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
             reason = &mut ended => {
                 // What the worker said last is still on its way; its death ends that stream.
                 let rest = std::future::poll_fn(|cx| tunnel.poll(cx));
-                let _ = Box::pin(tokio::time::timeout(NEWS, rest)).await;
+                let _ = Box::pin(tokio::time::timeout(CRASH_NEWS, rest)).await;
                 return TunnelEnd::SessionEnded(reason);
             }
         };
@@ -507,7 +500,7 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
             Event::WorkerGone => return Box::pin(worker_lost(session)).await,
             Event::WorkerDone => {
                 let goodbye = tunnel.down.frames.as_ref().is_some_and(Frames::is_closed);
-                if !goodbye && let Some(reason) = Box::pin(session.wait_end_for(NEWS)).await {
+                if !goodbye && let Some(reason) = Box::pin(session.wait_end_for(CRASH_NEWS)).await {
                     return TunnelEnd::SessionEnded(reason);
                 }
                 tunnel.halves.down = Half::Ending;
@@ -517,7 +510,7 @@ async fn pump<C: ClientStream>(tunnel: &mut Tunnel<C>, talk: Talk, session: &Ses
 }
 
 async fn worker_lost(session: &Session) -> TunnelEnd {
-    match session.wait_end_for(NEWS).await {
+    match session.wait_end_for(CRASH_NEWS).await {
         Some(reason) => TunnelEnd::SessionEnded(reason),
         None => TunnelEnd::WorkerGone,
     }
@@ -543,15 +536,8 @@ async fn farewell<C: ClientStream>(mut tunnel: Tunnel<C>, reason: &EndReason) {
     };
     last.extend_from_slice(&frame);
     let mut client = tunnel.client;
-    let said = async {
-        client.write_all(&last).await?;
-        client.shutdown().await?;
-        // Closing with unread input would reset the connection and could overtake the frame.
-        let mut sink = [0; 512];
-        while client.read(&mut sink).await? > 0 {}
-        io::Result::Ok(())
-    };
-    if !matches!(tokio::time::timeout(FAREWELL, said).await, Ok(Ok(()))) {
+    let said = tokio::time::timeout(FAREWELL, close_after(&mut client, &last)).await;
+    if !matches!(said, Ok(Ok(()))) {
         client.reset();
     }
 }

@@ -23,6 +23,10 @@ use crate::worker::{Connection, Pulse};
 /// An idle connection older than this is not used again; workers commonly close after 5 s, and a request
 /// that meets the close could not be told from a refused one.
 const IDLE: Duration = Duration::from_secs(4);
+/// How long it may take to learn that a worker whose connection is broken has crashed, or ended with its session.
+pub(crate) const CRASH_NEWS: Duration = Duration::from_millis(250);
+/// How long the end of an answer waits for the news that its session's end has cut it: an answer that was whole, too.
+pub(crate) const CUT_NEWS: Duration = Duration::from_millis(100);
 
 /// A stream to a worker; tells the worker's pulse of the bytes that it carries.
 #[derive(Debug)]
@@ -123,7 +127,7 @@ impl AsyncWrite for WorkerIo {
     }
 }
 
-/// Runs hyper's HTTP/2 tasks on the thread's own `LocalSet`, which owns them.
+/// Runs hyper's HTTP/2 tasks on the thread's own runtime, which ends them with itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalTasks;
 

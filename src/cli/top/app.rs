@@ -23,6 +23,7 @@ pub(super) enum News {
     },
     Stopped {
         id: String,
+        generation: u64,
         result: Result<StopReport, String>,
     },
     /// Lines of the output that is followed; `of`: the number of that following.
@@ -186,11 +187,15 @@ impl App {
                 };
                 self.link = Link::Away { since, why };
             }
-            News::Stopped { id, result } => {
+            News::Stopped {
+                id,
+                generation,
+                result,
+            } => {
                 let (text, bad) = match result {
                     Ok(report) => {
                         // No need to wait for the next look.
-                        self.rows.retain(|row| row.session.name() != id);
+                        self.rows.retain(|row| row.session.generation != generation);
                         (stop::sentence(&report).trim_end().to_owned(), false)
                     }
                     Err(why) => (format!("{id} was not stopped: {why}"), true),
@@ -324,7 +329,7 @@ impl App {
                     Flow::Paused => Flow::Running,
                 }
             }
-            KeyCode::Char('x' | 'k') | KeyCode::Delete => {
+            KeyCode::Char('x') | KeyCode::Delete => {
                 if let Some((id, generation)) = self.named() {
                     self.mode = Mode::AskStop { id, generation };
                 }
@@ -336,7 +341,7 @@ impl App {
             }
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Down | KeyCode::Char('j') => self.go(1),
-            KeyCode::Up => self.go(-1),
+            KeyCode::Up | KeyCode::Char('k') => self.go(-1),
             KeyCode::Home => self.go(isize::MIN),
             KeyCode::End => self.go(isize::MAX),
             // With output open, that is what is read.

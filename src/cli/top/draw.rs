@@ -415,21 +415,21 @@ fn draw_question(frame: &mut Frame<'_>, id: &str, palette: &Palette, all: Rect) 
 fn draw_help(frame: &mut Frame<'_>, palette: &Palette, all: Rect) {
     let keys = [
         (
-            "arrows, PgUp, PgDn, Home, End",
+            "arrows, j, k, PgUp, PgDn, Home, End",
             "choose a session; with output open, PgUp and PgDn read it",
         ),
         ("m  c  a", "sort by memory, CPU, age"),
         ("r", "reverse"),
         ("/", "filter by id, kind, state, worker, pid"),
         ("Enter, l", "show or close its output"),
-        ("x, k", "stop it"),
+        ("x, Delete", "stop it"),
         ("space, p", "pause"),
         ("Esc", "close output, or empty the filter"),
         ("q, Ctrl-C", "quit"),
     ];
     let mut text = Vec::from(keys.map(|(keys, what)| {
         Line::from(vec![
-            Span::styled(format!("{keys:30}"), palette.strong),
+            Span::styled(format!("{keys:36}"), palette.strong),
             Span::raw(what),
         ])
     }));

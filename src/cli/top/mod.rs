@@ -40,8 +40,8 @@ const NEWS: usize = 64;
 Example:
   herd top --worker browser
 
-Keys: arrows choose, m c a sort by memory, CPU, age, r reverses, / filters,
-Enter or l shows output, x or k stops, space pauses, ? lists all, q quits.
+Keys: arrows, j and k choose, m c a sort by memory, CPU, age, r reverses,
+/ filters, Enter or l shows output, x stops, space pauses, ? lists all, q quits.
 Needs a terminal; elsewhere use `herd ps --usage --watch` or -o json.
 NO_COLOR=1 does without colours.
 

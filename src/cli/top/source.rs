@@ -58,7 +58,12 @@ impl Source {
                         .await
                         .map_err(|error| error.to_string());
                     // Nobody listens: the command has ended.
-                    let _ = tell.send(News::Stopped { id, result }).await;
+                    let stopped = News::Stopped {
+                        id,
+                        generation,
+                        result,
+                    };
+                    let _ = tell.send(stopped).await;
                 });
             }
             Deed::Follow { id, number } => {

@@ -177,9 +177,10 @@ fn a_session_is_stopped_only_after_a_yes_and_never_its_successor() {
         id: "busy".to_owned(),
         generation: 2,
     };
-    assert_eq!(shown.press("ky"), Some(stop));
+    assert_eq!(shown.press("xy"), Some(stop));
     shown.hear(News::Stopped {
         id: "busy".to_owned(),
+        generation: 2,
         result: Err("it is of generation 9 now".to_owned()),
     });
     assert!(
@@ -187,6 +188,33 @@ fn a_session_is_stopped_only_after_a_yes_and_never_its_successor() {
             .text(100, 20)
             .contains("busy was not stopped: it is of generation 9 now")
     );
+}
+
+#[test]
+fn the_keys_of_vi_choose_and_stop_nothing() {
+    let mut shown = Shown::three();
+    let follow = |id: &str| {
+        Some(Deed::Follow {
+            id: id.to_owned(),
+            number: 1,
+        })
+    };
+    assert_eq!(shown.press("jjk\n"), follow("busy"));
+}
+
+#[test]
+fn what_was_stopped_leaves_the_list_and_its_successor_stays() {
+    let mut shown = Shown::three();
+    let report = json!({"id": "busy", "principal": null, "outcome": "ended", "death": null});
+    let stopped = |generation| News::Stopped {
+        id: "busy".to_owned(),
+        generation,
+        result: Ok(serde_json::from_value(report.clone()).unwrap()),
+    };
+    shown.hear(stopped(1000));
+    assert_eq!(shown.order(), ["big", "busy", "new"]);
+    shown.hear(stopped(2));
+    assert_eq!(shown.order(), ["big", "new"]);
 }
 
 #[test]

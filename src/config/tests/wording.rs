@@ -372,7 +372,7 @@ fn settings_outside_workers_are_checked_as_strictly() {
         ),
         (
             "control: {tcp: \"127.0.0.1:9190\", keys: {A b: {env: A}}}",
-            "1:41: control.keys.A b: is not a name; write 1 to 63 of a-z 0-9 _ -",
+            "1:41: control.keys.A b: is not a name; write 1 to 63 of a-z 0-9 _ -, a letter or digit first",
         ),
         (
             "control: {tcp: \"127.0.0.1:9190\", keys: {a: {env: A, may: all}}}",

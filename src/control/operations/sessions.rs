@@ -33,22 +33,18 @@ const NO_STREAM: Problems = problems(503, "too_many_streams, draining");
 const UNKNOWN_SESSION: Problems = problems(404, "unknown_session");
 const NOT_NAMED: Problems = problems(409, "principal_required");
 
-const BAD_BODY: [Problems; 3] = [
-    problems(408, "request_timeout"),
-    problems(413, "payload_too_large"),
-    problems(415, "unsupported_media_type"),
-];
+const BODY_LATE: Problems = problems(408, "request_timeout");
+const BODY_LARGE: Problems = problems(413, "payload_too_large");
+const BODY_NOT_JSON: Problems = problems(415, "unsupported_media_type");
 
 /// Why a session could not be created.
-const NOT_CREATED: [Problems; 7] = [
-    problems(404, "unknown_worker, unknown_principal"),
-    problems(409, "worker_mismatch, principal_required"),
-    problems(410, "session_lost"),
-    problems(502, "worker_start_failed"),
-    problems(504, "worker_start_timeout"),
-    problems(429, "quota_exceeded"),
-    problems(403, "forbidden, worker_not_allowed"),
-];
+const NO_SUCH: Problems = problems(404, "unknown_worker, unknown_principal");
+const MISMATCH: Problems = problems(409, "worker_mismatch, principal_required");
+const LOST: Problems = problems(410, "session_lost");
+const START_FAILED: Problems = problems(502, "worker_start_failed");
+const START_TIMEOUT: Problems = problems(504, "worker_start_timeout");
+const QUOTA: Problems = problems(429, "quota_exceeded");
+const NOT_ALLOWED: Problems = problems(403, "forbidden, worker_not_allowed");
 
 const FULL: Problems = problems(
     503,
@@ -120,13 +116,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ),
         ],
         problems: &[
-            NOT_CREATED[3],
-            NOT_CREATED[4],
-            NOT_CREATED[5],
-            NOT_CREATED[6],
-            BAD_BODY[0],
-            BAD_BODY[1],
-            BAD_BODY[2],
+            START_FAILED,
+            START_TIMEOUT,
+            QUOTA,
+            NOT_ALLOWED,
+            BODY_LATE,
+            BODY_LARGE,
+            BODY_NOT_JSON,
             problems(404, "unknown_worker, unknown_session, unknown_principal"),
             NOT_NAMED,
             problems(422, "idempotency_key_reused"),
@@ -164,16 +160,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ),
         ],
         problems: &[
-            NOT_CREATED[0],
-            NOT_CREATED[1],
-            NOT_CREATED[2],
-            NOT_CREATED[3],
-            NOT_CREATED[4],
-            NOT_CREATED[5],
-            NOT_CREATED[6],
-            BAD_BODY[0],
-            BAD_BODY[1],
-            BAD_BODY[2],
+            NO_SUCH,
+            MISMATCH,
+            LOST,
+            START_FAILED,
+            START_TIMEOUT,
+            QUOTA,
+            NOT_ALLOWED,
+            BODY_LATE,
+            BODY_LARGE,
+            BODY_NOT_JSON,
             FULL,
         ],
     },
@@ -264,13 +260,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Content::Lines(of::<views::Held>),
         }],
         problems: &[
-            NOT_CREATED[0],
-            NOT_CREATED[1],
-            NOT_CREATED[2],
-            NOT_CREATED[3],
-            NOT_CREATED[4],
-            NOT_CREATED[5],
-            NOT_CREATED[6],
+            NO_SUCH,
+            MISMATCH,
+            LOST,
+            START_FAILED,
+            START_TIMEOUT,
+            QUOTA,
+            NOT_ALLOWED,
             problems(
                 503,
                 "at_capacity, queue_timeout, worker_backoff, session_ended, too_many_streams, draining",
@@ -354,9 +350,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
             problems(403, "forbidden, worker_not_allowed"),
             problems(404, "unknown_principal, unknown_worker"),
             problems(409, "no_auth, principal_required"),
-            BAD_BODY[0],
-            BAD_BODY[1],
-            BAD_BODY[2],
+            BODY_LATE,
+            BODY_LARGE,
+            BODY_NOT_JSON,
             DRAINING,
         ],
     },

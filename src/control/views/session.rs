@@ -35,7 +35,7 @@ pub struct Session {
     pub id: String,
     /// Whose it is; null without `auth`. Two principals' sessions may have the same id.
     pub principal: Option<String>,
-    /// Counts incarnations over the life of this herd: a later one of the same id has a higher number.
+    /// Counts incarnations, and goes on from one herd to the next: a later one of the same id has a higher number.
     pub generation: u64,
     pub kind: String,
     pub sandbox: Sandbox,

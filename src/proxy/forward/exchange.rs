@@ -7,7 +7,7 @@ mod upgrade;
 use std::rc::Rc;
 
 use http::header::{AUTHORIZATION, EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 
 use self::label::Label;
 use super::asked::{Asked, Mode, expects_continue};
@@ -16,7 +16,8 @@ use crate::config::{Bind, Config, HostHeader, Protocol, Reuse};
 use crate::driver::Hold;
 use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload, WorkerBody};
 use crate::proxy::entry::{self, Authorization};
-use crate::proxy::fields::{self, Present};
+use crate::proxy::fields::{self, Present, Toward};
+use crate::proxy::http1::answer::Wanted;
 use crate::proxy::identity;
 use crate::proxy::record::Record;
 use crate::proxy::send::send;
@@ -88,7 +89,7 @@ impl Exchange {
         let token = tokens.map(|tokens| tokens.query.as_str());
         let own = [self.config.session.query.as_deref(), token];
         let target = identity::origin_form(own, &parts.uri);
-        fields::strip(&mut parts.headers);
+        fields::strip(&mut parts.headers, Toward::Worker);
         if let Some(tokens) = tokens {
             if self.authorization == Authorization::Herds {
                 parts.headers.remove(AUTHORIZATION);
@@ -143,7 +144,7 @@ impl Exchange {
         served: Served,
     ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
         let Claim { bound, hold, .. } = claim;
-        let is_head = *request.method() == Method::HEAD;
+        let wanted = Wanted::by(request.method());
         if let Some(record) = served.record() {
             record.sent();
         }
@@ -160,7 +161,7 @@ impl Exchange {
                 sending.await
             };
             match result {
-                Ok(response) => Ok(self.answer(response, &bound, hold, served, is_head).await),
+                Ok(response) => self.answer(response, &bound, hold, served, wanted).await,
                 Err(lost) => Err(Failure {
                     problem: Box::pin(lost.problem(&bound, &upload)).await,
                     served,
@@ -195,18 +196,18 @@ impl Exchange {
         bound: &'a Rc<Bound>,
         hold: Hold,
         served: Served,
-        is_head: bool,
-    ) -> impl Future<Output = Response<Body>> + 'a {
+        wanted: Wanted,
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> + 'a {
         if let Some(record) = served.record() {
             record.worker_answered();
         }
         let (mut parts, coming) = response.into_parts();
         bound.heed_keep_alive(parts.headers.get("keep-alive"));
-        fields::strip(&mut parts.headers);
+        fields::strip(&mut parts.headers, Toward::Client);
         self.label.put(&self.config, bound, &mut parts.headers);
         parts.version = Version::HTTP_11;
         let config = Rc::clone(&self.config);
-        let answer = match self.debugger_rewrite(bound, &parts, &coming, is_head) {
+        let answer = match self.debugger_rewrite(bound, &parts, &coming, wanted) {
             Some(own) => {
                 let body = WorkerBody::new(coming, Rc::clone(bound), config, hold, Served::default());
                 Err(Box::pin(self.rewrite(parts, body, served, own)))
@@ -218,7 +219,7 @@ impl Exchange {
         };
         async move {
             match answer {
-                Ok(answer) => answer,
+                Ok(answer) => Ok(answer),
                 Err(rewriting) => rewriting.await,
             }
         }

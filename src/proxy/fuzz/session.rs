@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use crate::config::Session as Sources;
 use crate::core::SessionId;
-use crate::proxy::fields::{self, Scheme, Sender, Trust};
+use crate::proxy::fields::{self, Scheme, Sender, Toward, Trust};
 use crate::proxy::identity;
 
 /// The lines of a request: its target, then `name: value` each.
@@ -88,7 +88,7 @@ fn nothing_of_one_hop_passes(headers: &HeaderMap, uri: &Uri) {
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .collect();
     let mut passed = headers.clone();
-    fields::strip(&mut passed);
+    fields::strip(&mut passed, Toward::Worker);
     for name in passed.keys() {
         let text = name.as_str();
         assert!(
@@ -115,7 +115,7 @@ fn nothing_of_one_hop_passes(headers: &HeaderMap, uri: &Uri) {
         }
     }
     let mut again = passed.clone();
-    fields::strip(&mut again);
+    fields::strip(&mut again, Toward::Worker);
     assert_eq!(again, passed, "a second hop strips more");
 
     let sender = |trust| Sender::new([127, 0, 0, 1].into(), Scheme::Http, trust);

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Frame;
 
 use crate::proxy::fields::names;
@@ -44,6 +44,15 @@ pub(crate) enum Malformed {
 pub(crate) enum Wanted {
     Head,
     Whole,
+}
+
+impl Wanted {
+    pub(crate) fn by(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            _ => Self::Whole,
+        }
+    }
 }
 
 /// What the first bytes of an answer are.

@@ -18,24 +18,23 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::body::ClientBody;
+use super::scratch;
 use super::upstream::WorkerIo;
 use answer::{MAX_HEAD, Malformed, Parsed, Piece, Remaining, Wanted};
 use outgoing::{Framing, Outgoing, Stopped};
 
-const SCRATCH: usize = 64 * 1024;
 /// Most bytes of a large body that are read at once.
 const BULK: usize = 256 * 1024;
 /// Reads that bring less than this are no bulk: an exact copy of them is cheaper than what it takes to read in place.
 const LITTLE: usize = 16 * 1024;
 
 thread_local! {
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
     static WRITE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -121,10 +120,7 @@ impl Http1 {
         if framing != Framing::Nothing || !rest.is_empty() {
             self.outgoing = Some(Box::new(Outgoing::new(rest, body, framing, &parts.headers)));
         }
-        let wanted = match parts.method {
-            Method::HEAD => Wanted::Head,
-            _ => Wanted::Whole,
-        };
+        let wanted = Wanted::by(&parts.method);
         // Its room is used again, for the answer.
         let mut headers = parts.headers;
         headers.clear();
@@ -158,11 +154,11 @@ impl Http1 {
     /// What comes next; nothing at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if self.bulk == 0 {
-            return READ.with_borrow_mut(|scratch| {
+            return scratch::lent(|scratch| {
                 let mut buf = ReadBuf::new(scratch);
                 ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
                 if buf.remaining() == 0 {
-                    self.bulk = 2 * SCRATCH;
+                    self.bulk = 2 * scratch::SIZE;
                 }
                 Poll::Ready(Ok(Bytes::copy_from_slice(buf.filled())))
             });

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{End, Known, Record};
 use crate::config::{AccessLog as Settings, Query, SessionShown};
+use crate::core::SessionId;
 use crate::proxy::code::{Code, Problem};
 use crate::proxy::identity;
 use crate::proxy::thread::Thread;
@@ -23,10 +24,7 @@ impl Record {
             return None;
         }
         let asked = &self.asked;
-        let (principal, id) = match known.session.split_once('/') {
-            Some((principal, id)) => (Some(principal), id),
-            None => (None, &*known.session),
-        };
+        let (principal, id) = SessionId::parts(&known.session);
         let shown = match settings.session {
             _ if id.is_empty() => None,
             SessionShown::Omit => None,

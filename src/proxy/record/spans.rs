@@ -111,8 +111,18 @@ impl Record {
     }
 
     fn attributes(&self, known: &Known) -> Vec<KeyValue> {
+        let mut all = self.of_request();
+        all.push(KeyValue::new("http.response.status_code", known.answer().status));
+        all.push(KeyValue::new("herd.end", known.end()));
+        self.add_sizes(known, &mut all);
+        add_error(known, &mut all);
+        add_session(known, &mut all);
+        all
+    }
+
+    /// What the client has sent, and who it is.
+    fn of_request(&self) -> Vec<KeyValue> {
         let asked = &self.asked;
-        let answer = known.answer();
         let mut all = vec![
             KeyValue::new("url.path", text(asked.target.path().as_bytes()).into_owned()),
             KeyValue::new(
@@ -132,8 +142,6 @@ impl Record {
                     _ => "1.1",
                 },
             ),
-            KeyValue::new("http.response.status_code", answer.status),
-            KeyValue::new("herd.end", known.end()),
         ];
         match is_known(&asked.method) {
             true => all.push(KeyValue::new("http.request.method", asked.method.as_str())),
@@ -148,11 +156,13 @@ impl Record {
             all.extend(port.map(|port| KeyValue::new("server.port", port)));
         }
         if let Some(agent) = &asked.user_agent {
-            all.push(KeyValue::new(
-                "user_agent.original",
-                text(agent.as_bytes()).into_owned(),
-            ));
+            let agent = text(agent.as_bytes()).into_owned();
+            all.push(KeyValue::new("user_agent.original", agent));
         }
+        all
+    }
+
+    fn add_sizes(&self, known: &Known, all: &mut Vec<KeyValue>) {
         match known.tunnel() {
             Some(tunnel) => all.push(KeyValue::new("herd.tunnel", tunnel)),
             None => {
@@ -160,31 +170,37 @@ impl Record {
                 all.push(KeyValue::new("http.response.body.size", known.response_bytes));
             }
         }
-        match (answer.code, known.failed()) {
-            (Some(code), _) => {
-                all.push(KeyValue::new("error.type", code.as_str()));
-                all.push(KeyValue::new("herd.error", code.as_str()));
-            }
-            (None, true) if answer.status >= 500 => {
-                all.push(KeyValue::new("error.type", answer.status.to_string()));
-            }
-            (None, true) => all.push(KeyValue::new("error.type", known.end())),
-            (None, false) => {}
+    }
+}
+
+fn add_error(known: &Known, all: &mut Vec<KeyValue>) {
+    let answer = known.answer();
+    match (answer.code, known.failed()) {
+        (Some(code), _) => {
+            all.push(KeyValue::new("error.type", code.as_str()));
+            all.push(KeyValue::new("herd.error", code.as_str()));
         }
-        if let Some(kind) = &known.kind {
-            all.push(KeyValue::new("herd.worker", kind.name.as_str()));
+        (None, true) if answer.status >= 500 => {
+            all.push(KeyValue::new("error.type", answer.status.to_string()));
         }
-        all.extend(
-            known
-                .state()
-                .map(|state| KeyValue::new("herd.session_state", state)),
-        );
-        if let Some(wait) = &known.wait {
-            let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-            all.push(KeyValue::new("herd.queue_ms", ms(wait.waited.queued)));
-            all.push(KeyValue::new("herd.start_ms", ms(wait.waited.starting)));
-        }
-        all
+        (None, true) => all.push(KeyValue::new("error.type", known.end())),
+        (None, false) => {}
+    }
+}
+
+/// Which kind it was for, and how it came by its session.
+fn add_session(known: &Known, all: &mut Vec<KeyValue>) {
+    let kind = known.kind.as_ref().map(|kind| kind.name.as_str());
+    all.extend(kind.map(|kind| KeyValue::new("herd.worker", kind)));
+    all.extend(
+        known
+            .state()
+            .map(|state| KeyValue::new("herd.session_state", state)),
+    );
+    if let Some(wait) = &known.wait {
+        let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+        all.push(KeyValue::new("herd.queue_ms", ms(wait.waited.queued)));
+        all.push(KeyValue::new("herd.start_ms", ms(wait.waited.starting)));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::WS;
 use super::fake::{Answer, Herd};
 use crate::core::{HolderKind, KindId, SessionId};
-use crate::driver::{Attach, KindChoice, Remains, Wait};
+use crate::driver::{Among, KindChoice, Remains, Request, Wait};
 
 const ALICE: &str = "herd_alice_0123456789";
 const BOB: &str = "herd_bob_0123456789";
@@ -157,7 +157,7 @@ fn a_key_opens_the_kinds_it_may_and_begins_with_the_first_of_them() {
     assert_eq!(herd.starts(), 0);
     assert_eq!(ask_s(&herd, "/worker", &bearer(ALICE)).status(), 200);
     let kinds = |herd: &Herd| {
-        let views = Herd::block_on(herd.handle.list(false)).unwrap();
+        let views = Herd::block_on(herd.handle.list(Among::Live)).unwrap();
         views.into_iter().map(|view| view.kind).collect::<Vec<_>>()
     };
     assert_eq!(kinds(&herd), ["other"]);
@@ -172,7 +172,7 @@ fn a_key_opens_the_kinds_it_may_and_begins_with_the_first_of_them() {
 fn who_was_told_a_kind_that_is_gone_gets_another_that_the_key_may_use() {
     const LAST: &str = "  last:\n    cmd: [\"fake\", \"{{.Socket}}\"]\n";
     let herd = herd("", ", workers: [other, last]", "");
-    let attach = |id: &str| Attach {
+    let request = |id: &str| Request {
         id: SessionId::parse(id.as_bytes()).unwrap(),
         // `other`.
         kind: KindChoice::Fallback(KindId(1)),
@@ -181,7 +181,7 @@ fn who_was_told_a_kind_that_is_gone_gets_another_that_the_key_may_use() {
         remains: Remains::Respect,
     };
     let kind = |id: &str| {
-        let attached = Herd::block_on(herd.handle.attach(attach(id))).unwrap();
+        let attached = Herd::block_on(herd.handle.attach(request(id))).unwrap();
         attached.session().kind.name.clone()
     };
     assert_eq!(kind("alice/before"), "other");
@@ -198,14 +198,14 @@ fn who_was_told_a_kind_that_is_gone_gets_another_that_the_key_may_use() {
 fn a_session_of_a_kind_that_the_key_may_not_use_stays_closed_to_it() {
     let herd = herd("", ", workers: [other]", "");
     // Made for alice by somebody who may: the control API.
-    let attach = crate::driver::Attach {
+    let request = crate::driver::Request {
         id: SessionId::parse(b"alice/s").unwrap(),
         kind: crate::driver::KindChoice::Fallback(crate::core::KindId(0)),
         holder: crate::core::HolderKind::Request,
         wait: crate::driver::Wait::Queue,
         remains: crate::driver::Remains::Respect,
     };
-    drop(Herd::block_on(herd.handle.attach(attach)).unwrap());
+    drop(Herd::block_on(herd.handle.attach(request)).unwrap());
     // On the way by the driver, and once the thread knows it.
     for _ in 0..3 {
         let answer = ask_s(&herd, "/", &bearer(ALICE));

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::access::{Access, InForce, Secrets};
 use crate::config::Config;
 use crate::core::{Exit, SessionId, WorkerId};
-use crate::driver::{Cause, Crew, Driver, Next, Shutdown};
+use crate::driver::{Among, Cause, Crew, Driver, Next, Shutdown};
 use crate::proxy::{Identity, Proxy, Server, Tls};
 use crate::worker::{Death, Endpoint, Event, Logs, Make};
 
@@ -214,6 +214,12 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")?;
                 let mut word = [0];
                 let _ = reader.read(&mut word);
+                return Ok(());
+            }
+            "/json-cut" => {
+                out.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\"",
+                )?;
                 return Ok(());
             }
             "/crash-at-close" => {
@@ -436,7 +442,7 @@ impl Herd {
     pub(super) fn until(&self, what: &str, wanted: impl Fn(&[crate::driver::SessionView]) -> bool) {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
-            let views = Self::block_on(self.handle.list(true)).unwrap();
+            let views = Self::block_on(self.handle.list(Among::All)).unwrap();
             if wanted(&views) {
                 return;
             }

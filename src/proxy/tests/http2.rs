@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 use super::fake::Herd;
+use crate::driver::Among;
 use crate::proxy::upstream::LocalTasks;
 
 type Sender = SendRequest<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>;
@@ -123,7 +124,7 @@ fn a_stream_that_is_reset_releases_its_session() {
         let held = async |wanted: u32| {
             while herd
                 .handle
-                .list(false)
+                .list(Among::Live)
                 .await
                 .unwrap()
                 .iter()

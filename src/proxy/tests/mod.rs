@@ -620,6 +620,25 @@ fn an_answer_that_breaks_off_does_not_look_whole_to_http_1_0() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_before_it_can_be_rewritten_is_an_error_as_any_other() {
+    let herd = Herd::start("", "    host_header: worker");
+    let answer = herd.get("/json-cut", "Accept: text/plain\r\n");
+    assert_eq!(
+        (answer.status(), answer.code()),
+        (502, "worker_connection_lost"),
+        "{answer:?}"
+    );
+    assert_eq!(answer.field("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(answer.field("x-session-id"), Some("s"));
+    assert!(
+        answer
+            .text()
+            .contains("the worker lives, but its answer broke off"),
+        "{answer:?}"
+    );
+}
+
+#[test]
 fn a_host_that_is_none_is_refused() {
     let herd = herd();
     for host in ["bad host", "user@h", "h/path", "h?x", "h\\x", "h\u{e4}"] {

@@ -19,7 +19,7 @@ use super::WS;
 use super::fake::{Client, Herd};
 use crate::config;
 use crate::core::{HolderKind, KindId, SessionId};
-use crate::driver::{Attach, KindChoice, Remains, Wait};
+use crate::driver::{KindChoice, Remains, Request, Wait};
 use crate::proxy::transport::{Transport, Wire};
 use crate::proxy::tunnel::{self, Carried, Talk};
 use crate::proxy::upstream::WorkerIo;
@@ -279,14 +279,14 @@ fn what_tls_still_has_when_a_tunnel_begins_is_sent_though_the_worker_says_nothin
         }
         server.write_all(b"101").await.unwrap();
 
-        let attach = Attach {
+        let request = Request {
             id: SessionId::parse(b"s").unwrap(),
             kind: KindChoice::Fallback(KindId(0)),
             holder: HolderKind::Stream,
             wait: Wait::Queue,
             remains: Remains::Respect,
         };
-        let hold = herd.handle.attach(attach).await.unwrap().hold;
+        let hold = herd.handle.attach(request).await.unwrap().hold;
         let (worker, silent) = tokio::net::UnixStream::pair().unwrap();
         let worker = WorkerIo::new(Connection::Unix(worker), Arc::default());
         let (client_side, none) = (Transport::Tls(Box::new(server)), Bytes::new());

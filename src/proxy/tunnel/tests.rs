@@ -1,5 +1,6 @@
 use std::os::unix::net::UnixStream as StdUnix;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::*;

@@ -201,7 +201,7 @@ fn workers_start_one_after_the_other_where_they_may_not_start_together() {
     let problem = herd.get("c", "/").problem(503, "queue_timeout");
     assert_eq!(
         detail(&problem),
-        "no worker could be had within 1s: as many workers are starting as may at a time"
+        "no worker could be had within 1.0 s: as many workers are starting as may at a time"
     );
     let control = crate::client::Client::of(&herd.running).unwrap();
     let pressure = control.look("/v1/pressure").unwrap();

@@ -3,13 +3,16 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, Limited};
 
+use super::super::Failure;
 use super::{Exchange, own_host};
 use crate::config::HostHeader;
-use crate::proxy::body::{Answer, Body, Served, WorkerBody};
+use crate::proxy::body::{Answer, Body, Cut, Served, WorkerBody};
 use crate::proxy::code::{Code, Problem};
+use crate::proxy::http1::answer::Wanted;
+use crate::proxy::thread::ended;
 use crate::proxy::upstream::Bound;
 
 /// Largest answer that is rewritten.
@@ -22,7 +25,7 @@ impl Exchange {
         bound: &Bound,
         parts: &http::response::Parts,
         coming: &Answer,
-        is_head: bool,
+        wanted: Wanted,
     ) -> Option<String> {
         let json = |v: &HeaderValue| v.as_bytes().to_ascii_lowercase().starts_with(b"application/json");
         let small = coming
@@ -30,7 +33,7 @@ impl Exchange {
             .upper()
             .is_some_and(|n| n <= MAX_REWRITE as u64);
         (bound.session.kind.host_header == HostHeader::Worker
-            && !is_head
+            && wanted == Wanted::Whole
             && small
             && self.host.is_some()
             && parts.headers.get(CONTENT_TYPE).is_some_and(json))
@@ -43,14 +46,20 @@ impl Exchange {
         mut body: WorkerBody,
         served: Served,
         own: String,
-    ) -> Response<Body> {
-        let Ok(whole) = Limited::new(&mut body, MAX_REWRITE).collect().await else {
-            let problem = Problem::new(Code::WorkerConnectionLost, "the worker's answer broke off");
-            return problem
-                .into_response(&HeaderMap::new())
-                .map(|bytes| Body::own(bytes, served));
+    ) -> Result<Response<Body>, Failure> {
+        let whole = match Limited::new(&mut body, MAX_REWRITE).collect().await {
+            Ok(whole) => whole.to_bytes(),
+            Err(cut) => {
+                let problem = match cut.downcast_ref() {
+                    Some(Cut::SessionEnded(reason)) => ended(reason),
+                    _ => Problem::new(
+                        Code::WorkerConnectionLost,
+                        format!("the worker lives, but its answer broke off: {cut}"),
+                    ),
+                };
+                return Err(Failure { problem, served });
+            }
         };
-        let whole = whole.to_bytes();
         let bytes = match (
             std::str::from_utf8(&whole),
             self.host.as_ref().map(|h| h.to_str()),
@@ -63,6 +72,6 @@ impl Exchange {
         parts
             .headers
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        Response::from_parts(parts, Body::own(bytes, served))
+        Ok(Response::from_parts(parts, Body::own(bytes, served)))
     }
 }

@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Config;
 use crate::driver::{Origin, Waited};
+use crate::proxy::fields::X_SESSION_ID;
 use crate::proxy::thread::Claim;
 use crate::proxy::upstream::Bound;
 
-static X_SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 static X_HERD_SESSION_STATE: HeaderName = HeaderName::from_static("x-herd-session-state");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

@@ -16,11 +16,13 @@ use crate::core::HolderKind;
 use crate::driver::Hold;
 use crate::proxy::body::{Answer, Body, ClientBody, Served, Upload};
 use crate::proxy::code::{Code, Problem};
+use crate::proxy::fields::{self, Toward};
+use crate::proxy::http1::answer::Wanted;
 use crate::proxy::send::shake_hands;
 use crate::proxy::thread::{Claim, ended};
 use crate::proxy::tunnel::{self, Talk};
 use crate::proxy::upstream::WorkerIo;
-use crate::proxy::{fields, websocket_over_h2};
+use crate::proxy::websocket_over_h2;
 
 impl Exchange {
     pub(super) async fn upgrade(
@@ -43,7 +45,7 @@ impl Exchange {
             served,
         } = match self.ask(head, claim, served).await? {
             Asked::Switched(switched) => switched,
-            Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
+            Asked::Answered(answered) => return self.pass_on(answered).await,
         };
         let Some(switched) = switched_to(response.headers(), &protocol) else {
             let problem = Problem::new(
@@ -67,7 +69,7 @@ impl Exchange {
             Err(problem) => return Err(Failure { problem, served }),
         };
         let headers = response.headers_mut();
-        fields::strip(headers);
+        fields::strip(headers, Toward::Client);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, switched);
         self.label.put(&self.config, &claim.bound, headers);
@@ -113,7 +115,7 @@ impl Exchange {
                 let served = answered.served;
                 return Err(Failure { problem, served });
             }
-            Asked::Answered(answered) => return Ok(self.pass_on(answered).await),
+            Asked::Answered(answered) => return self.pass_on(answered).await,
         };
         if !websocket_over_h2::accepted(response.headers(), key.as_bytes()) {
             let problem = wrong_accept();
@@ -125,7 +127,7 @@ impl Exchange {
         };
         *response.status_mut() = StatusCode::OK;
         let headers = response.headers_mut();
-        fields::strip(headers);
+        fields::strip(headers, Toward::Client);
         headers.remove("sec-websocket-accept");
         self.label.put(&self.config, &claim.bound, headers);
         let traffic = Arc::clone(&self.thread.traffic);
@@ -189,14 +191,14 @@ impl Exchange {
         }))
     }
 
-    async fn pass_on(&self, answered: Answered) -> Response<Body> {
+    async fn pass_on(&self, answered: Answered) -> Result<Response<Body>, Failure> {
         let Answered {
             response,
             claim: Claim { bound, hold, .. },
             served,
         } = answered;
         let response = response.map(Answer::Hyper);
-        self.answer(response, &bound, hold, served, false).await
+        self.answer(response, &bound, hold, served, Wanted::Whole).await
     }
 }
 
