@@ -103,7 +103,7 @@ impl fmt::Display for Unwell {
 pub enum Exit {
     Code(i32),
     Signal(i32),
-    /// A limit of its sandbox had to do with it.
+    /// It had met a limit of its sandbox before, which may have nothing to do with it.
     Limited {
         status: Status,
         limit: Limit,
@@ -166,7 +166,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => Status::Code(*code).fmt(f),
             Self::Signal(signal) => Status::Signal(*signal).fmt(f),
-            Self::Limited { status, limit } => write!(f, "{status}: {limit}"),
+            Self::Limited { status, limit } => write!(f, "{status}; {limit}"),
             Self::KeeperLost => f.write_str("its keeper was killed"),
         }
     }

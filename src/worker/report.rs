@@ -80,7 +80,7 @@ impl ReportReader {
         self.exec_failure.take()
     }
 
-    /// How the main process ended, which limit had to do with it, and what ended with it; complete once all is read.
+    /// How the main process ended, which limit it had met, and what ended with it; complete once all is read.
     pub(super) fn end(&self) -> Option<Ended> {
         let mut census = self.left.clone();
         // And itself.
