@@ -137,7 +137,7 @@ fn a_program_that_the_bundle_cannot_run_is_named() {
     let by_name = Mistake {
         sandbox: BUNDLE,
         cmd: "probe",
-        expected: ".bundle: \"probe\" is not in DIR/b/rootfs (PATH there is /usr/local/bin:/usr/bin:/bin)",
+        expected: ".bundle: \"probe\" is not in DIR/b/rootfs (PATH there is /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)",
     };
     by_name.is_refused_everywhere(|dir| {
         bundle(dir, "b", |_| {});
