@@ -22,6 +22,10 @@ pub(super) struct Timers {
 impl Timers {
     /// Replaces the subject's deadline; `None` disarms it.
     pub(super) fn arm(&mut self, subject: Subject, at: Option<Moment>) {
+        // A long queue is gone through with every change of its pool, and mostly nothing changes for those in it.
+        if self.armed.get(&subject).copied() == at {
+            return;
+        }
         if let Some(old) = self.armed.remove(&subject) {
             self.queue.remove(&(old, subject.clone()));
         }

@@ -28,7 +28,8 @@ impl Census {
 
     /// Counts the tree below `root`. It changes while it is counted; call it for reports, not decisions.
     ///
-    /// A kill waits for this, so it asks for as little as it can.
+    /// A kill waits for this, on a thread that serves other sessions too: it asks for as little as it can, of at most
+    /// 4096 processes.
     pub fn take(root: i32) -> Self {
         Self::of(tree(root))
     }
@@ -107,11 +108,16 @@ const MOST: usize = 4096;
 
 /// `root` and its descendants that exist now, breadth first.
 pub fn tree(root: i32) -> Vec<i32> {
+    tree_of(MOST, root)
+}
+
+/// The same, `most` of them.
+fn tree_of(most: usize, root: i32) -> Vec<i32> {
     let mut buffer = Vec::new();
     let mut seen = HashSet::from([root]);
     let mut found = vec![root];
     let mut next = 0;
-    while next < found.len() && found.len() < MOST {
+    while next < found.len() && found.len() < most {
         match children_into(found[next], &mut buffer) {
             Some(children) => found.extend(children.into_iter().filter(|child| seen.insert(*child))),
             None if next == 0 => return Vec::new(),
@@ -119,6 +125,8 @@ pub fn tree(root: i32) -> Vec<i32> {
         }
         next += 1;
     }
+    // One process may have all of them for its children.
+    found.truncate(most);
     found
 }
 
@@ -250,6 +258,9 @@ pub fn threads() -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use nix::sys::signal::Signal;
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
     use super::*;
@@ -274,5 +285,22 @@ mod tests {
         assert_eq!(survivors(&[pid], decided), 0, "a zombie is dead");
         child.wait().unwrap();
         assert_eq!(survivors(&[pid], decided), 0);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test's own child, not herd's")]
+    fn no_more_are_looked_at_than_may_be_also_of_one_processs_children() {
+        let script = "for n in 1 2 3 4 5; do sleep 1000 & done; echo; wait";
+        let mut shell = std::process::Command::new("sh");
+        let mut shell = shell.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let begun = shell.stdout.as_mut().unwrap().read_exact(&mut [0]);
+        let pid = i32::try_from(shell.id()).unwrap();
+        let (all, some) = (tree(pid), tree_of(3, pid));
+        for pid in all.iter().skip(1) {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap();
+        }
+        shell.wait().unwrap();
+        begun.unwrap();
+        assert_eq!((all.len(), some.len()), (6, 3));
     }
 }

@@ -137,7 +137,8 @@ pub(super) enum Standing {
     Unknown(usize),
 }
 
-/// Asks who listens at `addr`, and whether it is the keeper's tree.
+/// Asks who listens at `addr`, and whether it is the keeper's tree. That reads /proc in this thread, for as many processes
+/// as a [tree](process::tree) has at most.
 pub(super) async fn standing(addr: SocketAddr, keeper: &Keeper) -> io::Result<Standing> {
     let Some(listener) = listener::at(addr)? else {
         return Ok(Standing::Nobody);

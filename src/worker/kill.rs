@@ -41,7 +41,7 @@ impl KillSwitch {
     pub fn kill(&self) {
         self.killed.get_or_init(|| {
             let decided = Instant::now();
-            // Nothing can be counted afterwards.
+            // Nothing can be counted afterwards. It is a few reads of /proc for each of a bounded number of processes.
             let census = self.keeper.pid().map(Census::take).unwrap_or_default();
             if let Err(e) = self.keeper.kill() {
                 tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");

@@ -6,6 +6,7 @@ mod escape;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod kill;
+mod lacking;
 mod liveness;
 mod logs;
 mod memory;

@@ -15,6 +15,7 @@ use crate::launcher::sandbox::{Ids, Plan, PlanId, Slot};
 use crate::launcher::{Keeper, NewSandbox};
 use crate::sandbox::cgroup::GroupId;
 
+use super::lacking::Lacking;
 use super::report::ReportReader;
 use super::workers::Shared;
 
@@ -130,13 +131,9 @@ impl Stock {
         self.plans.borrow().contains(&plan)
     }
 
-    fn place(&self) -> Result<Place, String> {
-        let ids = self.ids.ok_or("sandboxes need namespaces, and there are none")?;
-        let of = ids.slots();
-        let slot = self.slots.borrow_mut().take(of);
-        let slot = slot.ok_or_else(|| {
-            format!("all {of} user ids for sandboxes are in use; enlarge this user's ranges in /etc/subuid and /etc/subgid")
-        })?;
+    fn place(&self) -> Result<Place, Lacking> {
+        let of = self.ids.ok_or(Lacking::Namespaces)?.slots();
+        let slot = self.slots.borrow_mut().take(of).ok_or(Lacking::Ids { of })?;
         Ok(Place {
             slot,
             slots: Rc::downgrade(&self.slots),
@@ -146,13 +143,13 @@ impl Stock {
 
 impl Shared {
     /// Has one made. It is not created yet when this returns: its report tells.
-    pub(super) async fn create_sandbox(&self, plan: &Arc<Plan>) -> Result<Created, String> {
+    pub(super) async fn create_sandbox(&self, plan: &Arc<Plan>) -> Result<Created, Lacking> {
         let place = self.stock.place()?;
         let number = self.stock.next.replace(self.stock.next.get() + 1);
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let (status, status_end) = pipe()?;
-        let report = ReportReader::new(status).map_err(|e| e.to_string())?;
+        let report = ReportReader::new(status).map_err(Lacking::Pipe)?;
         let group = GroupId(number);
         let sandbox = NewSandbox {
             plan: Arc::clone(plan),
@@ -163,8 +160,7 @@ impl Shared {
         let (keeper, reaped) = self
             .client
             .create(sandbox, [out_end, err_end, status_end])
-            .await
-            .map_err(|e| e.to_string())?;
+            .await?;
         Ok(Created {
             keeper: Arc::new(keeper),
             reaped,
@@ -183,7 +179,7 @@ impl Shared {
     }
 
     /// Makes one ahead by this plan, unless there is one.
-    pub(super) async fn stock(&self, plan: &Arc<Plan>) -> Result<(), String> {
+    pub(super) async fn stock(&self, plan: &Arc<Plan>) -> Result<(), Lacking> {
         let id = plan.id();
         // A worker that was started by a former plan asks for another of its sort.
         if !self.stock.wants(id) {
@@ -202,7 +198,7 @@ impl Shared {
     }
 
     /// Waits until it is created.
-    async fn keep(&self, plan: PlanId, mut created: Created) -> Result<(), String> {
+    async fn keep(&self, plan: PlanId, mut created: Created) -> Result<(), Lacking> {
         match created.report.created().await {
             Ok(()) if self.stock.wants(plan) => {
                 self.stock.created.borrow_mut().entry(plan).or_insert(created);
@@ -212,18 +208,17 @@ impl Shared {
                 created.let_go().await;
                 Ok(())
             }
-            Err(e) => {
+            Err(message) => {
                 // Its ids are free when it is gone.
                 let _ = created.reaped.await;
-                Err(e)
+                Err(Lacking::Sandbox(message))
             }
         }
     }
 }
 
-pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
-    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(|e| format!("cannot make a pipe for the worker: {e}"))
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Lacking> {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Lacking::Pipe(e.into()))
 }
 
 #[cfg(test)]

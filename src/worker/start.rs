@@ -29,6 +29,7 @@ use crate::launcher::{Keeper, sandbox};
 use crate::sys::process::survivors;
 use crate::sys::{listener, timer};
 
+use super::lacking::{Lacking, MAX_SOCKET_PATH};
 use super::logs::{Logs, Stream};
 use super::readiness::{self, Target, Verdict};
 use super::report::{Ended, ReportReader};
@@ -47,9 +48,6 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a session that has just got its worker needs to send its first request.
 const BREATH: Duration = Duration::from_millis(2);
-
-/// Longest address of a UNIX socket, bytes, without the final NUL (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
 
 #[derive(Debug)]
 pub(super) struct Life {
@@ -172,114 +170,101 @@ impl Life {
     }
 
     async fn attempt(&self, dir: &Path, port: Option<u16>, attempt: u32) -> Try {
-        let sandboxed = self.make.kind.sandbox.on().is_some();
-        let socket = match sandboxed {
-            true => Path::new(sandbox::SOCKET_DIR).join(sandbox::SOCKET),
-            false => dir.join("s"),
-        };
-        let target = match port {
-            Some(port) => Target::Port(port),
-            None if self.make.kind.upstream == Upstream::Port => Target::InsidePort,
-            None if sandboxed => Target::InsideSocket,
-            None if socket.as_os_str().len() > MAX_SOCKET_PATH => {
-                self.resource(format!(
-                    "the worker's socket {} would be {} bytes long and the kernel takes {MAX_SOCKET_PATH}; use a \
-                     shorter --state-dir",
-                    socket.display(),
-                    socket.as_os_str().len()
-                ))
-                .await;
-                return Try::Over(None);
-            }
-            None => Target::Socket(Arc::new(socket.clone())),
-        };
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let values = Values {
-            port: match target {
-                Target::InsidePort => Some(sandbox::PORT),
-                _ => port,
-            },
-            socket: (self.make.kind.upstream == Upstream::Socket).then(|| text(&socket)),
-            session_id: self.session.as_ref().map(|session| session.id().to_owned()),
-            principal: self
-                .session
-                .as_ref()
-                .and_then(|session| session.principal().map(str::to_owned)),
-            worker: self.make.kind.name.to_string(),
-            dir: text(dir),
-        };
-        let limit = self.make.kind.start_timeout;
-        let until = Instant::now() + limit;
         // What only a start needs is boxed, here and below: a worker may serve for days, and its task is as large as its
         // largest moment.
-        let started = match sandboxed {
-            true => Box::pin(self.spawn_sandboxed(&values, until)).await,
-            false => Box::pin(self.spawn(&values)).await.map_err(NotStarted::AtAll),
-        };
-        drop(values);
-        let mut running = match started {
-            Ok(running) => running,
-            Err(NotStarted::AtAll(message)) => {
-                self.restock();
-                self.resource(message).await;
+        let started = Box::pin(self.start(dir, port)).await;
+        self.restock();
+        let (mut running, probed) = match started {
+            Ok(started) => started,
+            Err(NotStarted::AtAll(lacking)) => {
+                self.resource(lacking.to_string()).await;
                 return Try::Over(None);
             }
-            Err(NotStarted::Sandbox { mut running, message }) => {
-                self.restock();
+            Err(NotStarted::Sandbox { mut running, lacking }) => {
                 // What libcontainer said of it is among the output.
-                if let Err(e) = running.keeper.kill() {
-                    tracing::error!(worker = %self.worker, "cannot kill the sandbox's keeper: {e}");
-                }
-                let end = running.end(&self.shared).await;
-                self.resource(message).await;
+                let end = running.put_down(&self.shared).await;
+                self.resource(lacking.to_string()).await;
                 return Try::Over(end);
             }
         };
-
-        let keeper = Arc::clone(&running.keeper);
-        let verdict = match Box::pin(self.probe(&mut running, &target, until)).await {
-            Probed::Ended => None,
-            Probed::Verdict(verdict) => Some(verdict),
-            Probed::Late { last } => {
-                self.restock();
-                let late = StartFailureKind::Timeout { after: limit, last };
-                Box::pin(self.fail(late)).await;
-                return Try::Over(running.end(&self.shared).await);
-            }
-        };
-        drop(target);
-        match verdict {
-            Some(Verdict::Ready(endpoint)) => {
+        match probed {
+            Probed::Verdict(Verdict::Ready(endpoint)) => {
                 self.tell(Event::Ready {
                     worker: self.worker,
                     endpoint,
                 })
                 .await;
-                self.restock();
                 Try::Over(running.end(&self.shared).await)
             }
-            Some(Verdict::Stranger) => {
-                self.restock();
-                if let Err(e) = keeper.kill() {
-                    tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
-                }
-                let end = running.end(&self.shared).await;
+            Probed::Verdict(Verdict::Stranger) => {
+                let end = running.put_down(&self.shared).await;
                 Box::pin(self.lost_its_port(port.unwrap_or_default(), attempt, end)).await
             }
-            Some(Verdict::Short(e)) => {
-                self.restock();
-                if let Err(e) = keeper.kill() {
-                    tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
-                }
-                let end = running.end(&self.shared).await;
+            Probed::Verdict(Verdict::Short(e)) => {
+                let end = running.put_down(&self.shared).await;
                 self.resource(format!("herd cannot see whether the worker is ready: {e}"))
                     .await;
                 Try::Over(end)
             }
-            None => {
-                self.restock();
-                Box::pin(self.ended_early(running, port, attempt)).await
+            Probed::Late { last } => {
+                let after = self.make.kind.start_timeout;
+                Box::pin(self.fail(StartFailureKind::Timeout { after, last })).await;
+                // The driver kills it.
+                Try::Over(running.end(&self.shared).await)
             }
+            Probed::Ended => Box::pin(self.ended_early(running, port, attempt)).await,
+        }
+    }
+
+    /// Starts the program, and waits until it is ready or never will be.
+    async fn start(&self, dir: &Path, port: Option<u16>) -> Result<(Running, Probed), NotStarted> {
+        let target = self.target(dir, port)?;
+        let values = self.values(dir, &target);
+        let until = Instant::now() + self.make.kind.start_timeout;
+        let mut running = match self.make.kind.sandbox.on() {
+            Some(_) => self.spawn_sandboxed(&values, until).await?,
+            None => self.spawn(&values).await?,
+        };
+        let probed = self.probe(&mut running, &target, until).await;
+        Ok((running, probed))
+    }
+
+    /// Where the worker is to listen; `port` is what was allotted to it.
+    fn target(&self, dir: &Path, port: Option<u16>) -> Result<Target, Lacking> {
+        let is_sandboxed = self.make.kind.sandbox.on().is_some();
+        match (port, self.make.kind.upstream) {
+            (Some(port), _) => Ok(Target::Port(port)),
+            (None, Upstream::Port) => Ok(Target::InsidePort),
+            (None, Upstream::Socket) if is_sandboxed => Ok(Target::InsideSocket),
+            (None, Upstream::Socket) => {
+                let socket = dir.join("s");
+                match socket.as_os_str().len() {
+                    0..=MAX_SOCKET_PATH => Ok(Target::Socket(Arc::new(socket))),
+                    length => Err(Lacking::ShortPath { socket, length }),
+                }
+            }
+        }
+    }
+
+    /// What its command line and environment are filled with.
+    fn values(&self, dir: &Path, target: &Target) -> Values {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let session = self.session.as_ref();
+        Values {
+            port: match target {
+                Target::Port(port) => Some(*port),
+                Target::InsidePort => Some(sandbox::PORT),
+                Target::Socket(_) | Target::InsideSocket => None,
+            },
+            socket: match target {
+                Target::Socket(path) => Some(text(path)),
+                Target::InsideSocket => Some(text(&Path::new(sandbox::SOCKET_DIR).join(sandbox::SOCKET))),
+                Target::Port(_) | Target::InsidePort => None,
+            },
+            session_id: session.map(|session| session.id().to_owned()),
+            principal: session.and_then(|session| session.principal().map(str::to_owned)),
+            worker: self.make.kind.name.to_string(),
+            dir: text(dir),
         }
     }
 
@@ -331,16 +316,15 @@ impl Life {
         Try::Over(end)
     }
 
-    async fn spawn(&self, values: &Values) -> Result<Running, String> {
+    async fn spawn(&self, values: &Values) -> Result<Running, Lacking> {
         let program = environment::program(&self.make.kind, values, &self.shared.own_env.borrow(), None);
         let ((out, out_end), (err, err_end), (status, status_end)) = (pipe()?, pipe()?, pipe()?);
-        let report = ReportReader::new(status).map_err(|e| e.to_string())?;
+        let report = ReportReader::new(status).map_err(Lacking::Pipe)?;
         let (keeper, reaped) = self
             .shared
             .client
             .spawn(program, [out_end, err_end, status_end])
-            .await
-            .map_err(|e| e.to_string())?;
+            .await?;
         let keeper = Arc::new(keeper);
         self.shared.alive(self.worker, &keeper);
         Ok(Running {
@@ -355,17 +339,12 @@ impl Life {
 
     /// Takes a sandbox that was made ahead, or has one made, and tells it what to run.
     async fn spawn_sandboxed(&self, values: &Values, until: Instant) -> Result<Running, NotStarted> {
-        let plan = self.make.plan.as_ref();
-        let plan = plan.ok_or_else(|| NotStarted::AtAll("the kind has no sandbox".to_owned()))?;
+        let plan = self.make.plan.as_ref().ok_or(Lacking::Plan)?;
         let program =
             environment::program(&self.make.kind, values, &self.shared.own_env.borrow(), Some(plan));
         let created = match self.shared.stock.take(plan) {
             Some(created) => created,
-            None => self
-                .shared
-                .create_sandbox(plan)
-                .await
-                .map_err(NotStarted::AtAll)?,
+            None => self.shared.create_sandbox(plan).await?,
         };
         self.shared.alive(self.worker, &created.keeper);
         self.shared.counted_in(self.worker, created.group);
@@ -377,22 +356,16 @@ impl Life {
             pumps: self.pumps(created.outputs),
             place: Some(created.place),
         };
-        let ready = match tokio::time::timeout_at(until, running.report.created()).await {
-            Ok(Ok(())) => running
-                .keeper
-                .run(program)
-                .map_err(|e| format!("cannot tell the sandbox what to run: {e}")),
-            Ok(Err(message)) => Err(message),
-            Err(_) => Err(format!(
-                "the sandbox was not made within {:?}",
-                self.make.kind.start_timeout
-            )),
+        let told = match tokio::time::timeout_at(until, running.report.created()).await {
+            Ok(Ok(())) => running.keeper.run(program).map_err(Lacking::Ear),
+            Ok(Err(message)) => Err(Lacking::Sandbox(message)),
+            Err(_) => Err(Lacking::Time(self.make.kind.start_timeout)),
         };
-        match ready {
+        match told {
             Ok(()) => Ok(running),
-            Err(message) => Err(NotStarted::Sandbox {
+            Err(lacking) => Err(NotStarted::Sandbox {
                 running: Box::new(running),
-                message,
+                lacking,
             }),
         }
     }
@@ -463,15 +436,29 @@ impl Drop for Pumps {
 
 /// Why there is no program.
 enum NotStarted {
-    AtAll(String),
+    AtAll(Lacking),
     /// There is something to clear away.
     Sandbox {
         running: Box<Running>,
-        message: String,
+        lacking: Lacking,
     },
 }
 
+impl From<Lacking> for NotStarted {
+    fn from(lacking: Lacking) -> Self {
+        Self::AtAll(lacking)
+    }
+}
+
 impl Running {
+    /// Kills it, and waits for its end.
+    async fn put_down(&mut self, shared: &Shared) -> Option<Ended> {
+        if let Err(e) = self.keeper.kill() {
+            tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
+        }
+        self.end(shared).await
+    }
+
     /// Waits until the tree is gone and all it wrote is read. How the main process ended, and with what, if the keeper
     /// lived to tell.
     async fn end(&mut self, shared: &Shared) -> Option<Ended> {

@@ -158,7 +158,7 @@ impl Workers {
         for (kind, plan) in self.plans().iter().enumerate() {
             let Some(plan) = plan else { continue };
             if let Err(why) = self.shared.stock(plan).await {
-                failed.push((kind, why));
+                failed.push((kind, why.to_string()));
             }
         }
         failed

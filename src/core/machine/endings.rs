@@ -167,6 +167,7 @@ impl Core {
             EndReason::Crashed(_) => {}
             EndReason::Drained => self.terminate(worker, now),
             _ if recycled => {
+                self.recycling.insert(name.clone(), worker);
                 self.set_worker(
                     worker,
                     WorkerState::Recycling {
@@ -210,13 +211,7 @@ impl Core {
             }
         }
         // Their next session will not come.
-        let recycling = |known: &super::Worker| matches!(known.state, WorkerState::Recycling { .. });
-        let left: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, known)| recycling(known))
-            .map(|(worker, _)| *worker)
-            .collect();
+        let left: Vec<WorkerId> = self.recycling.values().copied().collect();
         for worker in left {
             self.terminate(worker, now);
         }

@@ -305,6 +305,8 @@ pub struct Core {
     sessions: HashMap<SessionId, Session>,
     quotas: Quotas,
     workers: HashMap<WorkerId, Worker>,
+    /// The workers that are [`WorkerState::Recycling`], by the session that they served.
+    recycling: HashMap<SessionRef, WorkerId>,
     /// `None`: it is as if there were enough.
     memory: Option<Memory>,
     /// Which waiting session a request belongs to.
@@ -327,6 +329,7 @@ impl Core {
             sessions: HashMap::new(),
             quotas: Quotas::default(),
             workers: HashMap::new(),
+            recycling: HashMap::new(),
             memory: None,
             tickets: HashMap::new(),
             timers: Timers::default(),

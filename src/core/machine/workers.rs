@@ -166,17 +166,17 @@ impl Core {
 
     /// Puts a worker whose session has ended back into stock, once that session's holders and guests have left.
     pub(super) fn consider_recycling(&mut self, session: &SessionRef, now: Moment) {
-        let recycled = self
-            .workers
-            .iter()
-            .find_map(|(worker, known)| match &known.state {
-                WorkerState::Recycling {
-                    session: old,
-                    holders,
-                } if old == session && holders.snapshot().is_empty() => Some((*worker, known.kind)),
-                _ => None,
-            });
-        if let Some((worker, kind)) = recycled {
+        let Some(worker) = self.recycling.get(session).copied() else {
+            return;
+        };
+        let Some(known) = self.workers.get(&worker) else {
+            return;
+        };
+        if let WorkerState::Recycling { holders, .. } = &known.state
+            && holders.snapshot().is_empty()
+        {
+            let kind = known.kind;
+            self.recycling.remove(session);
             self.pools[kind.0].bound -= 1;
             self.make_warm(worker, kind, now);
             self.reconcile(kind, now);
@@ -276,10 +276,14 @@ impl Core {
     fn leave_pool(&mut self, worker: WorkerId) -> Option<KindId> {
         let known = self.workers.get(&worker)?;
         let pool = &mut self.pools[known.kind.0];
-        match known.state {
+        match &known.state {
             WorkerState::Starting { .. } => pool.starting.retain(|w| *w != worker),
             WorkerState::Warm { .. } => pool.warm.retain(|w| *w != worker),
-            WorkerState::Bound { .. } | WorkerState::Recycling { .. } => pool.bound -= 1,
+            WorkerState::Bound { .. } => pool.bound -= 1,
+            WorkerState::Recycling { session, .. } => {
+                pool.bound -= 1;
+                self.recycling.remove(session);
+            }
             WorkerState::Dying { .. } => return None,
         }
         Some(known.kind)
