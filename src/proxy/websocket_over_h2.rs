@@ -21,8 +21,11 @@ pub(crate) fn ask(head: &mut http::request::Parts) -> String {
     key
 }
 
+/// Whether the answer proves, once and rightly, that it is to a WebSocket's handshake with this key.
 pub(crate) fn accepted(headers: &HeaderMap, key: &[u8]) -> bool {
-    headers
-        .get(SEC_WEBSOCKET_ACCEPT)
-        .is_some_and(|v| v.as_bytes() == derive_accept_key(key).as_bytes())
+    let mut proofs = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    match (proofs.next(), proofs.next()) {
+        (Some(proof), None) => proof.as_bytes() == derive_accept_key(key).as_bytes(),
+        _ => false,
+    }
 }

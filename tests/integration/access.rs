@@ -372,6 +372,8 @@ fn a_principal_that_is_taken_away_has_nothing_left() {
     assert!(with(&herd, "s", ALICE).contains("x-herd-session-state: reused"));
     reload(&herd, "  keys:\n", &format!("  keys:\n    {bob}\n"));
     assert!(with(&herd, "s", BOB).contains("x-herd-session-state: created"));
+    // As docs/access.md says: for good, only the secret's end ends them.
+    assert!(with(&herd, "t", token).starts_with("HTTP/1.1 200"));
 }
 
 #[test]

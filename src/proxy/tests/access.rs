@@ -389,6 +389,23 @@ fn a_foreign_page_opens_no_websocket_by_what_its_browser_sends_unasked() {
 }
 
 #[test]
+fn a_trusted_proxy_says_that_its_clients_come_over_tls() {
+    for (proxies, page, told) in [
+        ("127.0.0.0/8", "http://h", "403"),
+        ("127.0.0.0/8", "https://h", "101"),
+        ("192.0.2.0/24", "http://h", "101"),
+    ] {
+        let network = format!("  trusted_proxies: [{proxies}]");
+        let herd = Herd::start_with(&network, "", "session: {query: sid}\n");
+        let mut client = herd.connect();
+        client.send(&format!(
+            "GET /echo?sid=s HTTP/1.1\r\nHost: h\r\n{WS}X-Forwarded-Proto: https\r\nOrigin: {page}\r\n\r\n"
+        ));
+        assert_eq!(client.head().split(' ').nth(1), Some(told), "{proxies} {page}");
+    }
+}
+
+#[test]
 fn listed_origins_are_the_ones_that_may() {
     let herd = herd("  websocket_origins: [\"https://*.example.com\"]", "", "");
     let path = format!("/echo?herd_token={}", token(&herd, "alice/s", None));

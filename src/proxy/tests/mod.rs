@@ -421,6 +421,7 @@ fn only_a_101_for_what_was_asked_opens_a_tunnel() {
         (no_key, "Upgrade: websocket".to_owned(), true),
         (WS, format!("Upgrade: websocket|{wrong}"), false),
         (WS, "Upgrade: websocket".to_owned(), false),
+        (WS, format!("Upgrade: websocket|{right}|{wrong}"), false),
         (WS, right.to_owned(), false),
         (WS, format!("Upgrade: raw|{right}"), false),
         (WS, format!("Upgrade: websocket, raw|{right}"), false),

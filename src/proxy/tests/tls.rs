@@ -319,6 +319,21 @@ fn a_session_ends_with_its_last_websocket_over_tls() {
 }
 
 #[test]
+fn a_page_that_came_without_tls_opens_no_websocket_over_it() {
+    let files = Files::new();
+    let herd = Herd::start_with(&files.network(), "", "session: {query: sid}");
+    for (page, told) in [("http://h", "HTTP/1.1 403"), ("https://h", "HTTP/1.1 101")] {
+        let answer = run(async {
+            let mut stream = connect(&herd, &files.client(&[])).await;
+            let asked = format!("GET /echo?sid=s HTTP/1.1\r\nHost: h\r\n{WS}Origin: {page}\r\n\r\n");
+            stream.write_all(asked.as_bytes()).await.unwrap();
+            head(&mut stream).await
+        });
+        assert!(answer.starts_with(told), "{page}: {answer}");
+    }
+}
+
+#[test]
 fn a_waiting_client_that_leaves_is_noticed_behind_unread_input() {
     let files = Files::new();
     let herd = Herd::start(&files.network(), "");
