@@ -141,7 +141,7 @@ fn the_kind_of_a_request_has_to_exist_and_to_be_its_sessions() {
         .get_with("a", "/", "X-Herd-Worker: second\r\n")
         .problem(409, "worker_mismatch");
     assert!(
-        detail(&problem).contains("bound to a \"first\" worker"),
+        detail(&problem).contains("bound to a worker of kind first"),
         "{problem}"
     );
     herd.client()
