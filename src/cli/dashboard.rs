@@ -101,6 +101,7 @@ impl Dashboard {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             let mut connections = JoinSet::new();
+            let mut accepting = Ok(());
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
@@ -109,11 +110,15 @@ impl Dashboard {
                     accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                         match accepted {
                             Ok((stream, _)) => {
+                                accepting = Ok(());
                                 connections.spawn(serve(stream, Arc::clone(&door)));
                             }
-                            // A browser that left at once, or no descriptor is free just now: others come later.
+                            // A browser that left at once, or no descriptor is free just now: others come later. Said once in a row.
                             Err(error) => {
-                                eprintln!("herd: cannot accept a connection: {error}");
+                                if accepting != Err(error.kind()) {
+                                    accepting = Err(error.kind());
+                                    eprintln!("herd: cannot accept a connection: {error}");
+                                }
                                 sleep(ACCEPT_PAUSE).await;
                             }
                         }

@@ -102,7 +102,8 @@ impl Ps {
                 match (output, watch) {
                     (Output::Data(format), None) => format.print(&list.sessions)?,
                     (Output::Data(format), Some(_)) => format.print_next(&list.sessions)?,
-                    (Output::Table, _) => print(&list.sessions, usage)?,
+                    (Output::Table, _) if usage => show::print(table_with_usage(&list.sessions))?,
+                    (Output::Table, _) => show::print(table(&list.sessions))?,
                 }
                 if output == Output::Table && list.sessions.is_empty() {
                     match among {
@@ -125,15 +126,13 @@ impl Ps {
     }
 }
 
-fn print(sessions: &[Session], usage: bool) -> anyhow::Result<()> {
-    let table = match usage {
-        true => show::table(
-            WITH_USAGE,
-            &sessions.iter().map(row_with_usage).collect::<Vec<_>>(),
-        ),
-        false => show::table(HEADINGS, &sessions.iter().map(row).collect::<Vec<_>>()),
-    };
-    Ok(show::print(table)?)
+fn table(sessions: &[Session]) -> String {
+    show::table(HEADINGS, &sessions.iter().map(row).collect::<Vec<_>>())
+}
+
+fn table_with_usage(sessions: &[Session]) -> String {
+    let rows: Vec<_> = sessions.iter().map(row_with_usage).collect();
+    show::table(WITH_USAGE, &rows)
 }
 
 fn row_with_usage(session: &Session) -> [String; 12] {

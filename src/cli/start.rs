@@ -1,46 +1,32 @@
 //! `herd start`: everything that serves, from the fork of the launcher to the exit code.
 
-use std::cell::Cell;
+mod at_work;
+
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use http::HeaderMap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::reloader::{self, Means, Reloader, Reloading, Source, Watch};
-use super::service;
-use super::signals::Signals;
+use self::at_work::Outfit;
+use super::reloader::{Means, Reloading, Source, Watch};
 use super::surroundings::{self, Surroundings, Taker, judge};
-use super::traces;
-use crate::access::{Access, InForce, Lasting, Secrets};
+use crate::access::{Access, Lasting};
 use crate::config::paths::User;
-use crate::config::{
-    self, Config, ConfigFile, Finding, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice,
-};
+use crate::config::{self, Config, ConfigFile, Kind, MemoryAdmission, Overrides, Problems, SandboxChoice};
 use crate::control;
-use crate::driver::{Burials, Crew, Driver};
 use crate::history::History;
-use crate::launcher::{self, Client, Forked, Guard, Sandboxes, sandbox};
+use crate::launcher::{self, Forked, Guard, Sandboxes, sandbox};
 use crate::proxy::{self, Tls};
 use crate::sandbox::cgroup::{Hierarchies, Host, Unavailable};
 use crate::sys::{activation, kernel};
-use crate::telemetry::access_log::{AccessLog, Target};
+use crate::telemetry::access_log::Target;
 use crate::telemetry::{self, LogArgs};
-use crate::worker::{DEFAULT_PORTS, Plans, StateDir, Workers, most_memory};
-
-/// Workers' reports that may wait for the driver.
-const EVENTS: usize = 256;
-/// After the last worker is gone: for answers that are still being written.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+use crate::worker::{Plans, StateDir, most_memory};
 
 /// Serve: bind sessions to workers until SIGINT or SIGTERM
 ///
@@ -102,7 +88,7 @@ impl Start {
         };
         let groups = Arc::new(std::mem::take(&mut forked.sandboxes.hierarchies));
         let launcher = Arc::clone(&forked.pidfd);
-        let served = serve(config, (forked, Arc::clone(&groups)), reloading);
+        let served = serve(config, forked, Arc::clone(&groups), reloading);
         // Its socket is closed, so it ends, and with it the sandboxes that nobody has used.
         launcher.wait()?;
         if let Some(Err(e)) = Arc::into_inner(groups).map(Hierarchies::close) {
@@ -137,23 +123,6 @@ fn sandboxes(config: &Config, user: &User, file: &Path) -> Result<(Sandboxes, Ve
     }
 }
 
-/// What a kind asks for and this host cannot give is told now, not by the failures of its sessions.
-async fn try_sandboxes(config: &Config, workers: &Workers, file: &Path) -> Result<(), Problems> {
-    let failed = workers.make_ahead().await;
-    let finding = |(kind, why): (usize, String)| Finding {
-        kind: config.kinds.get(kind).map(|kind| kind.name.clone()),
-        setting: vec!["sandbox".into()],
-        message: format!(
-            "no such sandbox can be made here: {why}; `herd doctor` says what this host can give, and how to make it \
-             give more"
-        ),
-    };
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(config::point_out(file, failed.into_iter().map(finding).collect())),
-    }
-}
-
 /// The access log's file, if there is one to be.
 pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>, Problems> {
     let target = config.access_log.as_ref().map(|log| Target::open(&log.to));
@@ -161,9 +130,11 @@ pub(super) fn access_log(config: &Config, file: &Path) -> Result<Option<Target>,
     target.transpose().map_err(of)
 }
 
+/// Everything has its place before anything is at work.
 fn serve(
     config: Arc<Config>,
-    (forked, groups): (Forked, Arc<Hierarchies>),
+    forked: Forked,
+    groups: Arc<Hierarchies>,
     reloading: Reloading,
 ) -> anyhow::Result<ExitCode> {
     let user = User::current();
@@ -197,153 +168,20 @@ fn serve(
         .enable_all()
         .build()
         .context("cannot make the main runtime")?;
-    let local = LocalSet::new();
-    local.block_on(
-        &runtime,
-        supervise(
-            (config, secrets, headers),
-            (forked, groups),
-            reloading,
-            (state, history, access_log),
-            control,
-            data,
-        ),
-    )
-}
-
-/// Runs the driver, the control API and the data plane; the one function that shows the whole shutdown.
-async fn supervise(
-    (config, secrets, headers): (Arc<Config>, Option<Secrets>, HeaderMap),
-    (forked, groups): (Forked, Arc<Hierarchies>),
-    reloading: Reloading,
-    (state, history, access_log): (StateDir, Option<History>, Option<Target>),
-    control: control::Server,
-    data: proxy::Server,
-) -> anyhow::Result<ExitCode> {
-    let (events, reports) = mpsc::channel(EVENTS);
-    let plans = forked.sandboxes.plans.clone();
-    let secret = config.secret_variables();
-    let workers = Workers::new(Client::new(forked)?, state, DEFAULT_PORTS, &secret, events);
-    let workers = workers.counted_in(groups);
-    try_sandboxes(&config, &workers, &reloading.source.file).await?;
-    let launcher_lost = workers.launcher_lost();
-    let address = data.local_addr()?;
-    let access = Access::new(&config, secrets, address.port());
-    tell_access(&config, address, access.as_deref());
-    let first = InForce {
-        config: Arc::clone(&config),
-        access,
+    let outfit = Outfit {
+        config,
+        secrets,
+        headers,
+        forked,
+        groups,
+        reloading,
+        state,
+        history,
+        access_log,
+        control,
+        data,
     };
-    let (mut driver, handle) = Driver::new(first, workers);
-    let (control, writing) = match history {
-        Some(history) => keep(history, control, &mut driver, handle.journal().started())?,
-        None => (control, None),
-    };
-    let dropped = handle.metrics().access_log_dropped().clone();
-    let log = Arc::new(AccessLog::new(dropped));
-    log.turn_to(access_log)
-        .context("cannot start the thread that writes the access log")?;
-    let traces = traces::start(&config, headers, handle.metrics().traces_dropped())?.map(Arc::new);
-    let scheme = match config.network.tls {
-        Some(_) => "https",
-        None => "http",
-    };
-    let data_url = format!("{scheme}://{address}");
-    let data_port = control::DataPort {
-        url: format!("{scheme}://{}", from_here(address)),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let control_path = control.path().to_owned();
-    let tls = data.tls();
-    let data = data.logging_to(Arc::clone(&log)).tracing_to(traces.clone());
-    let proxy = data.serve(handle.clone(), threads)?;
-    let control_url = control.local_addr().map(|address| format!("http://{address}"));
-    let kinds = config.kinds.len();
-    let Reloading { source, means, watch } = reloading;
-    let wishes = driver.wishes().context("the driver is new")?;
-    let reloader = Reloader::new(
-        source.clone(),
-        means,
-        (config, plans),
-        (tls, Arc::clone(&log), control.door()),
-        handle.clone(),
-        wishes,
-        data_url.clone(),
-    );
-    let watching = async {
-        match watch {
-            Watch::Nothing => std::future::pending().await,
-            Watch::File(read) => reloader::watch(source.file, read, handle.reloads().clone()).await,
-        }
-    };
-    let draining = handle.draining();
-    let mut control = control
-        .spawn(handle.clone(), data_port)
-        .context("cannot serve the control API")?;
-    let (ask, asked) = mpsc::channel(2);
-    let mut signals = Signals::listen(Arc::clone(&log))?;
-    info!(
-        data = %data_url,
-        control = %control_path.display(),
-        control_url,
-        kinds,
-        "herd is ready"
-    );
-
-    service::ready(&data_url);
-    let told = Cell::new(false);
-    let beside = async {
-        // Their ends are no reason for herd's.
-        let stopping = async {
-            draining.await;
-            told.set(true);
-            service::stopping();
-        };
-        let watching = async {
-            let error = watching.await;
-            error!(%error, "cannot watch the configuration file any more");
-        };
-        tokio::join!(stopping, watching, reloader.run());
-        std::future::pending::<()>().await
-    };
-    let serving = async {
-        tokio::select! {
-            () = driver.run(reports, asked) => Ok(()),
-            lost = launcher_lost => Err(anyhow::Error::from(lost)),
-            survived = signals.obey(ask, handle.reloads()) => Err(survived),
-            () = beside => Ok(()),
-            () = service::live() => Ok(()),
-            failed = control.failed() => Err(anyhow::Error::from(failed).context("the control API failed")),
-        }
-    };
-    let served = serving.await;
-    if !told.get() {
-        // There was nothing to wait for.
-        service::stopping();
-    }
-    // Nothing lives any more: the data plane only has to say so to whoever still listens.
-    proxy.finish(Instant::now() + LAST_ANSWERS).await;
-    log.flush();
-    if let Some(traces) = traces {
-        traces.finish();
-    }
-    driver.end_history();
-    if let Some(writing) = writing {
-        writing.finish();
-    }
-    served?;
-    control.finish().await.context("the control API failed")?;
-    info!("herd has ended; nothing is left");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Where this host's clients reach what listens there.
-fn from_here(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
-        named => named,
-    }
+    LocalSet::new().block_on(&runtime, async { outfit.put_to_work().await?.serve().await })
 }
 
 /// Where ended sessions are kept over a restart, unless none shall be, or nowhere is a place for them.
@@ -368,25 +206,6 @@ fn history(config: &Config, user: &User, file: &Path) -> Result<Option<History>,
             Ok(None)
         }
     }
-}
-
-/// Has the control API tell of former herds' sessions, and the driver's be written for the next.
-fn keep<C: Crew>(
-    mut history: History,
-    control: control::Server,
-    driver: &mut Driver<C>,
-    started: SystemTime,
-) -> anyhow::Result<(control::Server, Option<control::Writing>)> {
-    let former = control::Former::read(&mut history, started).unwrap_or_else(|error| {
-        warn!(%error, "cannot read the history; sessions of former herds are not known");
-        control::Former::default()
-    });
-    let (burials, buried) = Burials::channel();
-    let lost = burials.lost();
-    driver.keep_history(burials, former.last_generation());
-    let writing = control::Writing::spawn(history, buried, started, Arc::clone(&lost))
-        .context("cannot start the thread that writes the history")?;
-    Ok((control.remembering(former.counting(lost)), Some(writing)))
 }
 
 /// Says which limits are asked for and not enforced.
@@ -443,21 +262,6 @@ fn tell_sandboxes(config: &Config, forked: &Forked) {
             kinds = bare.join(", "),
             "these workers run without a sandbox, with all rights of this user; add `sandbox: host` to a kind to \
              isolate its workers, or `sandbox: off` to say that this is meant"
-        );
-    }
-}
-
-/// Says what of `auth` has to be known.
-fn tell_access(config: &Config, address: SocketAddr, access: Option<&Access>) {
-    let Some(access) = access else {
-        return;
-    };
-    tell_lasting(access);
-    if !address.ip().is_loopback() && config.network.tls.is_none() {
-        warn!(
-            %address,
-            "keys and tokens cross the network in the clear unless something with TLS stands before the data port; network.tls \
-             gives it a certificate"
         );
     }
 }

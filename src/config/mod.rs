@@ -6,6 +6,7 @@ mod changes;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod kinds;
+pub mod listening;
 mod liveness;
 mod load;
 mod model;

@@ -13,26 +13,15 @@ use super::answer::Problem;
 use super::site::Names;
 use crate::access::BadSecret;
 use crate::access::keys::{self, Digest256, digest_of, same};
-use crate::config::{Config, May, Step};
+use crate::config::{Config, May, Step, listening};
 use crate::driver::By;
 
 /// `control.tcp` cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("control.tcp: cannot listen on {address}: {source}{}", advice(.source))]
+#[error("control.tcp: cannot listen on {address}: {source}{}", listening::advice(.source, "control.tcp"))]
 pub struct ListenError {
     pub(super) address: SocketAddr,
     pub(super) source: io::Error,
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another program (or another herd) listens there: stop it or choose another control.tcp"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-        _ => "",
-    }
 }
 
 /// Who is let in over `control.tcp`, and by which names of this host.

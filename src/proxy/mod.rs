@@ -70,7 +70,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::access::InForce;
-use crate::config::Config;
+use crate::config::{Config, listening};
 use crate::driver::Handle;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::traces::Traces;
@@ -107,14 +107,7 @@ impl Server {
     pub fn bind(config: &Config) -> io::Result<Self> {
         let addr = config.network.data_bind;
         let named = |e: io::Error| {
-            let hint = match e.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; another program (or another herd) listens there: stop it or choose another network.data_bind"
-                }
-                io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-                _ => "",
-            };
+            let hint = listening::advice(&e, "network.data_bind");
             io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}{hint}"))
         };
         let bound = || {

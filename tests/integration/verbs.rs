@@ -1,7 +1,8 @@
 //! The commands that watch and use a running herd, against a real one.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -108,6 +109,36 @@ fn sessions_are_filtered_measured_and_explained() {
         "{}",
         stderr(&unknown)
     );
+}
+
+#[test]
+fn a_dashboard_that_has_no_descriptor_free_says_so_and_goes_on() {
+    let herd = Running::start();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 24; exec \"$0\" dashboard", HERD])
+        .env("HERD_CONTROL_SOCKET", herd.socket())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut dashboard = spawn(&mut command);
+    let mut url = String::new();
+    let mut said = BufReader::new(dashboard.stdout.take().unwrap());
+    said.read_line(&mut url).unwrap();
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let many: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut told = BufReader::new(dashboard.stderr.take().unwrap()).lines();
+    let short = told.find(|line| line.as_ref().unwrap().contains("cannot accept a connection"));
+    assert!(short.is_some(), "it has ended");
+    drop(many);
+    let mut browser = TcpStream::connect(address).unwrap();
+    browser
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut page = String::new();
+    browser.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    dashboard.kill().unwrap();
+    dashboard.wait().unwrap();
 }
 
 #[test]
