@@ -30,6 +30,26 @@ fn edges() -> BTreeMap<String, Option<BTreeSet<String>>> {
     .collect()
 }
 
+/// Files that start other programs. herd itself, once it has threads, has its launcher do it, and clippy.toml forbids
+/// `spawn` with an argued exception each; `status` and `output` fork as well, and tests use them everywhere.
+const STARTERS: &[(&str, &str)] = &[
+    (
+        "launcher/subordinate.rs",
+        "newuidmap and newgidmap, before herd has threads",
+    ),
+    ("runner/command.rs", "the built-in worker's commands"),
+    ("cli/run.rs", "herd run is a client"),
+    ("cli/doctor.rs", "herd doctor looks at the host and ends"),
+    (
+        "bundle/registry/credentials.rs",
+        "herd bundle is a command of its own",
+    ),
+    (
+        "bundle/closure/packages/unpack.rs",
+        "herd bundle is a command of its own",
+    ),
+];
+
 fn sources(under: &str) -> Vec<(PathBuf, String)> {
     fn collect(path: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(path).unwrap() {
@@ -212,4 +232,22 @@ fn unsafe_stands_only_in_sys_and_launcher() {
         inside > 0,
         "no unsafe seen at all: this test no longer recognises it"
     );
+}
+
+#[test]
+fn only_these_start_programs() {
+    let starts = |(_, text): &(PathBuf, String)| code(text).any(|(_, line)| line.contains("Command::new("));
+    let found: Vec<PathBuf> = sources("src")
+        .into_iter()
+        .filter(starts)
+        .map(|(path, _)| path)
+        .collect();
+    for path in &found {
+        assert!(
+            STARTERS.iter().any(|(starter, _)| path.ends_with(starter)),
+            "{} starts a program; where herd has threads, only its launcher may",
+            path.display()
+        );
+    }
+    assert_eq!(found.len(), STARTERS.len(), "one of them starts none any more");
 }

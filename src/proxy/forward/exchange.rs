@@ -210,7 +210,7 @@ impl Exchange {
         let answer = match self.debugger_rewrite(bound, &parts, &coming, wanted) {
             Some(own) => {
                 let body = WorkerBody::new(coming, Rc::clone(bound), config, hold, Served::default());
-                Err(Box::pin(self.rewrite(parts, body, served, own)))
+                Err(Box::pin(self.rewrite(bound, parts, body, served, own)))
             }
             None => {
                 let body = WorkerBody::new(coming, Rc::clone(bound), config, hold, served);

@@ -216,10 +216,13 @@ fn serve(stage: &Stage, worker: WorkerId, socket: &UnixStream) -> io::Result<()>
                 let _ = reader.read(&mut word);
                 return Ok(());
             }
-            "/json-cut" => {
+            "/json-cut" | "/json-crash" => {
                 out.write_all(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\"",
                 )?;
+                if path == "/json-crash" {
+                    stage.end(worker, Exit::Signal(11));
+                }
                 return Ok(());
             }
             "/crash-at-close" => {

@@ -637,6 +637,12 @@ fn an_answer_that_breaks_off_before_it_can_be_rewritten_is_an_error_as_any_other
             .contains("the worker lives, but its answer broke off"),
         "{answer:?}"
     );
+    let answer = herd.get("/json-crash", "");
+    assert_eq!(
+        (answer.status(), answer.code()),
+        (502, "worker_crashed"),
+        "{answer:?}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::proxy::body::{Answer, Body, Cut, Served, WorkerBody};
 use crate::proxy::code::{Code, Problem};
 use crate::proxy::http1::answer::Wanted;
 use crate::proxy::thread::ended;
-use crate::proxy::upstream::Bound;
+use crate::proxy::upstream::{Bound, CRASH_NEWS};
 
 /// Largest answer that is rewritten.
 const MAX_REWRITE: usize = 1 << 20;
@@ -42,6 +42,7 @@ impl Exchange {
 
     pub(super) async fn rewrite(
         &self,
+        bound: &Bound,
         mut parts: http::response::Parts,
         mut body: WorkerBody,
         served: Served,
@@ -50,11 +51,15 @@ impl Exchange {
         let whole = match Limited::new(&mut body, MAX_REWRITE).collect().await {
             Ok(whole) => whole.to_bytes(),
             Err(cut) => {
-                let problem = match cut.downcast_ref() {
-                    Some(Cut::SessionEnded(reason)) => ended(reason),
-                    _ => Problem::new(
+                let reason = match cut.downcast_ref() {
+                    Some(Cut::SessionEnded(reason)) => Some(reason.clone()),
+                    _ => bound.session.wait_end_for(CRASH_NEWS).await,
+                };
+                let problem = match reason {
+                    Some(reason) => ended(&reason),
+                    None => Problem::new(
                         Code::WorkerConnectionLost,
-                        format!("the worker lives, but its answer broke off: {cut}"),
+                        "the worker lives, but its answer broke off",
                     ),
                 };
                 return Err(Failure { problem, served });
