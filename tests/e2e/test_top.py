@@ -128,7 +128,7 @@ def test_a_session_of_looking_reading_and_stopping(herd, top):
     shown.send("n")
     shown.until_gone(r"Stop carol\?")
     assert "carol" in herd.cli("ps")
-    shown.send("ky")
+    shown.send("xy")
     shown.until("stopped carol: ")
     assert "carol" not in herd.cli("ps")
     shown.send("\x1b")
