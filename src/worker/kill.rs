@@ -13,7 +13,9 @@ use crate::sys::process::Census;
 pub struct KillSwitch {
     worker: WorkerId,
     keeper: Arc<Keeper>,
+    /// There before it is killed: who hears that it is gone finds why.
     killed: OnceLock<Killed>,
+    done: OnceLock<()>,
 }
 
 /// What was killed, and when that was decided.
@@ -29,6 +31,7 @@ impl KillSwitch {
             worker,
             keeper,
             killed: OnceLock::new(),
+            done: OnceLock::new(),
         }
     }
 
@@ -43,10 +46,12 @@ impl KillSwitch {
             let decided = Instant::now();
             // Nothing can be counted afterwards. It is a few reads of /proc for each of a bounded number of processes.
             let census = self.keeper.pid().map(Census::take).unwrap_or_default();
+            Killed { decided, census }
+        });
+        self.done.get_or_init(|| {
             if let Err(e) = self.keeper.kill() {
                 tracing::error!(worker = %self.worker, "cannot kill the worker: {e}");
             }
-            Killed { decided, census }
         });
     }
 
