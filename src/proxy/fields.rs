@@ -174,6 +174,8 @@ pub(crate) fn strip(headers: &mut HeaderMap, toward: Toward) {
 fn concerns_one_connection(name: &HeaderName, toward: Toward) -> bool {
     match name.as_str() {
         "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" => true,
+        // No field of HTTP, but by CGI's rules the variable HTTP_PROXY, by which programs choose theirs (CVE-2016-5385).
+        "proxy" => toward == Toward::Worker,
         other => other.strip_prefix("proxy-").is_some_and(|rest| match toward {
             Toward::Worker => true,
             // Others go to the client: `Proxy-Status` (RFC 9209) tells it of every proxy on the way.
@@ -350,6 +352,7 @@ mod tests {
             ("proxy-authorization", "secret"),
             ("proxy-connection", "keep-alive"),
             ("proxy-anything", "1"),
+            ("proxy", "http://elsewhere.example"),
             ("te", "gzip, trailers;q=1"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
