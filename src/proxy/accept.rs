@@ -128,7 +128,8 @@ async fn accept(
         Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
             tracing::warn!(error = %e, "out of file descriptors: turning connections away; raise LimitNOFILE");
             reserve.0 = None;
-            let _ = timeout(ACCEPT_PAUSE, listener.accept()).await;
+            // Who waits there now. If another thread was faster, that is nobody, and who comes later may find one free.
+            let _ = std::future::poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
             *reserve = Reserve::new();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None

@@ -12,6 +12,7 @@
 //! A worker that the driver kills before it is ready is only `Gone`.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a worker's end waits for its directory to be removed; the removal itself goes on.
 const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+/// Between two tries to remove it.
+const REMOVE_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a session that has just got its worker needs to send its first request.
 const BREATH: Duration = Duration::from_millis(2);
@@ -477,14 +480,30 @@ impl Running {
     }
 }
 
-/// In a thread of its own: a worker may have left any number of files.
+/// In a thread of its own: a worker may have left any number of files. To look into a directory takes a descriptor; if there
+/// is none, there may be one in a moment.
 async fn remove(dir: PathBuf) {
     let shown = dir.display().to_string();
-    let removal = tokio::task::spawn_blocking(move || state_dir::remove(&dir));
-    match tokio::time::timeout(REMOVE_LIMIT, removal).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(e))) => tracing::warn!("cannot remove a worker's directory {shown}: {e}"),
-        Ok(Err(e)) => tracing::warn!("cannot remove a worker's directory {shown}: {e}"),
-        Err(_) => tracing::warn!("a worker's directory {shown} is large; its removal goes on"),
+    let until = Instant::now() + REMOVE_LIMIT;
+    loop {
+        let dir = dir.clone();
+        let removal = tokio::task::spawn_blocking(move || state_dir::remove(&dir));
+        match tokio::time::timeout_at(until, removal).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(e))) if is_shortage(&e) && Instant::now() + REMOVE_AGAIN < until => {
+                tokio::time::sleep(REMOVE_AGAIN).await;
+            }
+            Ok(Ok(Err(e))) => {
+                return tracing::warn!("cannot remove a worker's directory {shown}, the next herd will: {e}");
+            }
+            Ok(Err(e)) => return tracing::warn!("cannot remove a worker's directory {shown}: {e}"),
+            Err(_) => {
+                return tracing::warn!("a worker's directory {shown} is large; its removal goes on");
+            }
+        }
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
