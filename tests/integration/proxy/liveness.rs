@@ -1,6 +1,5 @@
 //! Workers that live and do not answer.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -64,12 +63,7 @@ fn a_worker_that_got_its_port_at_the_second_try_is_asked_too() {
     let herd = Herd::one(", announce=DIR/port", &format!("start_timeout: 60s\n{QUICK}"));
     let mut client = herd.client();
     client.send(&get("a", "/", ""));
-    let port: u16 = poll("the first worker knows its port", || {
-        std::fs::read_to_string(herd.path("port")).map_err(|e| e.to_string())
-    })
-    .parse()
-    .unwrap();
-    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let stranger = herd.stranger_on_the_port();
     client.answer().good();
     drop(stranger);
     herd.running.hang("a");

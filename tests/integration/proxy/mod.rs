@@ -11,7 +11,7 @@ mod starts;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -94,6 +94,14 @@ impl Herd {
         let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
         let worker = children.split_whitespace().next().unwrap();
         kill(Pid::from_raw(worker.parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+
+    /// Listens on the port of a worker that was told to announce it, before that worker does.
+    fn stranger_on_the_port(&self) -> TcpListener {
+        let port = crate::running::poll("the first worker knows its port", || {
+            std::fs::read_to_string(self.path("port")).map_err(|e| e.to_string())
+        });
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap()
     }
 
     fn keeper_of(&self, id: &str) -> Pid {

@@ -1,6 +1,6 @@
 //! Workers that do not become ready as they should.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::*;
 
@@ -87,12 +87,8 @@ fn a_stranger_on_the_port_gets_no_request() {
     let herd = Herd::one(", announce=DIR/port", "start_timeout: 60s");
     let mut client = herd.client();
     client.send(&get("a", "/", ""));
-    let port: u16 = poll("the first worker knows its port", || {
-        std::fs::read_to_string(herd.path("port")).map_err(|e| e.to_string())
-    })
-    .parse()
-    .unwrap();
-    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let stranger = herd.stranger_on_the_port();
+    let port = stranger.local_addr().unwrap().port();
     client.answer().good();
     let second = std::fs::read_to_string(herd.path("port")).unwrap();
     assert_ne!(second, port.to_string(), "the next worker has another port");
